@@ -1,0 +1,74 @@
+"""A trained adapter's folder: what is in it, and how it becomes a model again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql import base_models
+from t2s_assets.text2sql.base_models import BaseModel, Placement
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.errors import ModelError
+from t2s_assets.text2sql.prompts import PromptFormat
+from t2s_assets.text2sql.storage import Project, read_json, read_manifest
+
+RESOLVED_CONFIG = "experiment.json"
+METRICS = "training.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The folder of one trained adapter, checked to be whole."""
+
+    folder: Path
+    experiment: Experiment
+    format: PromptFormat
+    base_identity: str
+    version: str
+
+    @property
+    def size_mb(self) -> float:
+        """Size of the LoRA weights, in 10^6 bytes."""
+        return (self.folder / WEIGHTS).stat().st_size / 1e6
+
+
+def open_adapter(folder: Path, *, made_by: str) -> Adapter:
+    """The adapter in `folder`. Raises DataError when it is not there, ModelError when it is not whole."""
+    manifest = read_manifest(folder, made_by=made_by)
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder}: {WEIGHTS} is missing; train again with: {made_by}")
+    resolved = read_json(folder / RESOLVED_CONFIG, made_by=made_by)
+    return Adapter(
+        folder=folder,
+        experiment=Experiment.model_validate(resolved["experiment"]),
+        format=PromptFormat.load(folder),
+        base_identity=resolved["base_identity"],
+        version=manifest["data_version"],
+    )
+
+
+def load_tuned(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
+    """(model, tokenizer) of an adapter on its base, merged where the base is not quantised.
+
+    Raises:
+        ModelError: the base at hand is not the one the adapter was trained on.
+    """
+    from peft import PeftModel
+
+    base = base_models.fetch(adapter.experiment.base_model, project)
+    check_base(adapter, base)
+    model = PeftModel.from_pretrained(base_models.load_model(base, placement), str(adapter.folder))
+    if placement.quantization == "none":
+        model = model.merge_and_unload()
+    return model.eval(), base_models.tokenizer_from(adapter.folder)
+
+
+def check_base(adapter: Adapter, base: BaseModel) -> None:
+    """Raises ModelError unless `base` holds the weights that the adapter was trained on."""
+    if base.identity != adapter.base_identity:
+        raise ModelError(
+            f"{adapter.folder}: trained on base weights {adapter.base_identity}, but {base.folder} holds "
+            f"{base.identity}; on another base the adapter means nothing. Restore the base or train again"
+        )

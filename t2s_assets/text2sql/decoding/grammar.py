@@ -1,0 +1,170 @@
+"""What SQL may be written for one question: a grammar, and the guide that holds the model to it.
+
+The grammar is the WikiSQL sketch over one table, byte for byte as `query.to_sql` writes it:
+
+    SELECT [AGG(]"column"[)] FROM table [WHERE "column" op value [AND ...]]
+
+with the table's own column names, the aggregates that bind on a column's type, at most four conditions,
+string values that are spans of the question as typed, and numbers that the question spells. Whatever it
+allows parses, binds and runs. llguidance turns it into token masks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import llguidance.hf
+import numpy as np
+from llguidance import LLMatcher
+
+from t2s_assets.text2sql.errors import ModelError, PromptError
+from t2s_assets.text2sql.query import (
+    identifier,
+    number_literal,
+    parse_number,
+    table_identifier,
+)
+from t2s_assets.text2sql.schema import TableSchema
+
+MAX_CONDITIONS = 4
+"""WikiSQL has no query with more."""
+
+_NUMBER = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|(?<![A-Za-z])\.\d+)(?:[eE][-+]?\d+)?")
+_MINUS = "-\u2212\u2012\u2013\u2014"
+
+
+def numbers_in(question: str) -> list[str]:
+    """SQL spellings of every number in `question`, in order, without repetition.
+
+    A run of digits and commas gives the number with its thousands separators removed and the parts between
+    the commas; a mantissa is a number without its exponent too; a minus sign before a number may be a dash:
+    both signs are given.
+    """
+    found: dict[str, None] = {}
+    for match in _NUMBER.finditer(question):
+        text = match.group()
+        mantissa = re.split("[eE]", text)[0]
+        spellings = [text, text.replace(",", ""), mantissa, mantissa.replace(",", ""), *mantissa.split(",")]
+        negative = match.start() > 0 and question[match.start() - 1] in _MINUS
+        for spelling in spellings:
+            number = parse_number(spelling)
+            if number is not None:
+                found.update(dict.fromkeys([number_literal(number)] + [number_literal(-number)] * negative))
+    return list(found)
+
+
+def _any_of(texts: list[str]) -> str:
+    return " | ".join(json.dumps(text) for text in texts)
+
+
+def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str:
+    """The grammar for one question on one table, in llguidance's dialect of Lark.
+
+    `lead` is text that the tokenizer puts before the first word of any text (a space, in SentencePiece
+    models).
+    """
+    text = [identifier(column.name) for column in schema.columns if column.type == "text"]
+    real = [identifier(column.name) for column in schema.columns if column.type == "real"]
+    numbers = numbers_in(question)
+    selected, tests, terminals = [], [], []
+    if text:
+        selected.append('TEXT_COLUMN | ANY_AGGREGATE "(" TEXT_COLUMN ")"')
+        terminals.append(f"TEXT_COLUMN: {_any_of(text)}")
+        if question:
+            chunks = [character.replace("'", "''") for character in question]
+            terminals.append(f"SPAN: %regex {json.dumps({'substring_chunks': chunks})}")
+            # The quotes belong to the terminal, so that a closing quote and a doubled one are told apart.
+            terminals.append('STRING: "\'" (SPAN & /\\S((?s:.*)\\S)?/) "\'"')
+            tests.append("TEXT_COLUMN OPERATOR STRING")
+    if real:
+        selected.append(
+            'REAL_COLUMN | ANY_AGGREGATE "(" REAL_COLUMN ")" | REAL_AGGREGATE "(" REAL_COLUMN ")"'
+        )
+        terminals.append(f"REAL_COLUMN: {_any_of(real)}")
+        terminals.append('REAL_AGGREGATE: "SUM" | "AVG"')
+        if numbers:
+            terminals.append(f"NUMBER: {_any_of(numbers)}")
+            tests.append("REAL_COLUMN OPERATOR NUMBER")
+    where = f'(" WHERE " test (" AND " test){{0,{MAX_CONDITIONS - 1}}})?' if tests else ""
+    source = json.dumps(f" FROM {table_identifier(schema.name)}")
+    rules = [
+        f"start: {json.dumps(lead + 'SELECT ')} selected {source} {where}",
+        f"selected: {' | '.join(selected)}",
+        *([f"test: {' | '.join(tests)}", 'OPERATOR: " = " | " > " | " < "'] if tests else []),
+        'ANY_AGGREGATE: "MAX" | "MIN" | "COUNT"',
+        *terminals,
+    ]
+    return "\n".join(rules)
+
+
+class Guide:
+    """Where one completion stands in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+
+    @property
+    def ended(self) -> bool:
+        """Whether the text is complete and nothing can follow it."""
+        return self._matcher.is_stopped()
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next, a bool for each of the vocabulary; EOS may where the text may end."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        mask = np.unpackbits(bits, count=min(self._vocabulary, bits.size * 8), bitorder="little").view(bool)
+        # Rows that a model's embedding has beyond its tokenizer are no tokens.
+        return mask if mask.size == self._vocabulary else np.pad(mask, (0, self._vocabulary - mask.size))
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next because the grammar leaves one text, already accepted.
+
+        They are tokenised as that text would be in full, less a last token that could still grow.
+        """
+        tokens = self._matcher.compute_ff_tokens()
+        if tokens:
+            self.accept(*tokens)
+        return tokens
+
+    def accept(self, *tokens: int) -> None:
+        """Move past tokens. Raises `ModelError` if the grammar does not allow them."""
+        if not self._matcher.consume_tokens(list(tokens)):
+            raise ModelError(f"decoding: the grammar refuses tokens {tokens}: {self._matcher.get_error()}")
+
+    def undo(self, count: int) -> None:
+        """Take back the last `count` accepted tokens."""
+        if count and not self._matcher.rollback(count):
+            raise ModelError(f"decoding: {count} tokens cannot be taken back: {self._matcher.get_error()}")
+
+
+class GuideFactory:
+    """Makes guides for one tokenizer. Building one takes about half a second: keep it.
+
+    Raises `ModelError` for a tokenizer that is not a fast one.
+    """
+
+    def __init__(self, tokenizer: Any, eos: frozenset[int], vocabulary: int) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"decoding.grammar: schema needs a fast tokenizer, and {type(tokenizer).__name__} is not "
+                "one; convert it (AutoTokenizer does where it can), or set decoding.grammar: none"
+            )
+        self._vocabulary = vocabulary
+        self._tokens = llguidance.hf.from_tokenizer(
+            tokenizer, n_vocab=max(vocabulary, len(tokenizer)), eos_token=sorted(eos)
+        )
+        probe = tokenizer("SELECT", add_special_tokens=False).input_ids
+        self.lead = self._tokens.decode_bytes(probe).decode().removesuffix("SELECT")
+
+    def guide(self, schema: TableSchema, question: str) -> Guide:
+        """A guide at the start of a completion. Raises `PromptError` if llguidance refuses the grammar."""
+        matcher = LLMatcher(self._tokens, sketch_grammar(schema, question, lead=self.lead), log_level=0)
+        if matcher.is_error():
+            raise PromptError(
+                f"decoding: no grammar for table {schema.name!r} with {len(schema.columns)} columns: "
+                f"{matcher.get_error().splitlines()[0]}; rename or drop columns, or set "
+                "decoding.grammar: none"
+            )
+        return Guide(matcher, self._vocabulary)

@@ -1,0 +1,137 @@
+"""One request on its way through the decoder: what it feeds, and what the model's choices make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from t2s_assets.text2sql.decoding.drafts import Drafter
+from t2s_assets.text2sql.decoding.grammar import Guide
+
+
+@dataclass
+class Point:
+    """A place where the model chooses: after the token at `offset` of what the row feeds.
+
+    `allowed` marks what it may choose (None: anything); `segment` is the guess with what is forced after it,
+    already fed and accepted by the guide, and empty at the last point.
+    """
+
+    offset: int
+    allowed: np.ndarray | None
+    segment: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Row:
+    """A request that is being answered. `pending` tokens are written but not yet in the cache, which holds
+    `length`."""
+
+    index: int
+    prompt: list[int]
+    shared: int
+    limit: int
+    guide: Guide | None = None
+    started: float = 0.0
+    first: float = 0.0
+    length: int = 0
+    pending: list[int] = field(default_factory=list)
+    keep_prefix: bool = False
+    points: list[Point] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    n_forced: int = 0
+    forward_passes: int = 0
+    logprob: float = 0.0
+    wrote_eos: bool = False
+    finished: bool = False
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The prompt's tokens that do not depend on its question."""
+        return tuple(self.prompt[: self.shared])
+
+    @property
+    def done(self) -> bool:
+        return self.finished or len(self.written) >= self.limit
+
+    def start(self, cached: int) -> None:
+        """Feed the prompt after its first `cached` tokens, and whatever the grammar forces after it."""
+        self.length = cached
+        self.pending = self.prompt[cached:]
+        self._force()
+
+    def feed(self, drafter: Drafter | None, guesses: int) -> list[int]:
+        """The tokens for the next forward pass: the pending ones and at most `guesses` guessed ones.
+
+        Tokens that the grammar forces after a guess come with it. Sets `points`.
+        """
+        tokens = list(self.pending)
+        self.points = [Point(len(tokens) - 1, self._allowed())]
+        budget = min(guesses, self.limit - len(self.written) - 1)
+        while drafter is not None and len(tokens) - len(self.pending) < budget:
+            point = self.points[-1]
+            guess = drafter.guess(self.prompt, self.written + tokens[len(self.pending) :], point.allowed)
+            if guess is None:
+                break
+            segment = [guess, *self._accept(guess)]
+            if len(self.written) + len(tokens) - len(self.pending) + len(segment) > self.limit:
+                self._undo(len(segment))
+                break
+            point.segment = segment
+            tokens += segment
+            if self.guide is not None and self.guide.ended:
+                break
+            self.points.append(Point(len(tokens) - 1, self._allowed()))
+        return tokens
+
+    def choose(self, chosen: list[int], logprobs: list[float], eos: frozenset[int]) -> None:
+        """Take the model's choice at each of `points` in turn, up to the first that was not guessed."""
+        self.forward_passes += 1
+        unread = [len(point.segment) for point in self.points]
+        for number, (point, token, logprob) in enumerate(zip(self.points, chosen, logprobs, strict=True)):
+            self.logprob += logprob
+            right = point.segment[:1] == [token]
+            if not right:
+                self._undo(sum(unread[number:]))
+                self.length += point.offset + 1
+                self._write(token, eos)
+                return
+            self.written += point.segment
+            self.n_forced += len(point.segment) - 1
+            if self.done:
+                return
+        # Every point was guessed right, so the last guess ended the text.
+        self.finished = True
+
+    def _write(self, token: int, eos: frozenset[int]) -> None:
+        if token in eos:
+            self.wrote_eos = self.finished = True
+            return
+        self.written.append(token)
+        self.pending = [token]
+        if self.guide is not None:
+            self.guide.accept(token)
+            self._force()
+
+    def _force(self) -> None:
+        if self.guide is None:
+            return
+        forced = self.guide.forced()
+        self.written += forced
+        self.pending += forced
+        self.n_forced += len(forced)
+        self.finished = self.guide.ended
+
+    def _allowed(self) -> np.ndarray | None:
+        return None if self.guide is None else self.guide.allowed()
+
+    def _undo(self, count: int) -> None:
+        if self.guide is not None:
+            self.guide.undo(count)
+
+    def _accept(self, guess: int) -> list[int]:
+        if self.guide is None:
+            return []
+        self.guide.accept(guess)
+        return self.guide.forced()

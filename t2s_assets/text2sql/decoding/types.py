@@ -1,0 +1,65 @@
+"""What goes into decoding and what comes out. Imports no model library, so configuration may use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from t2s_assets.text2sql.schema import TableSchema
+
+Grammar = Literal["schema", "none"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to answer.
+
+    `prompt` is the finished model input (no completion); `question` is the text as typed, a substring of the
+    prompt; `schema` is the table the grammar may name, and may be None only when the grammar is `none`.
+    """
+
+    prompt: str
+    question: str
+    schema: TableSchema | None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote for one request.
+
+    `token_ids` are the completion's tokens without EOS; `n_tokens` counts them with it. `n_forced` of them
+    had no alternative under the grammar and were never chosen. `logprob` is the sum of natural-log
+    probabilities of the chosen tokens, EOS included, under the model's own softmax, before any grammar mask.
+    `prefill_seconds` is wall time from the row's admission to its first chosen token, `decode_seconds` from
+    there to its end; in a batch both include the time spent on the other rows. `finished` is False when
+    `max_new_tokens` cut it.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprob: float
+    n_tokens: int
+    n_forced: int
+    forward_passes: int
+    prefill_seconds: float
+    decode_seconds: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How to decode.
+
+    `grammar`: `schema` allows only SQL that is valid for the request's table, `none` allows any text.
+    `max_new_tokens`: completion tokens at most, forced ones included. `batch_size`: rows decoded together at
+    most. `token_budget`: cache positions (rows x longest row) at most, so long prompts shrink the batch.
+    `prefix_cache_bytes`: keys and values of schemas kept for later questions; 0 keeps none. `draft_tokens`:
+    guessed tokens verified in one forward pass; 0 guesses none. Neither of the last two changes the answer.
+    """
+
+    grammar: Grammar = "schema"
+    max_new_tokens: int = 192
+    batch_size: int = 32
+    token_budget: int = 16_384
+    prefix_cache_bytes: int = 256 * 1024 * 1024
+    draft_tokens: int = 0

@@ -1,0 +1,150 @@
+"""Reading what a worker sends. A worker ran untrusted SQL, so nothing it says is believed unchecked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from t2s_assets.text2sql.execution.jobs import Limits, Outcome
+
+# A frame may be larger than the result in it by its column names, types and message.
+FRAME_OVERHEAD = 1_000_000
+_REPORTED = ("ok", "refused", "error", "memory", "crashed")
+_DECIMAL = re.compile(r"DECIMAL\(\d+,\d+\)")
+
+
+class ProtocolError(Exception):
+    """A worker's frame is not what a worker of ours sends."""
+
+
+def frame(kind: bytes, payload: bytes) -> bytes:
+    """A frame for a worker's stdin: see worker.py."""
+    return kind + len(payload).to_bytes(4, "big") + payload
+
+
+def take_frame(buffer: bytearray, limits: Limits) -> dict[str, Any] | None:
+    """Remove the first whole frame from `buffer` and parse it; None while it is not whole yet."""
+    if len(buffer) < 4:
+        return None
+    size = int.from_bytes(buffer[:4], "big")
+    if size > limits.max_result_bytes + FRAME_OVERHEAD:
+        raise ProtocolError(f"announces a frame of {size} bytes")
+    if len(buffer) < 4 + size:
+        return None
+    try:
+        message = json.loads(bytes(buffer[4 : 4 + size]), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"sent no JSON: {error}") from error
+    # JSON may hold half a surrogate pair as an escape, which no UTF-8 text of DuckDB's can be.
+    if b"\\ud" in buffer[: 4 + size].lower() and _has_half_pair(message):
+        raise ProtocolError("sent half a surrogate pair")
+    del buffer[: 4 + size]
+    if not isinstance(message, dict) or not isinstance(message.get("status"), str):
+        raise ProtocolError("sent no JSON object with a status")
+    return message
+
+
+def _has_half_pair(message: Any) -> bool:
+    try:
+        json.dumps(message, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def outcome(message: dict[str, Any], limits: Limits) -> Outcome:
+    """The outcome that a worker's answer to a query describes."""
+    status, seconds = message["status"], message.get("seconds")
+    if status not in _REPORTED or not isinstance(seconds, float):
+        raise ProtocolError(f"answered a query with status {status!r} and seconds {seconds!r}")
+    if status != "ok":
+        return Outcome(status, message=_text(message.get("message")), seconds=seconds)
+    columns, types = _texts(message.get("columns")), _texts(message.get("types"))
+    rows = message.get("rows")
+    if len(columns) != len(types) or not isinstance(rows, list) or len(rows) > limits.max_rows:
+        raise ProtocolError("sent columns, types and rows that do not fit together")
+    types = tuple("NULL" if name == '"NULL"' else name for name in types)
+    readers = [_READERS.get(name, _decimal if _DECIMAL.fullmatch(name) else None) for name in types]
+    converts = any(readers)
+    decoded = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ProtocolError("sent a row of the wrong width")
+        cells = [cell if type(cell) in _SCALARS else _cell(cell) for cell in row]
+        if converts:
+            cells = [
+                reader(cell) if reader and isinstance(cell, str) else cell
+                for reader, cell in zip(readers, cells)
+            ]
+        decoded.append(tuple(cells))
+    return Outcome(
+        "ok", columns, types, tuple(decoded), seconds=seconds, truncated=message.get("truncated") is True
+    )
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+def _cell(cell: Any) -> Any:
+    if isinstance(cell, list):
+        return [item if type(item) in _SCALARS else _cell(item) for item in cell]
+    if isinstance(cell, dict) and list(cell) == ["float"] and cell["float"] in ("nan", "inf", "-inf"):
+        return float(cell["float"])
+    raise ProtocolError("sent a value of no known kind")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ProtocolError("sent something else than text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ProtocolError("sent something else than a list of names")
+    return tuple(_text(item) for item in value)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise ProtocolError("sent a DECIMAL that is none") from error
+
+
+def _blob(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise ProtocolError("sent a BLOB that is not hexadecimal") from error
+
+
+def _temporal(kind: Any) -> Any:
+    """DuckDB's text as `kind`, or the text itself where Python has no such value (infinity, year 12000)."""
+
+    def read(text: str) -> Any:
+        # Before Python 3.11, fromisoformat takes fractions of 3 or 6 digits only.
+        whole, dot, fraction = text.partition(".")
+        try:
+            return kind.fromisoformat(whole + dot + fraction.ljust(6, "0") if dot else text)
+        except ValueError:
+            return text
+
+    return read
+
+
+_READERS = {
+    "DATE": _temporal(dt.date),
+    "TIME": _temporal(dt.time),
+    "TIMESTAMP": _temporal(dt.datetime),
+    "TIMESTAMP_S": _temporal(dt.datetime),
+    "TIMESTAMP_MS": _temporal(dt.datetime),
+    "BLOB": _blob,
+}

@@ -1,0 +1,291 @@
+"""The child process in which a query runs. Started by the executor as `python -I worker.py CONFIG`.
+
+It imports only the standard library, duckdb and pyarrow, so that a replacement is ready in a fraction of a
+second, and is run as a file, not with -m, which would import the package around it (sqlglot and all).
+
+Frames in on stdin: one byte of kind, four of length (big endian), the payload.
+  D  a database: four bytes of header length, a JSON header, the tables' Arrow IPC streams one after another
+  Q  a query: SQL text in UTF-8
+Frames out on the original stdout: four bytes of length, JSON. The parent trusts none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+if __name__ == "__main__":
+    CONFIG = json.loads(sys.argv[1])
+    # The isolated interpreter leaves out PYTHONPATH and the user's site; this is where the two packages are.
+    sys.path.extend(path for path in CONFIG["path"] if path not in sys.path)
+    # Both do without numpy, whose import would take a third of the start.
+    sys.modules["numpy"] = None  # type: ignore[assignment]
+
+import duckdb  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.ipc  # noqa: E402
+
+# Values of these types, and lists of them, are exact as JSON. All others travel as DuckDB's own text.
+PLAIN = frozenset(
+    "BOOLEAN TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT"
+    ' FLOAT DOUBLE VARCHAR "NULL" NULL'.split()
+)
+SOURCE = "__t2s_source__"
+
+# Settings that cannot be changed once external access is off go in when the database opens.
+OPEN = {"threads": 1, "async_threads": 0, "temp_directory": ""}
+LOCKDOWN = (
+    "SET python_enable_replacements = false",
+    "SET python_scan_all_frames = false",
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET allow_persistent_secrets = false",
+    "SET TimeZone = 'UTC'",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+
+def open_database(memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that reaches no file, extension or Python object, and whose settings are locked."""
+    connection = duckdb.connect(":memory:", config={**OPEN, "memory_limit": f"{memory_mb}MiB"})
+    for statement in LOCKDOWN:
+        connection.execute(statement)
+    return connection
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def load(connection: duckdb.DuckDBPyConnection, payload: memoryview, held: list[str]) -> list[str]:
+    """Replace the tables named in `held` by those in `payload`; returns the new names."""
+    for name in held:
+        connection.execute(f"DROP TABLE {quoted(name)}")
+    size = int.from_bytes(payload[:4], "big")
+    start = 4 + size
+    names = []
+    for relation in json.loads(bytes(payload[4:start])):
+        stop = start + relation["bytes"]
+        table = pa.ipc.open_stream(pa.py_buffer(payload[start:stop])).read_all()
+        start = stop
+        columns = ", ".join(
+            f"CAST({quoted(name)} AS {sql_type.partition(' COLLATE ')[0]})"
+            + (f" COLLATE {sql_type.partition(' COLLATE ')[2]}" if " COLLATE " in sql_type else "")
+            + f" AS {quoted(name)}"
+            for name, sql_type in relation["columns"]
+        )
+        connection.register(SOURCE, table)
+        connection.execute(f"CREATE TABLE {quoted(relation['name'])} AS SELECT {columns} FROM {SOURCE}")
+        connection.unregister(SOURCE)
+        names.append(relation["name"])
+    return names
+
+
+def is_plain(sql_type: str) -> bool:
+    return sql_type in PLAIN or (sql_type.endswith("[]") and is_plain(sql_type[:-2]))
+
+
+def finite(value: object) -> object:
+    """JSON has no NaN and no infinities: they become {"float": "nan"}."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def result(connection: duckdb.DuckDBPyConnection, statement: Any, config: dict) -> dict:
+    """Run the statement and describe its result: names, types, at most `max_rows` rows."""
+    limit = config["max_rows"] + 1
+    with reading(connection) as cursor:
+        cursor.execute(statement)
+        columns = [column[0] for column in cursor.description]
+        types = [str(column[1]) for column in cursor.description]
+        plain = all(map(is_plain, types))
+        rows = cursor.fetchmany(limit) if plain else []
+    if not plain:
+        # duckdb's Python values lose nanoseconds, months and infinite dates, its text loses nothing.
+        casts = (
+            f"#{i}" if is_plain(t) else f"hex(#{i})" if t == "BLOB" else f"CAST(#{i} AS VARCHAR)"
+            for i, t in enumerate(types, 1)
+        )
+        with reading(connection) as cursor:
+            rows = cursor.sql(statement).project(", ".join(casts)).limit(limit).fetchall()
+    truncated = len(rows) == limit
+    if truncated:
+        rows = rows[:-1]
+    too_long = config["max_cell_bytes"]
+    for row in rows:
+        for cell in row:
+            if isinstance(cell, str) and len(cell) > too_long // 4 and len(cell.encode()) > too_long:
+                raise ValueError(f"a value is larger than the limit of {too_long} bytes (max_cell_bytes)")
+    return {"status": "ok", "columns": columns, "types": types, "rows": rows, "truncated": truncated}
+
+
+@contextlib.contextmanager
+def reading(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of its own, in a read-only transaction: DuckDB takes a DELETE in a CTE for a SELECT."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        yield cursor
+    finally:
+        cursor.close()
+
+
+def run(connection: duckdb.DuckDBPyConnection, sql: str, config: dict) -> dict:
+    """The outcome of one query."""
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+            return {"status": "refused", "message": f"exactly one SELECT may run, DuckDB reads: {kinds}"}
+        return result(connection, statements[0], config)
+    except (MemoryError, duckdb.OutOfMemoryException) as error:
+        return {"status": "memory", "message": str(error)}
+    except (duckdb.FatalException, duckdb.InternalException) as error:
+        return {"status": "crashed", "message": str(error)}
+    except Exception as error:
+        return {"status": "error", "message": str(error)}
+
+
+def encode(outcome: dict, limit: int) -> bytes:
+    """The outcome as a JSON frame, or a frame that says it is larger than `limit` bytes."""
+    try:
+        text = json.dumps(outcome, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps({**outcome, "rows": finite(outcome["rows"])}, ensure_ascii=False, allow_nan=False)
+    payload = text.encode()
+    if len(payload) > limit:
+        problem = f"the result is larger than the limit of {limit} bytes (max_result_bytes)"
+        payload = json.dumps({"status": "error", "message": problem, "seconds": outcome["seconds"]}).encode()
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def answer(connection: duckdb.DuckDBPyConnection, sql: str, config: dict) -> tuple[str, bytes]:
+    """Run `sql`; its status and the frame that tells of it."""
+    start = time.perf_counter()
+    try:
+        outcome = run(connection, sql, config)
+        outcome["message"] = outcome.get("message", "")[:2000]
+        outcome["seconds"] = time.perf_counter() - start
+        return outcome["status"], encode(outcome, config["max_result_bytes"])
+    except MemoryError:
+        outcome = {"status": "memory", "message": "out of memory", "seconds": time.perf_counter() - start}
+        return "memory", encode(outcome, config["max_result_bytes"])
+
+
+def read_exactly(stream, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        # The parent is gone or has closed the pipe: there is nobody left to answer.
+        os._exit(0)
+    return data
+
+
+def confine(config: dict) -> list[str]:
+    """Limit this process; returns the names of the limits in force."""
+    import resource
+
+    held = []
+
+    def limit(name: str, value: int) -> None:
+        try:
+            resource.setrlimit(getattr(resource, name), (value, value))
+            held.append(name)
+        except (AttributeError, ValueError, OSError):
+            pass  # reported by its absence in the hello frame
+
+    if sys.platform == "linux" and config["address_space"]:
+        with open("/proc/self/statm") as statm:
+            pages = int(statm.read().split()[0])
+        limit("RLIMIT_AS", pages * resource.getpagesize() + config["memory_mb"] * 2**20)
+    limit("RLIMIT_CORE", 0)
+    limit("RLIMIT_FSIZE", 0)
+    limit("RLIMIT_NPROC", 0)
+    limit("RLIMIT_NOFILE", 0)
+    return held
+
+
+def allow_cpu(seconds: float) -> None:
+    """Let this process use `seconds` more CPU time; the kernel ends it (SIGXCPU) about there."""
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
+    )
+
+
+def warm_up(connection: duckdb.DuckDBPyConnection, config: dict) -> None:
+    """Take every path once, so that whatever loads a module or file lazily does so before confinement."""
+    table = pa.table({"a": ["x", None], "b": [1.5, 2.0]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = sink.getvalue().to_pybytes()
+    columns = [["a", "VARCHAR COLLATE NOCASE"], ["b", "DOUBLE"]]
+    header = json.dumps([{"name": "warm up", "columns": columns, "bytes": len(data)}]).encode()
+    held = load(connection, memoryview(len(header).to_bytes(4, "big") + header + data), [])
+    for sql in (
+        "SELECT max(b), count(*) FROM \"warm up\" WHERE a = 'X' GROUP BY a ORDER BY 1",
+        "SELECT DATE '2020-01-01', TIMESTAMPTZ '2020-01-01 00:00:00+01', 1.5, INTERVAL 1 MONTH, [1]",
+        "SELECT 'nan'::DOUBLE",
+        "SELECT missing",
+        "COPY (SELECT 1) TO 'x'",
+    ):
+        answer(connection, sql, config)
+    load(connection, memoryview(b"\0\0\0\2[]"), held)
+
+
+def main() -> None:
+    out = os.dup(1)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 1)  # anything that prints must not speak in the protocol
+    os.close(sink)
+    stdin = sys.stdin.buffer
+
+    def send(frame: bytes) -> None:
+        view = memoryview(frame)
+        while view:
+            view = view[os.write(out, view) :]
+
+    def say(message: dict) -> None:
+        send(encode({"seconds": 0.0, **message}, 1_000_000))
+
+    try:
+        connection = open_database(CONFIG["memory_mb"])
+        warm_up(connection, CONFIG)
+        say({"status": "ready", "limits": confine(CONFIG), "pid": os.getpid()})
+    except Exception as error:
+        say({"status": "broken", "message": f"{type(error).__name__}: {error}"})
+        return
+    held: list[str] = []
+    while True:
+        head = read_exactly(stdin, 5)
+        payload = read_exactly(stdin, int.from_bytes(head[1:], "big"))
+        if head[:1] == b"D":
+            try:
+                held = load(connection, memoryview(payload), held)
+                say({"status": "loaded"})
+            except Exception as error:
+                say({"status": "broken", "message": f"{type(error).__name__}: {error}"})
+                return
+        else:
+            allow_cpu(CONFIG["seconds"])
+            status, frame = answer(connection, payload.decode(), CONFIG)
+            send(frame)
+            if status in ("memory", "crashed"):
+                return  # what such a failure leaves behind is nobody's to trust
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The pictures of the adapter and the report, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def _figure(width: float = 7, height: float = 3.6) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    return figure, axes
+
+
+def plot_loss(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Training and validation loss over steps, from a trainer's log history."""
+    figure, axes = _figure()
+    for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
+        points = [(h["step"], h[key]) for h in history if key in h]
+        if points:
+            axes.plot(*zip(*points), style, label=label, markersize=4)
+    axes.set(xlabel="step", ylabel="loss a token (nats)", ylim=(0, None))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def plot_rates(rates: Mapping[str, Mapping[str, Any]], path: Path, *, title: str) -> None:
+    """Accuracy by group with 95 % intervals: `rates[group]` holds `em` and `ex`, each {value, low, high, n}."""
+    figure, axes = _figure()
+    groups = [g for g, r in rates.items() if r["ex"]["n"]]
+    for offset, (measure, label) in enumerate((("em", "EM"), ("ex", "EX"))):
+        values = [rates[g][measure]["value"] for g in groups]
+        errors = [
+            [max(0.0, v - rates[g][measure]["low"]) for g, v in zip(groups, values)],
+            [max(0.0, rates[g][measure]["high"] - v) for g, v in zip(groups, values)],
+        ]
+        places = [i + (offset - 0.5) * 0.38 for i in range(len(groups))]
+        axes.bar(places, values, 0.36, yerr=errors, label=label, capsize=3)
+    axes.set_xticks(range(len(groups)), [f"{g}\n(n={rates[g]['ex']['n']:,})" for g in groups])
+    axes.set(ylim=(0, 1), ylabel="share", title=title)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def plot_latency(milliseconds: Sequence[float], path: Path, *, target: float) -> None:
+    """Latencies of single queries as a cumulative curve, with the target as a line."""
+    figure, axes = _figure()
+    ordered = sorted(milliseconds)
+    axes.step(ordered, [(i + 1) / len(ordered) for i in range(len(ordered))], where="post")
+    axes.axvline(target, linestyle="--", color="tab:red", label=f"target {target:.0f} ms")
+    axes.set(xlabel="ms a query, one at a time", ylabel="share answered", xlim=(0, None), ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,331 @@
+"""The `predictions` of an experiment: what the tuned model, and its untrained base, answer, and whether that is right."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.adapters import Adapter
+from t2s_assets.text2sql.config import DecodingConfig, Experiment
+from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.metrics import error_kinds, exact_match, parse_prediction, percentiles
+from t2s_assets.text2sql.prepare import Question, Table, load_questions, load_sql, load_tables, sample
+from t2s_assets.text2sql.prompts import TABLE, clean_question, load_prompts
+from t2s_assets.text2sql.results import result_fingerprints
+from t2s_assets.text2sql.storage import (
+    Project,
+    content_hash,
+    file_hash,
+    read_json,
+    read_manifest,
+    replacing_folder,
+    write_json,
+    write_manifest,
+)
+
+Log = Callable[[str], None]
+Generated = dict[str, dict[str, Any]]
+
+# A new number makes generations that were cached by older decoding code count as others.
+_DECODING_VERSION = 1
+_SHOWN_ROWS = 5
+
+_SCHEMA = pa.schema(
+    [
+        *((n, pa.string()) for n in ("id", "split", "table_id", "question", "gold_sql", "sql", "parsed", "unparsed_because")),
+        *((n, pa.string()) for n in ("category", "aggregate")),
+        ("conditions", pa.int64()),
+        ("predicted_aggregate", pa.string()),
+        ("status", pa.string()),
+        ("message", pa.string()),
+        ("fingerprint", pa.string()),
+        ("gold_fingerprint", pa.string()),
+        ("gold_degenerate", pa.bool_()),
+        *((n, pa.bool_()) for n in ("valid", "em", "ex", "ex_strict")),
+        ("errors", pa.list_(pa.string())),
+        ("logprob", pa.float64()),
+        ("tokens", pa.int64()),
+        ("forward_passes", pa.int64()),
+        ("finished", pa.bool_()),
+        ("result", pa.string()),
+        ("gold_result", pa.string()),
+    ]
+)
+
+
+def options(config: DecodingConfig) -> DecodingOptions:
+    """The decoder's options of an experiment."""
+    return DecodingOptions(
+        grammar=config.grammar, max_new_tokens=config.max_new_tokens, token_budget=config.batch_tokens
+    )
+
+
+def make_predictions(project: Project, dataset: str, experiment: str, log: Log = print) -> dict[str, Any]:
+    """Answer the validation and test samples of an experiment, score them, and write `predictions`.
+
+    Generation resumes where a killed run stopped, and the base's answers are kept by content, since they stay the
+    same from training to training.
+    """
+    config = project.experiment(dataset, experiment)
+    adapter = adapters.open_adapter(
+        project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
+    )
+    prompts_version = read_manifest(
+        project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
+    )["data_version"]
+    trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
+    if trained_on != prompts_version:
+        raise DataError(
+            f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
+            f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
+        )
+    chosen = choose_questions(project, dataset, config)
+    prompts = {
+        r["id"]: r["prompt"] for split in chosen for r in load_prompts(project, dataset, experiment)[split].to_list()
+    }
+    tables = load_tables(project, dataset, list(chosen))
+    everything = [q for questions in chosen.values() for q in questions]
+    requests = {q.id: _request(q, tables, prompts) for q in everything}
+    placement = base_models.place(config.hardware)
+    key = {"decoding": config.decoding.model_dump(), "version": _DECODING_VERSION, "placement": placement.as_dict()}
+    latency: dict[str, Any] = {}
+
+    def tuned() -> tuple[Any, Any]:
+        return adapters.load_tuned(adapter, project, placement)
+
+    def untuned() -> tuple[Any, Any]:
+        base = base_models.fetch(adapter.experiment.base_model, project)
+        return base_models.load_model(base, placement).eval(), base_models.load_tokenizer(base)
+
+    cache = _Generations(project.cache("generations"), config.decoding, log)
+    answers = cache.get("adapter", content_hash(key, adapter.version, adapter.base_identity), requests, tuned)
+    timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
+    latency = measure_latency(tuned, timed, config.decoding, log)
+    sets = {"predictions.parquet": score(project, dataset, everything, tables, answers, log)}
+    if config.evaluation.baseline:
+        asked = {q.id: requests[q.id] for q in chosen["test"]}
+        base_answers = cache.get("base", content_hash(key, "base", adapter.base_identity), asked, untuned)
+        sets["base.parquet"] = score(project, dataset, chosen["test"], tables, base_answers, log)
+    folder = project.path(dataset, "predictions", experiment)
+    with replacing_folder(folder) as fresh:
+        for name, rows in sets.items():
+            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), fresh / name, compression="zstd")
+        write_json(fresh / "latency.json", latency)
+        total = {s: sum(1 for q in load_questions(project, dataset, [s])) for s in chosen}
+        facts = {
+            "questions": {s: len(questions) for s, questions in chosen.items()},
+            "of": total,
+            "adapter_version": adapter.version,
+            "latency_p95_ms": latency["total_ms"].get("p95"),
+        }
+        write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
+    return read_manifest(folder, made_by="")
+
+
+def choose_questions(project: Project, dataset: str, config: Experiment) -> dict[str, list[Question]]:
+    """The seeded samples of the test and the validation split that an experiment is scored on."""
+    limits = {"test": config.evaluation.test_limit, "validation": config.evaluation.validation_limit}
+    return {
+        split: list(
+            sample(load_questions(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
+        )
+        for split, limit in limits.items()
+    }
+
+
+def _request(question: Question, tables: dict[str, Table], prompts: dict[str, str]) -> Request:
+    schema = tables[question.table_id].schema_as(TABLE)
+    return Request(prompts[question.id], clean_question(question.text), schema)
+
+
+class _Generations:
+    """Completions by question, one JSONL file for each model and way of decoding; appended to as they come."""
+
+    def __init__(self, folder: Path, decoding: DecodingConfig, log: Log) -> None:
+        self.folder, self.decoding, self.log = folder, decoding, log
+
+    def get(
+        self, name: str, key: str, requests: dict[str, Request], load: Callable[[], tuple[Any, Any]]
+    ) -> Generated:
+        """Completions of all requests, from the file where they are there, else generated and added."""
+        path = self.folder / f"{key}.jsonl"
+        fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
+        known = {k: row for k, row in _lines(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
+        missing = [i for i in requests if i not in known]
+        if not missing:
+            self.log(f"{name}: all {len(requests):,} answers are there already")
+            return known
+        from t2s_assets.text2sql.decoding import Decoder
+
+        self.log(f"{name}: generating {len(missing):,} answers, {len(known):,} are there already")
+        model, tokenizer = load()
+        decoder = Decoder(model, tokenizer, options(self.decoding))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = shown = time.monotonic()
+        done = 0
+        with path.open("a", encoding="utf-8") as out:
+
+            def keep(index: int, completion: Completion) -> None:
+                nonlocal done, shown
+                row = {"id": missing[index], "prompt": fingerprints[missing[index]], **_record(completion)}
+                known[row["id"]] = row
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.flush()
+                done += 1
+                if time.monotonic() - shown > 10:
+                    shown = time.monotonic()
+                    pace = done / (shown - started)
+                    left = (len(missing) - done) / pace / 60
+                    self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
+
+            decoder.generate([requests[i] for i in missing], on_result=keep)
+        self.log(f"{name}: {len(missing):,} answers in {time.monotonic() - started:.0f} s")
+        return known
+
+
+def _record(completion: Completion) -> dict[str, Any]:
+    row = asdict(completion)
+    del row["token_ids"]
+    return row
+
+
+def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a generations file; a last line cut short by a kill is left out and asked for again."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            rows.append((row["id"], row))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows
+
+
+def score(
+    project: Project,
+    dataset: str,
+    questions: Sequence[Question],
+    tables: dict[str, Table],
+    answers: Generated,
+    log: Log,
+) -> list[dict[str, Any]]:
+    """One row a question with its verdicts; predicted and gold SQL run in DuckDB side by side."""
+    gold = load_sql(project, dataset, sorted({q.split for q in questions}))
+    jobs = []
+    for question in questions:
+        database = tables[question.table_id].database
+        jobs.append(Job(tables[question.table_id].database_as(TABLE), answers[question.id]["text"].strip()))
+        jobs.append(Job(database, gold[question.id]["sql"]))
+    log(f"executing {len(jobs):,} queries")
+    with SqlExecutor() as executor:
+        outcomes = executor.run(jobs)
+    rows = []
+    for question, predicted_outcome, gold_outcome in zip(questions, outcomes[::2], outcomes[1::2]):
+        answer, truth = answers[question.id], gold[question.id]
+        schema = tables[question.table_id].schema_as(TABLE)
+        query, reason = parse_prediction(answer["text"], schema)
+        ordered, bag = result_fingerprints(predicted_outcome)
+        rows.append(
+            {
+                "id": question.id,
+                "split": question.split,
+                "table_id": question.table_id,
+                "question": question.text,
+                "gold_sql": truth["sql"],
+                "sql": answer["text"].strip(),
+                "parsed": query.to_json() if query else None,
+                "unparsed_because": reason,
+                "category": truth["category"],
+                "aggregate": truth["aggregate"],
+                "conditions": truth["conditions"],
+                "predicted_aggregate": ("none", "MAX", "MIN", "COUNT", "SUM", "AVG")[query.aggregate] if query else None,
+                "status": predicted_outcome.status,
+                "message": predicted_outcome.message,
+                "fingerprint": ordered,
+                "gold_fingerprint": truth["fingerprint"],
+                "gold_degenerate": truth["degenerate"],
+                "valid": predicted_outcome.status == "ok",
+                "em": exact_match(query, question.query, schema),
+                "ex": ordered is not None and ordered == truth["fingerprint"],
+                "ex_strict": not truth["degenerate"] and bag is not None and bag == truth["bag_fingerprint"],
+                "errors": error_kinds(query, question.query, schema),
+                "logprob": answer["logprob"],
+                "tokens": answer["n_tokens"],
+                "forward_passes": answer["forward_passes"],
+                "finished": answer["finished"],
+                "result": _shown(predicted_outcome),
+                "gold_result": _shown(gold_outcome),
+            }
+        )
+    return rows
+
+
+def _shown(outcome: Any) -> str:
+    """A result for people: the first rows, or why there are none."""
+    if outcome.status != "ok":
+        return f"{outcome.status}: {outcome.message}"
+    rows = json.dumps([list(r) for r in outcome.rows[:_SHOWN_ROWS]], ensure_ascii=False, default=str)
+    more = len(outcome.rows) - _SHOWN_ROWS
+    return rows + (f" and {more} rows more" if more > 0 else "")
+
+
+def measure_latency(
+    load: Callable[[], tuple[Any, Any]], requests: Sequence[Request], decoding: DecodingConfig, log: Log
+) -> dict[str, Any]:
+    """Milliseconds of one query at a time: cold (weights loaded and first answer) apart from warm ones.
+
+    Warm figures leave the cold query out; `prefill` and `decode` add up to `total`. Timings belong to the machine
+    that they were taken on.
+    """
+    from t2s_assets.text2sql.decoding import Decoder
+
+    started = time.perf_counter()
+    model, tokenizer = load()
+    loaded = time.perf_counter()
+    decoder = Decoder(model, tokenizer, options(decoding))
+    timings, first = [], 0.0
+    for position, request in enumerate(requests):
+        begun = time.perf_counter()
+        completion = decoder.generate([request])[0]
+        if position == 0:
+            first = time.perf_counter() - begun
+        if position > 0 or len(requests) == 1:
+            timings.append((time.perf_counter() - begun, completion))
+    total = [1000 * s for s, _ in timings]
+    found = {
+        "n": len(timings),
+        "cold_load_ms": round(1000 * (loaded - started), 1),
+        "cold_first_ms": round(1000 * first, 1),
+        "total_ms": _rounded(percentiles(total)),
+        "prefill_ms": _rounded(percentiles([1000 * c.prefill_seconds for _, c in timings])),
+        "decode_ms": _rounded(percentiles([1000 * c.decode_seconds for _, c in timings])),
+        "tokens_a_query": round(sum(c.n_tokens for _, c in timings) / max(1, len(timings)), 1),
+        "forward_passes_a_query": round(sum(c.forward_passes for _, c in timings) / max(1, len(timings)), 1),
+        "each_ms": [round(t, 1) for t in total],
+    }
+    log(f"latency of {found['n']} single queries: p50 {found['total_ms'].get('p50')} ms, p95 {found['total_ms'].get('p95')} ms")
+    return found
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {k: round(v, 1) for k, v in values.items()}
+
+
+def load_predictions(project: Project, dataset: str, experiment: str, name: str = "predictions") -> list[dict[str, Any]]:
+    """The rows of `predictions`, or of `base` for the untrained model. Raises DataError when they are not there."""
+    folder = project.path(dataset, "predictions", experiment)
+    read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
+    path = folder / f"{name}.parquet"
+    return pq.read_table(path).to_pylist() if path.exists() else []

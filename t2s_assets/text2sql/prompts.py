@@ -1,0 +1,262 @@
+"""One prompt format for training and inference: schema and question in, SQL out.
+
+A format is written into the adapter's folder when it is trained and read back from there for inference, so the two
+cannot differ. Every prompt ends at a token boundary (a line break or the chat template's own header), so that
+prompt and completion can be tokenised apart; `encode_example` is the one place where they are joined.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from t2s_assets.text2sql import base_models
+from t2s_assets.text2sql.config import PromptConfig
+from t2s_assets.text2sql.errors import PromptError
+from t2s_assets.text2sql.prepare import Table, load_questions, load_sql, load_tables
+from t2s_assets.text2sql.query import cased_as_in, identifier, table_identifier, to_sql
+from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.storage import (
+    Project,
+    content_hash,
+    read_json,
+    read_manifest,
+    replacing_folder,
+    write_json,
+    write_manifest,
+)
+
+FORMAT_FILE = "prompt_format.json"
+TABLE = "t"
+"""The table's name in prompts and completions: real ids would take about a third of the decoding time."""
+
+_SAMPLE_CHARACTERS = 40
+
+
+class PromptFormat(PromptConfig):
+    """The prompt section of an experiment with what it resolved to on the base model."""
+
+    version: int = 1
+    bos: str = Field("", description="Text put before every prompt, where the tokenizer wants a first token.")
+
+    @property
+    def uses_table_content(self) -> bool:
+        """Whether cell values are shown to the model, which WikiSQL's leaderboard marks."""
+        return self.template == "samples"
+
+    def save(self, folder: Path) -> None:
+        """Write the format into `folder`."""
+        write_json(folder / FORMAT_FILE, self.model_dump(exclude_defaults=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> PromptFormat:
+        """The format in an adapter's folder. Raises DataError."""
+        content = read_json(folder / FORMAT_FILE, made_by="t2s train, which writes it beside the adapter")
+        if content["template"] != "samples":
+            content.pop("sample_values")
+        return cls.model_validate(content)
+
+
+def resolve_format(config: PromptConfig, tokenizer: Any) -> PromptFormat:
+    """The format of an experiment for its base model's tokenizer.
+
+    Raises:
+        PromptError: `template: chat`, and the tokenizer has no chat template.
+    """
+    if config.template == "chat" and not tokenizer.chat_template:
+        raise PromptError(
+            "prompt.template: chat needs a base model with a chat template, and this tokenizer has none; "
+            "use template: plain or samples, or an instruct model"
+        )
+    adds_bos = config.template != "chat" and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+    settings = config.model_dump(exclude_unset=True)
+    return PromptFormat(**settings, bos=tokenizer.bos_token if adds_bos and tokenizer.bos_token else "")
+
+
+def schema_text(schema: TableSchema, samples: Sequence[Sequence[str]] | None = None) -> str:
+    """The table in one line: name, quoted columns, types, and with `samples` some values of each column."""
+    columns = []
+    for i, column in enumerate(schema.columns):
+        text = f"{identifier(column.name)} {column.type}"
+        if samples and samples[i]:
+            text += f" [{'; '.join(samples[i])}]"
+        columns.append(text)
+    return f"{table_identifier(schema.name)}({', '.join(columns)})"
+
+
+def sample_values(rows: Sequence[Sequence[Any]], width: int, count: int) -> list[list[str]]:
+    """The first `count` distinct non-empty values of each column, each at most 40 characters and one line."""
+    found: list[dict[str, None]] = [{} for _ in range(width)]
+    for row in rows:
+        for values, cell in zip(found, row):
+            if len(values) < count and cell is not None and str(cell).strip():
+                values[" ".join(str(cell).split())[:_SAMPLE_CHARACTERS]] = None
+    return [list(values) for values in found]
+
+
+def clean_question(question: str) -> str:
+    """The question as it stands in prompts: in one line, without NUL bytes."""
+    return " ".join(question.replace("\0", "").split())
+
+
+def render(
+    format: PromptFormat,
+    tokenizer: Any,
+    schema: TableSchema,
+    question: str,
+    *,
+    rows: Sequence[Sequence[Any]] | None = None,
+) -> str:
+    """The model's input for one question; `rows` are read by `template: samples` only.
+
+    Raises:
+        PromptError: the question is empty, the schema has no columns, or `samples` got no rows to sample.
+    """
+    question = clean_question(question)
+    if not question:
+        raise PromptError("the question is empty; ask something about the table")
+    if not schema.columns:
+        raise PromptError(f"table {schema.name!r} has no columns; give a schema with at least one")
+    samples = None
+    if format.template == "samples":
+        if rows is None:
+            raise PromptError(
+                "this model was trained with sample values in its prompt, so it needs the table's rows, not only a "
+                "schema; give a database, CSV or Parquet file"
+            )
+        samples = sample_values(rows, len(schema.columns), format.sample_values)
+    body = f"{schema_text(schema, samples)}\nQuestion: {question}\nSQL:"
+    if format.template == "chat":
+        messages = [{"role": "user", "content": body}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return f"{format.bos}{body}\n"
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts that already hold their special tokens."""
+    return tokenizer(list(texts), add_special_tokens=False).input_ids
+
+
+def encode_example(prompt_ids: list[int], completion_ids: list[int], eos: int) -> dict[str, list[int]]:
+    """One training example: `input_ids` and `labels`, where prompt tokens carry -100 and EOS is learnt."""
+    answer = [*completion_ids, eos]
+    return {"input_ids": prompt_ids + answer, "labels": [-100] * len(prompt_ids) + answer}
+
+
+@dataclass(frozen=True)
+class PromptExample:
+    """One question as the model sees it, and for training the completion it should write."""
+
+    id: str
+    table_id: str
+    prompt: str
+    completion: str
+
+
+def build_examples(
+    format: PromptFormat, tokenizer: Any, project: Project, dataset: str, split: str
+) -> list[PromptExample]:
+    """The prompts of one split, in the order of its questions. Gold that does not run in DuckDB is left in:
+    what it asks is still a question, and `sql` lists it."""
+    tables: dict[str, Table] = load_tables(project, dataset, [split])
+    examples = []
+    for question in load_questions(project, dataset, [split]):
+        table = tables[question.table_id]
+        schema = table.schema_as(TABLE)
+        query = cased_as_in(clean_question(question.text), question.query, schema)
+        prompt = render(format, tokenizer, schema, question.text, rows=table.rows)
+        examples.append(PromptExample(question.id, table.id, prompt, to_sql(query, schema)))
+    return examples
+
+
+def make_prompts(
+    project: Project, dataset: str, experiment: str, log: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Write `prompts` as a `datasets.DatasetDict` with `prompt`, `completion` and their token counts.
+
+    Training examples longer than `max_length` would lose the end of their SQL and their EOS, so they are kept
+    out of training, counted and listed. Raises PromptError when none is left.
+    """
+    from datasets import Dataset, DatasetDict
+
+    config = project.experiment(dataset, experiment)
+    tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
+    format = resolve_format(config.prompt, tokenizer)
+    splits, statistics, too_long = {}, {}, {}
+    for split in ("train", "validation", "test"):
+        examples = build_examples(format, tokenizer, project, dataset, split)
+        prompt_ids = encode(tokenizer, [e.prompt for e in examples])
+        completion_ids = encode(tokenizer, [e.completion for e in examples])
+        lengths = [len(p) + len(c) + 1 for p, c in zip(prompt_ids, completion_ids)]
+        fits = [n <= format.max_length for n in lengths]
+        too_long[split] = [e.id for e, ok in zip(examples, fits) if not ok]
+        keep = fits if split == "train" else [True] * len(examples)
+        if examples and not any(keep):
+            raise PromptError(
+                f"{dataset}/{experiment}: every {split} example is longer than prompt.max_length = "
+                f"{format.max_length} tokens (the shortest has {min(lengths)}); raise it"
+            )
+        rows = [
+            {
+                "id": e.id,
+                "table_id": e.table_id,
+                "prompt": e.prompt,
+                "completion": e.completion,
+                "prompt_tokens": len(p),
+                "completion_tokens": len(c) + 1,
+            }
+            for e, p, c, k in zip(examples, prompt_ids, completion_ids, keep)
+            if k
+        ]
+        splits[split] = Dataset.from_list(rows)
+        statistics[split] = length_statistics(lengths)
+        log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
+    folder = project.path(dataset, "prompts", experiment)
+    with replacing_folder(folder) as fresh:
+        DatasetDict(splits).save_to_disk(fresh / "dataset")
+        format.save(fresh)
+        facts = {
+            "examples": {s: len(d) for s, d in splits.items()},
+            "tokens": statistics,
+            "over_max_length": {s: len(ids) for s, ids in too_long.items()},
+            "over_max_length_ids": {s: ids[:100] for s, ids in too_long.items()},
+            "template": format.template,
+            "uses_table_content": format.uses_table_content,
+        }
+        digest = content_hash([list(s[c]) for s in splits.values() for c in ("id", "prompt", "completion")])
+        write_manifest(fresh, content_hash(digest, format.model_dump(exclude_defaults=True)), facts)
+    return read_manifest(folder, made_by="")
+
+
+def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
+    """Mean, median, 95th and 99th percentile and maximum of token counts; empty for no examples."""
+    if not lengths:
+        return {}
+    ordered = sorted(lengths)
+    at = lambda share: ordered[min(len(ordered) - 1, int(share * len(ordered)))]  # noqa: E731
+    mean = round(sum(ordered) / len(ordered), 1)
+    return {"mean": mean, "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": ordered[-1]}
+
+
+def load_prompts(project: Project, dataset: str, experiment: str) -> Any:
+    """The saved `datasets.DatasetDict` of an experiment. Raises DataError when it is not there."""
+    from datasets import load_from_disk
+
+    folder = project.path(dataset, "prompts", experiment)
+    read_manifest(folder, made_by=f"t2s prepare {dataset}/{experiment}")
+    return load_from_disk(str(folder / "dataset"))
+
+
+def prompt_problems(data: Any, tokenizer: Any, gold: dict[str, dict[str, Any]] | None = None) -> Counter[str]:
+    """What would spoil training: examples without a completion, with an empty prompt, or without room for EOS."""
+    problems: Counter[str] = Counter()
+    for row in data["train"]:
+        problems["empty completion"] += not row["completion"].strip()
+        problems["empty prompt"] += not row["prompt"].strip()
+        problems["EOS inside the completion"] += tokenizer.eos_token in row["completion"]
+    return +problems

@@ -1,0 +1,308 @@
+"""The structured query of WikiSQL, to SQL text and back.
+
+A structured query selects one column of one table, under one of six aggregates, where every one of at most a
+few conditions `column operator value` holds (Zhong et al. 2017, "Seq2SQL", arXiv:1709.00103). `to_sql` writes it
+for DuckDB, `from_sql` reads any SQL text that means one, and `normal_form` is what exact match compares.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import sqlglot
+from sqlglot import exp
+
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.schema import TableSchema
+
+AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
+OPERATORS = ("=", ">", "<")
+
+Value = str | int | float
+
+
+class SketchError(T2SError):
+    """SQL text is not a structured query over the given table: unparsable, or it says more than the sketch can."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`column operator value`: `column` indexes the schema's columns, `operator` indexes OPERATORS."""
+
+    column: int
+    operator: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class Query:
+    """A structured query: `column` and the conditions' columns index the schema's columns, `aggregate` AGGREGATES."""
+
+    column: int
+    aggregate: int
+    conditions: tuple[Condition, ...] = ()
+
+    @classmethod
+    def from_json(cls, sql: Mapping[str, Any], *, width: int) -> Query:
+        """From WikiSQL's `{"sel", "agg", "conds"}` over a table of `width` columns.
+
+        Raises:
+            SketchError: a key is missing, or an index is outside the table, the aggregates or the operators.
+        """
+        try:
+            column, aggregate, conds = sql["sel"], sql["agg"], sql["conds"]
+            conditions = tuple(Condition(c, o, v) for c, o, v in conds)
+        except (KeyError, TypeError, ValueError) as e:
+            raise SketchError(f"a query needs sel, agg and conds as [column, operator, value]; got {sql!r}") from e
+        for what, index, size in (
+            ("sel", column, width),
+            ("agg", aggregate, len(AGGREGATES)),
+            *(("conds column", c.column, width) for c in conditions),
+            *(("conds operator", c.operator, len(OPERATORS)) for c in conditions),
+        ):
+            if type(index) is not int or not 0 <= index < size:
+                raise SketchError(f"{what} must be an integer from 0 to {size - 1}; got {index!r}")
+        for c in conditions:
+            if isinstance(c.value, bool) or not isinstance(c.value, (str, int, float)):
+                raise SketchError(f"a condition's value must be a string or a number; got {c.value!r}")
+            if isinstance(c.value, float) and not math.isfinite(c.value):
+                raise SketchError(f"a condition's value must be finite; got {c.value!r}")
+        return cls(column, aggregate, conditions)
+
+    def to_json(self) -> str:
+        """WikiSQL's JSON of this query, in one line."""
+        conds = [[c.column, c.operator, c.value] for c in self.conditions]
+        return json.dumps({"sel": self.column, "agg": self.aggregate, "conds": conds}, ensure_ascii=False)
+
+    @property
+    def category(self) -> str:
+        """`aggregation` with an aggregate, else `filter` with a condition, else `simple` (the PRD's three)."""
+        return "aggregation" if self.aggregate else "filter" if self.conditions else "simple"
+
+
+# A plain decimal number. Deliberately narrower than float(): no underscores, no inf, no nan, no hex.
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_MINUS = str.maketrans({"\u2212": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-"})
+
+
+def parse_number(text: str) -> float | None:
+    """The number that `text` spells, or None: thousands separators and Unicode minus signs are understood."""
+    plain = _THOUSANDS.sub("", text.strip()).translate(_MINUS)
+    return float(plain) if _NUMBER.fullmatch(plain) and math.isfinite(float(plain)) else None
+
+
+def condition_number(value: Value) -> float | None:
+    """The number that a condition on a `real` column compares with, or None where the value holds no digit.
+
+    The official evaluator takes the first number inside a value that is not one as a whole ("€100,000"); so do
+    we, but with thousands separators read first, where it would stop at the comma.
+    """
+    if not isinstance(value, str):
+        return float(value)
+    number = parse_number(value)
+    if number is None:
+        found = _NUMBER.search(_THOUSANDS.sub("", value).translate(_MINUS))
+        number = float(found.group()) if found else None
+    return number
+
+
+def number_literal(number: float) -> str:
+    """`number` as SQL: integers without a point, never an exponent."""
+    text = format(Decimal(repr(float(number))), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def identifier(name: str) -> str:
+    """`name` as a quoted DuckDB identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def string_literal(text: str) -> str:
+    """`text` as a DuckDB string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_RESERVED_TABLE_NAMES = frozenset(
+    "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default "
+    "deferrable desc describe distinct do else end except false fetch for foreign from group having in initially "
+    "intersect into lateral leading limit not null offset on only or order pivot placing primary qualify references "
+    "returning select show some summarize symmetric table then to trailing true union unique unpivot using variadic "
+    "when where window with".split()
+)
+
+
+def table_identifier(name: str) -> str:
+    """A table's name in SQL: bare where DuckDB reads it so, else quoted."""
+    bare = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED_TABLE_NAMES
+    return name if bare else identifier(name)
+
+
+def _literal(condition: Condition, schema: TableSchema) -> str:
+    if schema.columns[condition.column].type == "real":
+        number = condition_number(condition.value)
+        if number is not None:
+            return number_literal(number)
+    return string_literal(str(condition.value))
+
+
+def to_sql(query: Query, schema: TableSchema) -> str:
+    """The query as DuckDB SQL over `schema`'s table, with its real column names.
+
+    Columns are always quoted, so that no keyword of any DuckDB version can break one. Values are strings on
+    `text` columns and numbers on `real` columns.
+    """
+    column = identifier(schema.columns[query.column].name)
+    aggregate = AGGREGATES[query.aggregate]
+    sql = f"SELECT {f'{aggregate}({column})' if aggregate else column} FROM {table_identifier(schema.name)}"
+    tests = [
+        f"{identifier(schema.columns[c.column].name)} {OPERATORS[c.operator]} {_literal(c, schema)}"
+        for c in query.conditions
+    ]
+    return f"{sql} WHERE {' AND '.join(tests)}" if tests else sql
+
+
+def cased_as_in(question: str, query: Query, schema: TableSchema) -> Query:
+    """`query` with each text value cased as the question spells it, where the question holds it ignoring case.
+
+    Text is compared ignoring case, so the meaning stays; the value becomes a span that can be copied.
+    """
+    folded = question.lower()
+    # Some letters change their length when lower-cased; positions would then not carry over.
+    if len(folded) != len(question):
+        return query
+
+    def cased(condition: Condition) -> Condition:
+        if schema.columns[condition.column].type == "real":
+            return condition
+        value = str(condition.value)
+        start = folded.find(value.lower())
+        if value in question or start < 0:
+            return condition
+        return replace(condition, value=question[start : start + len(value)])
+
+    return replace(query, conditions=tuple(cased(c) for c in query.conditions))
+
+
+_AGGREGATE_NODES: dict[type[exp.Expression], int] = {
+    exp.Max: 1,
+    exp.Min: 2,
+    exp.Count: 3,
+    exp.Sum: 4,
+    exp.Avg: 5,
+}
+_OPERATOR_NODES: dict[type[exp.Expression], int] = {exp.EQ: 0, exp.GT: 1, exp.LT: 2}
+_FLIPPED = {0: 0, 1: 2, 2: 1}
+
+
+def from_sql(sql: str, schema: TableSchema) -> Query:
+    """The structured query that `sql` means over `schema`; names are resolved ignoring case.
+
+    Raises:
+        SketchError: `sql` does not parse as DuckDB, names another table or column, or says more than the sketch can.
+    """
+    try:
+        trees = sqlglot.parse(sql, read="duckdb")
+    except (sqlglot.errors.SqlglotError, RecursionError) as e:
+        raise SketchError(f"not DuckDB SQL: {str(e).splitlines()[0]}") from e
+    if len(trees) != 1 or not isinstance(trees[0], exp.Select):
+        raise SketchError("one SELECT statement is wanted")
+    select = trees[0]
+    extra = sorted(k for k, v in select.args.items() if v and k not in ("expressions", "from_", "from", "where", "kind"))
+    if extra:
+        raise SketchError(f"the sketch has no {', '.join(extra)}")
+    source = select.args.get("from_") or select.args.get("from")
+    table = source.this if source is not None else None
+    if not isinstance(table, exp.Table) or table.name.casefold() != schema.name.casefold() or table.args.get("db"):
+        raise SketchError(f"the only table is {schema.name!r}")
+    names = {table.alias_or_name.casefold(), table.name.casefold()}
+    if len(select.expressions) != 1:
+        raise SketchError("one selected column is wanted")
+    selected = select.expressions[0].unalias()
+    aggregate = _AGGREGATE_NODES.get(type(selected), 0)
+    if aggregate:
+        if any(v for k, v in selected.args.items() if k not in ("this", "big_int")):
+            raise SketchError("an aggregate takes one column")
+        selected = selected.this
+    column = _column(selected, schema, names)
+    where = select.args.get("where")
+    conditions = tuple(_condition(e, schema, names) for e in _conjuncts(where.this)) if where else ()
+    return Query(column, aggregate, conditions)
+
+
+def _conjuncts(node: exp.Expression) -> list[exp.Expression]:
+    found, stack = [], [node]
+    while stack:
+        node = stack.pop().unnest()
+        if isinstance(node, exp.And):
+            stack += [node.right, node.left]
+        else:
+            found.append(node)
+    return found
+
+
+def _column(node: exp.Expression, schema: TableSchema, table_names: set[str]) -> int:
+    if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
+        raise SketchError(f"a column is wanted; got {node.sql(dialect='duckdb')}")
+    if node.table and node.table.casefold() not in table_names:
+        raise SketchError(f"no table {node.table!r} here")
+    index = schema.column_index(node.name)
+    if index is None:
+        raise SketchError(f"no column {node.name!r} in {schema.name!r}")
+    return index
+
+
+def _condition(node: exp.Expression, schema: TableSchema, table_names: set[str]) -> Condition:
+    operator = _OPERATOR_NODES.get(type(node))
+    if operator is None:
+        raise SketchError(f"a condition is column =, > or < value; got {node.sql(dialect='duckdb')}")
+    left, right = node.left.unnest(), node.right.unnest()
+    if not isinstance(left, exp.Column) and isinstance(right, exp.Column):
+        left, right, operator = right, left, _FLIPPED[operator]
+    return Condition(_column(left, schema, table_names), operator, _value(right))
+
+
+def _value(node: exp.Expression) -> Value:
+    if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal) and not node.this.is_string:
+        return -_number(node.this)
+    if isinstance(node, exp.Literal):
+        return node.name if node.is_string else _number(node)
+    raise SketchError(f"a value is a string or a number; got {node.sql(dialect='duckdb')}")
+
+
+def _number(node: exp.Literal) -> int | float:
+    try:
+        return int(node.name)
+    except ValueError:
+        number = float(node.name)
+    if not math.isfinite(number):
+        raise SketchError(f"a value is a finite number; got {node.name}")
+    return number
+
+
+NormalForm = tuple[int, int, frozenset[tuple[int, int, str]]]
+
+
+def normal_form(query: Query, schema: TableSchema) -> NormalForm:
+    """What exact match compares: (column, aggregate, the set of conditions).
+
+    As in the official logical-form comparison, conditions form a set and values are compared as lower-cased text;
+    values on `real` columns are compared as the numbers they spell, so that 5, 5.0 and '5' are one value.
+    """
+    return query.column, query.aggregate, frozenset(_normal_condition(c, schema) for c in query.conditions)
+
+
+def _normal_condition(condition: Condition, schema: TableSchema) -> tuple[int, int, str]:
+    value = condition.value
+    if schema.columns[condition.column].type == "real":
+        number = condition_number(value)
+        if number is not None:
+            return condition.column, condition.operator, number_literal(number)
+    return condition.column, condition.operator, str(value).lower()

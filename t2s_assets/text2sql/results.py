@@ -1,0 +1,52 @@
+"""When two query results are the same answer.
+
+The official WikiSQL evaluator lower-cases text, reads `real` columns as numbers, compares rows in their order, and
+takes two empty results as equal (salesforce/WikiSQL, evaluate.py and lib/dbengine.py). `ordered` fingerprints hold
+to that; `bag` fingerprints forget the order of rows, not how often one stands there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import hashlib
+import json
+from typing import Any
+
+from t2s_assets.text2sql.execution import Outcome
+
+# A sum or an average may differ in its last bits with the order of additions, which DuckDB does not promise.
+_DIGITS = 12
+
+
+def normal_cell(cell: Any) -> Any:
+    """A cell as compared: text lower-cased, numbers of any type as 12 significant digits, dates as ISO text."""
+    if cell is None or isinstance(cell, bool):
+        return cell
+    if isinstance(cell, str):
+        return cell.lower()
+    if isinstance(cell, (int, float, decimal.Decimal)):
+        return f"{float(cell) + 0.0:.{_DIGITS}g}"  # + 0.0 turns a negative zero into zero
+    if isinstance(cell, (datetime.date, datetime.time)):
+        return cell.isoformat()
+    if isinstance(cell, (list, tuple)):
+        return [normal_cell(c) for c in cell]
+    return str(cell).lower()
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def result_fingerprints(outcome: Outcome) -> tuple[str | None, str | None]:
+    """(ordered, bag) fingerprints of a result; (None, None) where there is none or not all of it came back."""
+    if outcome.status != "ok" or outcome.truncated:
+        return None, None
+    # A tag keeps the number 5 apart from the text "5".
+    rows = [[[isinstance(c, str), normal_cell(c)] for c in row] for row in outcome.rows]
+    return _digest(rows), _digest(sorted(rows, key=json.dumps))
+
+
+def is_degenerate(outcome: Outcome) -> bool:
+    """No usable answer: it did not run, or returned no row, or nothing but NULL."""
+    return outcome.status != "ok" or all(cell is None for row in outcome.rows for cell in row)

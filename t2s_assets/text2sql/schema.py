@@ -1,0 +1,52 @@
+"""The schema that a question is asked about: tables, columns and their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+ColumnType = Literal["text", "real"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its SQL name (unquoted) and its type, `text` or `real` (any number)."""
+
+    name: str
+    type: ColumnType
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table as a prompt or a grammar sees it: its SQL name (unquoted) and its columns in order."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    def column_index(self, name: str) -> int | None:
+        """Position of the column called `name` ignoring case (SQL identifiers ignore it), or None."""
+        folded = name.casefold()
+        for i, column in enumerate(self.columns):
+            if column.name.casefold() == folded:
+                return i
+        return None
+
+
+def column_names(header: Iterable[str]) -> tuple[str, ...]:
+    """SQL names for a table's header cells, unique ignoring case.
+
+    Runs of white space (newlines among them) become one space; a blank cell becomes `column N`; a name that
+    is already taken, ignoring case, gets the first free ` (2)`, ` (3)`, ... NUL bytes, which no SQL text can
+    carry, are dropped.
+    """
+    taken: set[str] = set()
+    names = []
+    for position, cell in enumerate(header, 1):
+        base = " ".join(str(cell).replace("\0", "").split()) or f"column {position}"
+        name, suffix = base, 2
+        while name.casefold() in taken:
+            name, suffix = f"{base} ({suffix})", suffix + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return tuple(names)

@@ -1,0 +1,204 @@
+"""Decoding: the answers are the model's own, whatever the batch, the cache and the guesses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request
+from t2s_assets.text2sql.errors import ModelError, PromptError
+from t2s_assets.text2sql.query import from_sql
+
+from .conftest import random_requests, request, tiny_model
+
+PLAIN = DecodingOptions(batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
+
+
+def answers(completions: list[Completion]) -> list[tuple[str, tuple[int, ...], bool, int, int]]:
+    return [(c.text, c.token_ids, c.finished, c.n_tokens, c.n_forced) for c in completions]
+
+
+@pytest.mark.parametrize("draft_tokens", [0, 6])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_without_grammar_the_answers_are_those_of_generate(
+    model: Any, tokenizer: Any, batch_size: int, draft_tokens: int
+) -> None:
+    options = DecodingOptions("none", max_new_tokens=24, batch_size=batch_size, draft_tokens=draft_tokens)
+    requests = random_requests(12, tables=5, seed=3)
+    completions = Decoder(model, tokenizer, options).generate(requests)
+    for one, got in zip(requests, completions):
+        ids = tokenizer(one.prompt, return_tensors="pt").input_ids
+        whole = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=0
+        )[0, ids.shape[1] :].tolist()
+        assert list(got.token_ids) + [0] * (got.n_tokens - len(got.token_ids)) == whole
+        assert got.finished == (whole[-1] == 0)
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Request]:
+    return random_requests(500, tables=150, seed=21)
+
+
+@pytest.fixture(scope="module")
+def alone(model: Any, tokenizer: Any, many: list[Request]) -> list[Completion]:
+    """The answers to 500 questions asked one at a time, without any of the short cuts."""
+    return Decoder(model, tokenizer, PLAIN).generate(many)
+
+
+def test_a_batch_gives_the_answers_of_one_at_a_time(
+    model: Any, tokenizer: Any, many: list[Request], alone: list[Completion]
+) -> None:
+    together = Decoder(model, tokenizer, DecodingOptions(batch_size=32)).generate(many)
+    assert answers(together) == answers(alone)
+    assert [c.logprob for c in together] == pytest.approx([c.logprob for c in alone], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingOptions(batch_size=7, token_budget=1500, prefix_cache_bytes=20_000),
+        DecodingOptions(batch_size=4, draft_tokens=16),
+        DecodingOptions(batch_size=1, draft_tokens=8),
+    ],
+    ids=["small caches", "guesses in a batch", "guesses alone"],
+)
+def test_short_cuts_do_not_change_the_answers(
+    model: Any, tokenizer: Any, many: list[Request], alone: list[Completion], options: DecodingOptions
+) -> None:
+    assert answers(Decoder(model, tokenizer, options).generate(many[:80])) == answers(alone[:80])
+
+
+def test_every_answer_under_the_grammar_is_a_query_on_its_table(model: Any, tokenizer: Any) -> None:
+    requests = random_requests(60, tables=20, seed=11)
+    for one, got in zip(requests, Decoder(model, tokenizer).generate(requests)):
+        assert got.finished
+        assert from_sql(got.text, one.schema)
+
+
+def test_logprob_is_that_of_the_chosen_tokens_without_grammar(model: Any, tokenizer: Any) -> None:
+    one = random_requests(1, tables=1, seed=5)[0]
+    got = Decoder(model, tokenizer, DecodingOptions("none", max_new_tokens=12)).generate([one])[0]
+    prompt = tokenizer(one.prompt).input_ids
+    written = [*got.token_ids, *[0] * (got.n_tokens - len(got.token_ids))]
+    with torch.inference_mode():
+        scores = model(torch.tensor([prompt + written])).logits[0].log_softmax(-1)
+    expected = sum(scores[len(prompt) - 1 + i, token].item() for i, token in enumerate(written))
+    assert got.logprob == pytest.approx(expected, abs=1e-3)
+
+
+def test_forced_tokens_cost_no_forward_pass(model: Any, tokenizer: Any) -> None:
+    requests = random_requests(20, tables=10, seed=2)
+    for got in Decoder(model, tokenizer, PLAIN).generate(requests):
+        assert got.n_forced > 0
+        assert got.forward_passes == got.n_tokens - got.n_forced
+
+
+def test_right_guesses_save_forward_passes(model: Any, tokenizer: Any) -> None:
+    requests = random_requests(20, tables=10, seed=2)
+    plain = Decoder(model, tokenizer, PLAIN).generate(requests)
+    guessed = Decoder(model, tokenizer, DecodingOptions(batch_size=1, draft_tokens=8)).generate(requests)
+    assert sum(c.forward_passes for c in guessed) < sum(c.forward_passes for c in plain)
+
+
+def test_a_schema_is_fed_once(model: Any, tokenizer: Any) -> None:
+    requests = random_requests(6, tables=1, seed=8)
+    fed: list[int] = []
+    hook = model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, out: fed.append(out.shape[1])
+    )
+    try:
+        decoder = Decoder(model, tokenizer, DecodingOptions(batch_size=1))
+        decoder.generate(requests[:1])
+        first = fed[0]
+        fed.clear()
+        decoder.generate(requests[1:2])
+        second = fed[0]
+        decoder.forget()
+        fed.clear()
+        decoder.generate(requests[1:2])
+        again = fed[0]
+    finally:
+        hook.remove()
+    schema = len(tokenizer(requests[0].prompt.split("\n")[0]).input_ids)
+    assert first > schema
+    assert again - second >= schema
+
+
+def test_results_come_as_they_end_and_return_in_order(model: Any, tokenizer: Any) -> None:
+    requests = random_requests(20, tables=5, seed=4)
+    seen: dict[int, Completion] = {}
+    completions = Decoder(model, tokenizer, DecodingOptions(batch_size=3)).generate(
+        requests, on_result=seen.__setitem__
+    )
+    assert list(seen) != sorted(seen)
+    assert [seen[i] for i in range(20)] == completions
+    assert Decoder(model, tokenizer).generate([]) == []
+
+
+def test_a_cut_completion_says_so(model: Any, tokenizer: Any) -> None:
+    requests = random_requests(8, tables=4, seed=6)
+    for draft_tokens in (0, 8):
+        options = DecodingOptions(max_new_tokens=5, draft_tokens=draft_tokens, batch_size=1)
+        for got in Decoder(model, tokenizer, options).generate(requests):
+            assert not got.finished
+            assert len(got.token_ids) == got.n_tokens == 5
+            assert 0 <= got.n_forced <= 5
+
+
+def test_an_unmerged_adapter_decodes_like_a_merged_one(tokenizer: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny_model(len(tokenizer))
+    requests = random_requests(10, tables=4, seed=9)
+    before = Decoder(base, tokenizer).generate(requests)
+    torch.manual_seed(1)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    adapted = get_peft_model(base, lora).eval()
+    unmerged = Decoder(adapted, tokenizer).generate(requests)
+    merged = Decoder(adapted.merge_and_unload(), tokenizer).generate(requests)
+    assert answers(unmerged) == answers(merged)
+    assert answers(unmerged) != answers(before)
+
+
+def test_the_model_attends_as_before_afterwards(model: Any, tokenizer: Any) -> None:
+    before = model.config._attn_implementation
+    requests = random_requests(1, tables=1, seed=1)
+
+    def stop(index: int, completion: Completion) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Decoder(model, tokenizer).generate(requests, on_result=stop)
+    assert model.config._attn_implementation == before
+
+
+def test_half_precision_decodes(tokenizer: Any) -> None:
+    decoder = Decoder(tiny_model(len(tokenizer)).to(torch.bfloat16), tokenizer)
+    requests = random_requests(8, tables=3, seed=12)
+    assert all(from_sql(c.text, r.schema) for r, c in zip(requests, decoder.generate(requests)))
+
+
+def test_what_cannot_be_decoded_is_refused(model: Any, tokenizer: Any) -> None:
+    decoder = Decoder(model, tokenizer)
+    good = random_requests(1, tables=1, seed=1)[0]
+    with pytest.raises(PromptError, match="request 1 has no schema"):
+        decoder.generate([good, Request(good.prompt, good.question, None)])
+    with pytest.raises(PromptError, match="prompt 0 is empty"):
+        decoder.generate([Request("", "", good.schema)])
+    with pytest.raises(PromptError, match="context of 1024"):
+        decoder.generate([request(good.schema, "who " * 2000)])
+    with pytest.raises(ModelError, match="sliding_window"):
+        from transformers import MistralConfig, MistralForCausalLM
+
+        config = MistralConfig(
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            sliding_window=64,
+        )
+        Decoder(MistralForCausalLM(config), tokenizer)

@@ -1,0 +1,526 @@
+from __future__ import annotations
+
+import datetime as dt
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2s_assets.text2sql.errors import ExecutionError
+from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor, wire
+from t2s_assets.text2sql.execution.worker import open_database
+from t2s_assets_tests.text2sql.execution.conftest import TABLE, benign, hostile
+from t2s_assets_tests.text2sql.execution.test_guard import ALMOST_SQL
+
+TIGHT = Limits(seconds=0.5, memory_mb=96, max_rows=1000, max_cell_bytes=200_000, max_result_bytes=2_000_000)
+NAMES = (("Anna",), ("Bo",), ("Göran",), ("O'Hara",), (None,))
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[SqlExecutor]:
+    with SqlExecutor(workers=2, limits=Limits(seconds=10.0)) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def unguarded() -> Iterator[SqlExecutor]:
+    with SqlExecutor(workers=1, limits=TIGHT, _guard=False) as executor:
+        yield executor
+
+
+def control(number: int) -> str:
+    """A query with a known result, whose text is new each time, so that it is not answered from another."""
+    return f'SELECT "Name", {number} FROM "table" ORDER BY "Name" NULLS LAST'
+
+
+# Right results --------------------------------------------------------------------------------------------
+
+
+def test_analysts_queries_give_what_duckdb_gives(executor: SqlExecutor, database: Database) -> None:
+    sources = {relation.name: relation.data for relation in database.relations}
+    outcomes = executor.run([Job(database, sql) for sql in benign()])
+    assert len(outcomes) > 80
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for relation in database.relations:
+            source = sources[relation.name]
+            connection.register("source", source)
+            columns = ", ".join(f'"{name}" {sql_type}' for name, sql_type in relation.columns)
+            connection.execute(f'CREATE TABLE "{relation.name}" ({columns})')
+            connection.execute(f'INSERT INTO "{relation.name}" SELECT * FROM source')
+        for sql, outcome in zip(benign(), outcomes):
+            expected = connection.execute(sql)
+            names = tuple(column[0] for column in expected.description)
+            types = tuple(str(column[1]) for column in expected.description)
+            rows = expected.fetchall()
+            assert outcome.status == "ok", (sql, outcome.message)
+            assert (outcome.columns, len(outcome.rows)) == (names, len(rows)), sql
+            for i, sql_type in enumerate(types):
+                mine, theirs = [row[i] for row in outcome.rows], [row[i] for row in rows]
+                if sql_type in ("INTERVAL", "TIMESTAMP WITH TIME ZONE"):
+                    assert all(isinstance(value, str) for value in mine), sql  # DuckDB's text: see docs
+                else:
+                    assert mine == theirs, (sql, sql_type)
+
+
+def test_values_are_exact(executor: SqlExecutor) -> None:
+    def value(sql: str) -> object:
+        outcome = executor.run_one(Database("nothing", ()), f"SELECT {sql}")
+        assert outcome.status == "ok", (sql, outcome.message)
+        return outcome.rows[0][0]
+
+    exact = {
+        "1": 1,
+        "TRUE": True,
+        "NULL": None,
+        "170141183460469231731687303715884105727::HUGEINT": 2**127 - 1,
+        "0.1::DOUBLE + 0.2::DOUBLE": 0.1 + 0.2,
+        "5e-324::DOUBLE": 5e-324,
+        "0.1::FLOAT": 0.10000000149011612,
+        "1.10": Decimal("1.10"),
+        "-12345678901234567890.123456789": Decimal("-12345678901234567890.123456789"),
+        "'a''b\n\u2028\U0001f600'": "a'b\n\u2028\U0001f600",
+        "''": "",
+        "DATE '2024-02-29'": dt.date(2024, 2, 29),
+        "TIME '01:02:03.000004'": dt.time(1, 2, 3, 4),
+        "TIME '01:02:03.5'": dt.time(1, 2, 3, 500_000),
+        "TIMESTAMP '2024-02-29 23:59:59.1'": dt.datetime(2024, 2, 29, 23, 59, 59, 100_000),
+        "[1, NULL, 3]": [1, None, 3],
+        "[[0.5::DOUBLE], []]": [[0.5], []],
+        # No Python value is equal to these: they come as DuckDB writes them.
+        "'infinity'::DATE": "infinity",
+        "DATE '12000-01-01'": "12000-01-01",
+        "INTERVAL '14 months 3 days'": "1 year 2 months 3 days",
+        "'2024-01-01 00:00:00.123456789'::TIMESTAMP_NS": "2024-01-01 00:00:00.123456789",
+        "TIMESTAMPTZ '2024-01-01 02:00:00+02'": "2024-01-01 00:00:00+00",
+        "[DATE '2024-01-01']": "[2024-01-01]",
+    }
+    for sql, expected in exact.items():
+        got = value(sql)
+        assert got == expected and type(got) is type(expected), sql
+    assert math.isnan(value("'nan'::DOUBLE"))  # type: ignore[arg-type]
+    assert [value("'inf'::DOUBLE"), value("'-inf'::FLOAT")] == [math.inf, -math.inf]
+    assert math.isnan(value("['nan'::DOUBLE]")[0])  # type: ignore[index]
+    assert math.copysign(1, value("-0.0::DOUBLE")) == -1  # type: ignore[arg-type]
+
+
+def test_cells_come_back_as_they_went_in(executor: SqlExecutor) -> None:
+    columns = [
+        *[("i", "BIGINT"), ("f", "DOUBLE"), ("s", "VARCHAR"), ("d", "DATE"), ("t", "TIMESTAMP")],
+        *[
+            ("n", "DECIMAL(18, 4)"),
+            ("b", "BOOLEAN"),
+            ("x", "BLOB"),
+            ("clock", "TIME"),
+            ('a "b"; c', "TINYINT"),
+        ],
+    ]
+    rows = [
+        (
+            -(2**63),
+            -0.0,
+            "",
+            dt.date(1, 1, 1),
+            dt.datetime(1970, 1, 1),
+            Decimal("0.0001"),
+            True,
+            b"\0\xff",
+            None,
+            1,
+        ),
+        (
+            2**63 - 1,
+            1e308,
+            "é\n\0x",
+            None,
+            None,
+            Decimal("-9.9000"),
+            False,
+            b"",
+            dt.time(23, 59, 59, 1),
+            -128,
+        ),
+        (
+            None,
+            math.inf,
+            "\U0001f600" * 50,
+            dt.date(9999, 12, 31),
+            dt.datetime.max,
+            None,
+            None,
+            None,
+            None,
+            None,
+        ),
+    ]
+    database = Database.of(Relation.from_rows("every kind", columns, rows))
+    outcome = executor.run_one(database, 'SELECT * FROM "every kind"')
+    assert outcome.message == ""
+    assert outcome.rows == tuple(rows)
+    assert outcome.columns == tuple(name for name, _ in columns)
+    assert outcome.types[5:7] == ("DECIMAL(18,4)", "BOOLEAN")
+
+
+def test_collation_of_a_column_is_kept(executor: SqlExecutor, database: Database) -> None:
+    outcome = executor.run_one(database, 'SELECT "Name" FROM "table" WHERE "Name" = \'ANNA\'')
+    assert outcome.rows == (("Anna",),)
+
+
+def test_unknown_column_is_an_error_that_names_it(executor: SqlExecutor, database: Database) -> None:
+    outcome = executor.run_one(database, 'SELECT "Nmae" FROM "table"')
+    assert (outcome.status, outcome.rows) == ("error", ())
+    assert '"Nmae" not found' in outcome.message and '"Name"' in outcome.message
+
+
+def test_outcomes_keep_the_jobs_order_across_databases(executor: SqlExecutor) -> None:
+    databases = [Database.of(Relation.from_rows("t", [("v", "INTEGER")], [(number,)])) for number in range(6)]
+    numbers = [(7 * i) % 6 for i in range(200)]
+    jobs = [Job(databases[n], f"SELECT v, {i} FROM t") for i, n in enumerate(numbers)]
+    calls: list[tuple[int, int]] = []
+    outcomes = executor.run(jobs, progress=lambda done, total: calls.append((done, total)))
+    assert [outcome.rows for outcome in outcomes] == [((n, i),) for i, n in enumerate(numbers)]
+    assert calls == [(done, 200) for done in range(1, 201)]
+    assert executor.run([]) == []
+
+
+def test_same_query_on_the_same_database_runs_once(executor: SqlExecutor, database: Database) -> None:
+    first, again = executor.run([Job(database, control(0))] * 2)
+    assert first is again and first.rows[0] == ("Anna", 0)
+
+
+def test_threads_may_share_an_executor(executor: SqlExecutor, database: Database) -> None:
+    got: dict[int, Outcome] = {}
+
+    def ask(number: int) -> None:
+        got[number] = executor.run_one(database, f"SELECT {number}")
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {number: outcome.rows for number, outcome in got.items()} == {n: ((n,),) for n in range(8)}
+
+
+# Limits ---------------------------------------------------------------------------------------------------
+
+
+def test_hostile_queries_are_refused_or_stopped(database: Database, tmp_path: Path) -> None:
+    outcomes, slowest = run_hostile(database, [sql for _, sql in hostile()], tmp_path, guard=True)
+    assert slowest < TIGHT.seconds + 1.5
+    for (rule, sql), outcome in zip(hostile(), outcomes):
+        if rule == "limits":
+            assert outcome.status in ("timeout", "memory", "error") or outcome.truncated, (sql, outcome)
+        else:
+            assert outcome.status == "refused" and f"({rule})" in outcome.message, (sql, outcome)
+
+
+def test_hostile_queries_do_no_harm_behind_the_guard(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T2S_CANARY", "tweet-tweet")
+    queries = [sql for rule, sql in hostile() if rule != "limits"]
+    outcomes, slowest = run_hostile(database, queries, tmp_path, guard=False)
+    assert slowest < TIGHT.seconds + 1.5
+    for sql, outcome in zip(queries, outcomes):
+        # DuckDB's errors quote the query, which has no such word; a result would have brought it.
+        assert "tweet-tweet" not in repr(outcome), sql
+    statuses = {outcome.status for outcome in outcomes}
+    assert {"ok", "refused", "error", "timeout", "memory"} <= statuses
+
+
+def run_hostile(
+    database: Database, queries: list[str], folder: Path, *, guard: bool
+) -> tuple[list[Outcome], float]:
+    """Outcomes of the queries, each followed by one with a known result, and the seconds of the slowest."""
+    canary = folder / "canary.csv"
+    canary.write_text("tweet-tweet\n")
+    before = sorted(os.listdir(folder))
+    jobs = []
+    for number, sql in enumerate(queries):
+        jobs.append(Job(database, sql.replace("{canary}", str(canary)).replace("{out}", str(folder))))
+        jobs.append(Job(database, control(number)))
+    with SqlExecutor(workers=2, limits=TIGHT, _guard=guard) as executor:
+        outcomes = executor.run(jobs)
+        assert os.listdir(executor._cwd) == []
+    for number, outcome in enumerate(outcomes[1::2]):
+        expected = tuple((name, number) for (name,) in NAMES)
+        assert outcome.rows == expected, (jobs[2 * number].sql, outcome)
+    assert sorted(os.listdir(folder)) == before
+    assert canary.read_text() == "tweet-tweet\n"
+    return outcomes[::2], max(outcome.seconds for outcome in outcomes)
+
+
+def test_timeout_stops_one_query_and_costs_no_other(database: Database) -> None:
+    slow = "SELECT count(*) FROM big a, big b, big c, big d"
+    jobs = [Job(database, sql) for sql in (control(1), slow, control(2), slow + " ", control(3))]
+    start = time.monotonic()
+    with SqlExecutor(workers=1, limits=TIGHT) as executor:
+        statuses = [outcome.status for outcome in executor.run(jobs)]
+    assert statuses == ["ok", "timeout", "ok", "timeout", "ok"]
+    assert 2 * TIGHT.seconds < time.monotonic() - start < 2 * TIGHT.seconds + 10
+
+
+@pytest.mark.parametrize("address_space", [True, False], ids=["rlimit", "resident memory watched"])
+def test_memory_is_limited_with_and_without_the_rlimit(database: Database, address_space: bool) -> None:
+    limits = Limits(seconds=20.0, memory_mb=200)
+    with SqlExecutor(workers=1, limits=limits, _guard=False, _address_space=address_space) as executor:
+        assert ("RLIMIT_AS" in executor.protections()) == address_space
+        outcome = executor.run_one(database, "SELECT length(repeat('x', 4000000000))")
+        assert outcome.status == "memory", outcome
+        assert executor.run_one(database, control(4)).status == "ok"
+
+
+def test_result_sizes_are_limited(unguarded: SqlExecutor, database: Database) -> None:
+    exactly = unguarded.run_one(database, "SELECT range FROM range(1000)")
+    assert (exactly.truncated, len(exactly.rows)) == (False, 1000)
+    more = unguarded.run_one(database, "SELECT range FROM range(1001)")
+    assert (more.truncated, len(more.rows), more.rows[-1]) == (True, 1000, (999,))
+    dates = unguarded.run_one(
+        database, "SELECT DATE '2024-01-01' + range::INT AS d FROM range(5000) ORDER BY d"
+    )
+    assert (dates.truncated, len(dates.rows)) == (True, 1000)
+    for cell, status in (("repeat('é', 100000)", "ok"), ("repeat('é', 100001)", "error")):
+        outcome = unguarded.run_one(database, f"SELECT {cell}")
+        assert outcome.status == status, cell
+    assert "max_cell_bytes" in outcome.message
+    whole = unguarded.run_one(database, "SELECT repeat('x', 5000) FROM range(1000)")
+    assert (whole.status, "max_result_bytes" in whole.message) == ("error", True)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_query_tried_again(database: Database) -> None:
+    with SqlExecutor(workers=1, limits=Limits(seconds=20.0)) as executor:
+        assert executor.run_one(database, control(5)).status == "ok"
+        victim = executor._workers[0].process.pid
+        killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
+        killer.start()
+        jobs = [Job(database, sql) for sql in ("SELECT count(*) FROM big a, big b, runs c", control(6))]
+        slow = Job(database, "SELECT sum(length(a.s || b.s)) FROM big a, big b")
+        outcomes = executor.run([*jobs, slow])
+        killer.join()
+        assert [outcome.status for outcome in outcomes] == ["ok", "ok", "ok"]
+        assert outcomes[2].rows == ((2000 * 2000 * 360,),)
+        executor.run_one(database, control(7))
+        assert executor._workers[0].process.pid != victim
+
+
+def test_a_query_that_kills_its_worker_twice_is_charged_alone(database: Database) -> None:
+    with SqlExecutor(workers=1, limits=Limits(seconds=30.0)) as executor:
+        stop = threading.Event()
+
+        def kill_whatever_is_slow() -> None:
+            while not stop.wait(0.05):
+                for worker in list(executor._workers):
+                    if worker.ready and worker.pending and time.monotonic() - worker.since > 0.4:
+                        os.kill(worker.process.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_whatever_is_slow)
+        killer.start()
+        try:
+            slow = "SELECT count(*) FROM big a, big b, big c, big d"
+            outcomes = executor.run([Job(database, sql) for sql in (control(8), slow, control(9))])
+        finally:
+            stop.set()
+            killer.join()
+    assert [outcome.status for outcome in outcomes] == ["ok", "crashed", "ok"]
+    assert "SIGKILL" in outcomes[1].message
+
+
+def test_cpu_time_is_limited_even_if_the_parent_is_not_looking(database: Database) -> None:
+    with SqlExecutor(workers=1, limits=TIGHT, _guard=False) as executor:
+        executor.protections()
+        worker = executor._workers[0]
+        worker.send_database(database)
+        worker.send_query(0, b"SELECT count(*) FROM big a, big b, big c, big d")
+        while worker.outbox:
+            time.sleep(0.05)
+            worker.flush()
+        assert worker.process.wait(timeout=60) == -signal.SIGXCPU
+
+
+# The child process ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_has_no_files_environment_or_group_of_its_parent(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T2S_TEST_SECRET", "tweet-tweet")
+    with open(__file__) as inherited, SqlExecutor(workers=1, limits=TIGHT) as executor:
+        os.set_inheritable(inherited.fileno(), True)
+        executor.run_one(database, control(10))
+        pid = executor._workers[0].process.pid
+        assert os.getpgid(pid) == os.getsid(pid) == pid != os.getpgid(0)
+        assert {"RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE"} <= set(executor.protections())
+        if sys.platform != "linux":
+            return  # what follows looks into /proc
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        targets = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        limits = dict(
+            (line[:25].strip(), line[25:].split()[0])
+            for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+        )
+        assert os.readlink(f"/proc/{pid}/cwd") == executor._cwd
+    assert b"tweet" not in environment and b"PATH=" not in environment
+    assert {target.partition(":")[0] for target in targets} <= {"pipe", "/dev/null"}
+    for name in ("Max file size", "Max core file size", "Max processes", "Max open files"):
+        assert limits[name] == "0", name
+    assert limits["Max address space"].isdigit() and limits["Max cpu time"].isdigit()
+
+
+def test_statements_that_the_guard_would_refuse_meet_a_second_check(
+    unguarded: SqlExecutor, database: Database
+) -> None:
+    for sql in (
+        "CREATE TABLE x AS SELECT 1",
+        "SELECT 1; SELECT 2",
+        "SET threads = 8",
+        "PRAGMA database_list",
+        "",
+    ):
+        outcome = unguarded.run_one(database, sql)
+        assert outcome.status == "refused" and "exactly one SELECT" in outcome.message, sql
+    delete = 'WITH d AS (DELETE FROM "table" RETURNING *) SELECT * FROM d'
+    assert "read-only" in unguarded.run_one(database, delete).message
+    assert len(unguarded.run_one(database, control(11)).rows) == len(NAMES)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *["SELECT * FROM read_text('{file}')", "SELECT * FROM '{file}'", "SELECT * FROM glob('{folder}/*')"],
+        *["COPY (SELECT 1) TO '{folder}/x.csv'", "EXPORT DATABASE '{folder}/x'", "ATTACH '{folder}/x.db'"],
+        *["LOAD httpfs", "INSTALL httpfs", "SELECT * FROM 'https://example.com/x.csv'"],
+        *[
+            "SET enable_external_access = true",
+            "SET memory_limit = '100GB'",
+            "SET lock_configuration = false",
+        ],
+        *["RESET memory_limit", "SET temp_directory = '{folder}'", "SELECT * FROM python_object"],
+    ],
+)
+def test_duckdb_is_locked_down_even_without_the_process_around_it(sql: str, tmp_path: Path) -> None:
+    python_object = TABLE.data  # noqa: F841 (a replacement scan would find it)
+    file = tmp_path / "canary.csv"
+    file.write_text("tweet-tweet")
+    with open_database(100) as connection:
+        with pytest.raises(duckdb.Error):
+            connection.execute(sql.format(file=file, folder=tmp_path)).fetchall()
+    assert os.listdir(tmp_path) == ["canary.csv"]
+
+
+def test_a_worker_is_not_believed() -> None:
+    limits = Limits(max_rows=2)
+    good = {"status": "ok", "seconds": 0.5, "columns": ["a"], "types": ["BIGINT"], "rows": [[1], [2]]}
+    assert wire.outcome(good, limits).rows == ((1,), (2,))
+    for wrong in (
+        *({"status": "fine"}, {"status": None}, {"seconds": "1"}, {"columns": "a"}, {"columns": [1]}),
+        *({"types": []}, {"rows": [[1]] * 3}, {"rows": [[1, 2]]}, {"rows": {}}, {"rows": ["a"]}),
+        *({"rows": [[{"float": "x"}]]}, {"rows": [[{"a": 1}]]}, {"types": ["BLOB"], "rows": [["zz"]]}),
+        {"types": ["DECIMAL(3,1)"], "rows": [["x"]]},
+    ):
+        with pytest.raises(wire.ProtocolError):
+            wire.outcome({**good, **wrong}, limits)
+    for frame in (
+        b"\xff\xff\xff\xff",
+        *(
+            len(text).to_bytes(4, "big") + text
+            for text in (b"[]", b"{}", b"{", b"\xff", b'{"status": "\\ud800"}', b"NaN", b"[" * 99_999)
+        ),
+        (lambda text: len(text).to_bytes(4, "big") + text)(
+            b'{"status": "ok", "seconds": ' + b"1" * 9_999 + b"}"
+        ),
+    ):
+        with pytest.raises(wire.ProtocolError):
+            wire.take_frame(bytearray(frame), limits)
+    assert wire.take_frame(bytearray(b"\0\0\0\x20{"), limits) is None
+
+
+def test_closing_ends_the_workers_and_removes_their_folder(database: Database) -> None:
+    executor = SqlExecutor(workers=2)
+    executor.run([Job(database, control(n)) for n in range(200)])
+    processes = [worker.process for worker in executor._workers]
+    folder = executor._cwd
+    executor.close()
+    executor.close()
+    assert processes and all(process.poll() is not None for process in processes)
+    assert not os.path.exists(folder)
+    with pytest.raises(ExecutionError, match="closed"):
+        executor.run_one(database, "SELECT 1")
+
+
+def test_workers_do_not_outlive_an_executor_that_nobody_closed(database: Database) -> None:
+    executor = SqlExecutor(workers=1)
+    executor.run_one(database, "SELECT 1")
+    process = executor._workers[0].process
+    del executor
+    assert process.wait(timeout=10) is not None
+
+
+def test_an_interrupted_run_does_not_answer_into_the_next(database: Database) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with SqlExecutor(workers=1) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            executor.run([Job(database, control(n)) for n in range(20)], progress=interrupt)
+        assert executor.run_one(database, control(99)).rows[0] == ("Anna", 99)
+
+
+# Our own mistakes -----------------------------------------------------------------------------------------
+
+
+def test_a_database_that_does_not_fit_is_our_error_not_the_querys(executor: SqlExecutor) -> None:
+    rows = [(f"{n}" + "x" * 2000,) for n in range(60_000)]
+    database = Database.of(Relation.from_rows("t", [("v", "VARCHAR")], rows))
+    with SqlExecutor(workers=1, limits=Limits(memory_mb=64)) as small:
+        with pytest.raises(ExecutionError, match=r"\['t'\] cannot be loaded within memory_mb=64"):
+            small.run_one(database, "SELECT 1")
+    assert executor.run_one(database, "SELECT count(*) FROM t").rows == ((60_000,),)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Relation.from_rows("t", [], []), "no columns"),
+        (lambda: Relation.from_rows("t", [("a", "DOUBLE")], [("x",)]), "column 'a': a cell is not a DOUBLE"),
+        (lambda: Relation.from_rows("t", [("a", "INTEGER")], [(1, 2)]), "row 1: 2 cells for 1 columns"),
+        (lambda: Relation.from_rows("t", [("a", "INT); DROP TABLE x; --")], []), "is not a DuckDB type"),
+        (lambda: Relation("t", (("b", "DOUBLE"),), TABLE.data), "the same names in the same order"),
+        (lambda: Database.of(TABLE, TABLE), "two tables share a name"),
+        (lambda: Limits(seconds=0), "limit seconds: must be above 0, got 0"),
+        (lambda: SqlExecutor(workers=0), "workers: must be 1 or more, got 0"),
+    ],
+)
+def test_mistakes_are_named(make, message: str) -> None:
+    with pytest.raises(ExecutionError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        make()
+
+
+def test_a_key_tells_contents_apart() -> None:
+    def key(name: str, sql_type: str, cell: object) -> str:
+        return Database.of(Relation.from_rows(name, [("a", sql_type)], [(cell,)])).key
+
+    keys = [key("t", "DOUBLE", 1.0), key("u", "DOUBLE", 1.0), key("t", "DOUBLE", 2.0), key("t", "FLOAT", 1.0)]
+    assert len(set(keys)) == 4 and keys[0] == key("t", "DOUBLE", 1.0)
+
+
+# Fuzz -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(ALMOST_SQL.map("SELECT ".__add__), min_size=12, max_size=12))
+@settings(max_examples=12, deadline=None)
+def test_almost_sql_disturbs_nothing(unguarded: SqlExecutor, database: Database, texts: list[str]) -> None:
+    jobs = [job for n, sql in enumerate(texts) for job in (Job(database, sql), Job(database, control(n)))]
+    outcomes = unguarded.run(jobs)
+    for number, outcome in enumerate(outcomes[1::2]):
+        assert outcome.rows == tuple((name, number) for (name,) in NAMES)
