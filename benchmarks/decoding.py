@@ -241,7 +241,6 @@ def with_ctranslate2(
             for at in range(0, len(requests), size):
                 answer([request.prompt for request in requests[at : at + size]])
             result.batch_qps[size] = len(requests) / (time.perf_counter() - start)
-        del engine
     return result
 
 

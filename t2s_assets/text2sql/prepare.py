@@ -308,6 +308,23 @@ def _every(log: Log, step: int) -> Callable[[int, int], None]:
     return progress
 
 
+def gold_against_gold(project: Project, dataset: str, log: Log = print) -> dict[str, Any]:
+    """Score gold as if it were predicted: every gold query of validation and test runs once more.
+
+    Returns `n`, the questions whose gold runs, and `wrong`, the ids whose second result differs from the first:
+    an evaluator that does not give its own gold 100 % measures nothing.
+    """
+    splits = ("validation", "test")
+    tables = load_tables(project, dataset, splits)
+    gold = [r for r in load_sql(project, dataset, splits).values() if r["status"] == "ok"]
+    log(f"scoring {len(gold):,} gold queries against themselves")
+    with SqlExecutor() as executor:
+        outcomes = executor.run([Job(tables[r["table_id"]].database, r["sql"]) for r in gold])
+    again = [result_fingerprints(outcome) for outcome in outcomes]
+    wrong = [r["id"] for r, pair in zip(gold, again) if pair != (r["fingerprint"], r["bag_fingerprint"])]
+    return {"n": len(gold), "wrong": wrong}
+
+
 def load_sql(project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """The rows of `sql` by question id, of all splits or some."""
     path = _existing(project.path(dataset, "sql") / "sql.parquet", dataset)

@@ -71,8 +71,8 @@ class Query:
         for c in conditions:
             if isinstance(c.value, bool) or not isinstance(c.value, (str, int, float)):
                 raise SketchError(f"a condition's value must be a string or a number; got {c.value!r}")
-            if isinstance(c.value, float) and not math.isfinite(c.value):
-                raise SketchError(f"a condition's value must be finite; got {c.value!r}")
+            if not isinstance(c.value, str) and _finite(c.value) is None:
+                raise SketchError(f"a condition's value must be finite; got {str(c.value):.40}")
         return cls(column, aggregate, conditions)
 
     def to_json(self) -> str:
@@ -95,7 +95,15 @@ _MINUS = str.maketrans({"\u2212": "-", "\u2012": "-", "\u2013": "-", "\u2014": "
 def parse_number(text: str) -> float | None:
     """The number that `text` spells, or None: thousands separators and Unicode minus signs are understood."""
     plain = _THOUSANDS.sub("", text.strip()).translate(_MINUS)
-    return float(plain) if _NUMBER.fullmatch(plain) and math.isfinite(float(plain)) else None
+    return _finite(plain) if _NUMBER.fullmatch(plain) else None
+
+
+def _finite(value: Value) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def condition_number(value: Value) -> float | None:
@@ -105,17 +113,17 @@ def condition_number(value: Value) -> float | None:
     we, but with thousands separators read first, where it would stop at the comma.
     """
     if not isinstance(value, str):
-        return float(value)
+        return _finite(value)
     number = parse_number(value)
     if number is None:
         found = _NUMBER.search(_THOUSANDS.sub("", value).translate(_MINUS))
-        number = float(found.group()) if found else None
+        number = _finite(found.group()) if found else None
     return number
 
 
 def number_literal(number: float) -> str:
-    """`number` as SQL: integers without a point, never an exponent."""
-    text = format(Decimal(repr(float(number))), "f")
+    """`number` as SQL: integers without a point, never an exponent, one zero."""
+    text = format(Decimal(repr(float(number) + 0.0)), "f")  # + 0.0 turns a negative zero into zero
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -186,7 +194,7 @@ def cased_as_in(question: str, query: Query, schema: TableSchema) -> Query:
         start = folded.find(value.lower())
         if value in question or start < 0:
             return condition
-        return replace(condition, value=question[start : start + len(value)])
+        return replace(condition, value=question[start : start + len(value.lower())])
 
     return replace(query, conditions=tuple(cased(c) for c in query.conditions))
 
@@ -220,9 +228,12 @@ def from_sql(sql: str, schema: TableSchema) -> Query:
         raise SketchError(f"the sketch has no {', '.join(extra)}")
     source = select.args.get("from_") or select.args.get("from")
     table = source.this if source is not None else None
-    if not isinstance(table, exp.Table) or table.name.casefold() != schema.name.casefold() or table.args.get("db"):
+    if not isinstance(table, exp.Table) or table.name.casefold() != schema.name.casefold():
         raise SketchError(f"the only table is {schema.name!r}")
-    names = {table.alias_or_name.casefold(), table.name.casefold()}
+    extra = sorted(k for k, v in table.args.items() if v and k not in ("this", "alias"))
+    if extra or table.alias_column_names:
+        raise SketchError(f"the only table is {schema.name!r}, with no {', '.join(extra) or 'renamed columns'}")
+    names = {table.alias_or_name.casefold()}
     if len(select.expressions) != 1:
         raise SketchError("one selected column is wanted")
     selected = select.expressions[0].unalias()
@@ -278,12 +289,13 @@ def _value(node: exp.Expression) -> Value:
 
 
 def _number(node: exp.Literal) -> int | float:
+    number: int | float
     try:
-        return int(node.name)
+        number = int(node.name)
     except ValueError:
         number = float(node.name)
-    if not math.isfinite(number):
-        raise SketchError(f"a value is a finite number; got {node.name}")
+    if _finite(number) is None:
+        raise SketchError(f"a value is a finite number; got {node.name:.40}")
     return number
 
 

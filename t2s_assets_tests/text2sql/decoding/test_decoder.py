@@ -10,8 +10,7 @@ import torch
 from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import from_sql
-
-from .conftest import random_requests, request, tiny_model
+from t2s_assets_tests.tiny import random_requests, request, tiny_model
 
 PLAIN = DecodingOptions(batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
 

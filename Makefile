@@ -1,0 +1,59 @@
+# make demo: everything from nothing, with the bundled data.   make test: the same, then the tests.   make help: the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+DATASET ?= mini
+EXPERIMENT ?= smollm2
+export DAGSTER_HOME := $(CURDIR)/storage/dagster
+export PYTHONWARNINGS := ignore
+
+.PHONY: help setup demo materialize dev test test-slow browser check lint bench clean
+
+help:
+	@echo "make demo         train, evaluate and report on the bundled data"
+	@echo "make dev          the Dagster UI, at http://localhost:3000"
+	@echo "make materialize  every asset of DATASET for EXPERIMENT (default: mini, smollm2)"
+	@echo "make test         set up, then lint and test;  make test-slow for the long ones"
+	@echo "make clean        remove what training and evaluation made (not .venv, not downloads)"
+
+setup: .venv/.installed .env
+
+# A constraints file makes the set reproducible; pyproject.toml says what is allowed.
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	touch $@
+
+# So that a bare `dagster` command in this folder finds the instance.
+.env:
+	echo "DAGSTER_HOME=$(CURDIR)/storage/dagster" > $@
+
+demo: setup
+	@$(MAKE) --no-print-directory materialize DATASET=mini EXPERIMENT=smollm2
+	@$(BIN)/t2s report mini/smollm2 --show
+	@echo
+	@echo "Report with plots: storage/mini/report/smollm2/report.md"
+	@echo "Ask it something:  $(BIN)/t2s ask --model mini/smollm2 --ddl 'CREATE TABLE rivers (name TEXT, length_km REAL)' 'how long is the Nile?'"
+	@echo "The Dagster UI:    make dev"
+
+materialize: setup
+	$(BIN)/dagster asset materialize -m t2s_assets.definitions --select 'group:$(DATASET)' --partition $(EXPERIMENT)
+
+dev: setup
+	$(BIN)/dagster dev -w workspace.yaml
+
+test: setup lint
+	$(BIN)/python -m pytest -q
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: lint test
+
+clean:
+	find storage -mindepth 1 -maxdepth 1 ! -name dagster ! -name cache -exec rm -rf {} +
+	find storage/dagster -mindepth 1 ! -name dagster.yaml -delete

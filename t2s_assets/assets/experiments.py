@@ -1,0 +1,154 @@
+"""`prompts`, `adapter`, `predictions` and `report` of each experiment, and the dataset's `champion`."""
+
+from typing import Any
+
+import dagster as dg
+
+from t2s_assets import checks
+from t2s_assets.assets.data import OWNERS, result, table_schema
+from t2s_assets.resources import ProjectFolders
+from t2s_assets.text2sql import base_models, champion, predictions, prompts, report, training
+from t2s_assets.text2sql.storage import read_json
+
+GPU_POOL = "gpu"
+
+
+def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """The assets with one partition an experiment, and the champion chosen among them."""
+    names = ("sql", "prompts", "adapter", "predictions", "report", "champion")
+    key = {name: dg.AssetKey([dataset, name]) for name in names}
+    unpartitioned: dict[str, Any] = {"group_name": dataset, "owners": OWNERS, "code_version": "1"}
+    common = {**unpartitioned, "partitions_def": partitions}
+
+    @dg.asset(
+        key=key["prompts"],
+        deps=[key["sql"]],
+        kinds={"huggingface"},
+        description="Prompts and completions in the experiment's format.",
+        check_specs=checks.specs(key["prompts"], "examples_sound", blocking=True),
+        **common,
+    )
+    def prompts_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
+        project, experiment = folders.project, context.partition_key
+        manifest = prompts.make_prompts(project, dataset, experiment, context.log.info)
+        base = base_models.fetch(project.experiment(dataset, experiment).base_model, project)
+        data = prompts.load_prompts(project, dataset, experiment)
+        first = data["train"][0]
+        return result(
+            manifest,
+            checks.examples_sound(prompts.prompt_problems(data, base_models.load_tokenizer(base))),
+            **{
+                "dagster/row_count": sum(manifest["examples"].values()),
+                "dagster/column_schema": table_schema(
+                    id="text", table_id="text", prompt="text", completion="text", prompt_tokens="int",
+                    completion_tokens="int",
+                ),
+                **{f"{split}_tokens_mean": s["mean"] for split, s in manifest["tokens"].items()},
+                **{f"{split}_tokens_max": s["max"] for split, s in manifest["tokens"].items()},
+                **{f"{split}_over_max_length": n for split, n in manifest["over_max_length"].items()},
+                "example": dg.MetadataValue.md(f"```\n{first['prompt']}{first['completion']}\n```"),
+                "path": dg.MetadataValue.path(project.path(dataset, "prompts", experiment)),
+            },
+        )
+
+    @dg.asset(
+        key=key["adapter"],
+        deps=[key["prompts"]],
+        kinds={"pytorch", "huggingface"},
+        pool=GPU_POOL,
+        description="The trained LoRA adapter.",
+        check_specs=checks.specs(key["adapter"], "adapter_size", blocking=False),
+        **common,
+    )
+    def adapter(
+        context: dg.AssetExecutionContext, folders: ProjectFolders, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult:
+        project, experiment = folders.project, context.partition_key
+        config = project.experiment(dataset, experiment).training
+        pipes.run(
+            command=training.command(dataset, experiment, config),
+            env=training.environment(project, config),
+            context=context,
+        )
+        folder = project.path(dataset, "adapter", experiment)
+        manifest = training.read_manifest(folder, made_by=f"t2s train {dataset}/{experiment}")
+        shown = ("steps", "examples_seen", "epochs", "train_loss", "validation_loss", "minutes", "examples_a_second",
+                 "tokens_a_second", "peak_memory_gb", "trainable_share", "adapter_mb", "world_size")
+        return result(
+            manifest,
+            checks.adapter_size(manifest["adapter_mb"]),
+            **{name: manifest[name] for name in shown if manifest[name] is not None},
+            versions=dg.MetadataValue.json(manifest["versions"]),
+            git_commit=manifest["git_commit"] or "not a git checkout",
+            prompts_version=manifest["prompts_version"],
+            loss_curve=dg.MetadataValue.md(f"![loss]({report.image_uri(folder / 'loss.png')})"),
+            path=dg.MetadataValue.path(folder),
+        )
+
+    @dg.asset(
+        key=key["predictions"],
+        deps=[key["adapter"], key["prompts"], key["sql"]],
+        kinds={"pytorch", "duckdb"},
+        pool=GPU_POOL,
+        description="Generated SQL for validation and test questions, with results and verdicts.",
+        **common,
+    )
+    def predictions_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
+        project, experiment = folders.project, context.partition_key
+        manifest = predictions.make_predictions(project, dataset, experiment, context.log.info)
+        rows = predictions.load_predictions(project, dataset, experiment)
+        columns = ("question", "gold_sql", "sql", "em", "ex", "status")
+        return result(
+            manifest,
+            **{
+                "dagster/row_count": len(rows),
+                **{f"{s}_questions": n for s, n in manifest["questions"].items()},
+                **{f"{s}_of": n for s, n in manifest["of"].items()},
+                "first": dg.MetadataValue.table([dg.TableRecord({c: r[c] for c in columns}) for r in rows[:20]]),
+                "path": dg.MetadataValue.path(project.path(dataset, "predictions", experiment)),
+            },
+        )
+
+    @dg.asset(
+        key=key["report"],
+        deps=[key["predictions"], key["adapter"]],
+        kinds={"markdown"},
+        description="The scores, by category, with plots and the worst failures.",
+        check_specs=checks.specs(key["report"], "em_target", "ex_target", "latency_target", blocking=False),
+        **common,
+    )
+    def report_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
+        project, experiment = folders.project, context.partition_key
+        manifest = report.make_report(project, dataset, experiment, context.log.info)
+        folder = project.path(dataset, "report", experiment)
+        content = read_json(folder / "report.json", made_by="")
+        measures = ("em", "ex", "ex_strict", "validity")
+        return result(
+            manifest,
+            *checks.targets(content),
+            **{name: manifest[name] for name in measures if manifest[name] is not None},
+            n=manifest["n"],
+            of=manifest["of"],
+            latency_p95_ms=content["latency"]["total_ms"].get("p95") or 0.0,
+            page=dg.MetadataValue.md(report.page_with_images(folder)),
+            path=dg.MetadataValue.path(folder),
+        )
+
+    @dg.asset(
+        key=key["champion"],
+        deps=[key["predictions"]],
+        kinds={"duckdb"},
+        description="Which experiment serves, chosen on validation questions.",
+        **unpartitioned,
+    )
+    def champion_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
+        manifest = champion.choose_champion(folders.project, dataset, context.log.info)
+        folder = folders.project.path(dataset, "champion")
+        return result(
+            manifest,
+            experiment=manifest["experiment"],
+            decision=dg.MetadataValue.json(read_json(folder / champion.CHAMPION, made_by="")),
+            path=dg.MetadataValue.path(folder),
+        )
+
+    return [prompts_asset, adapter, predictions_asset, report_asset, champion_asset]

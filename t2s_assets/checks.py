@@ -1,0 +1,65 @@
+"""What is checked when an asset is made. Broken data blocks what follows; missed targets warn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from t2s_assets.text2sql import report as reports
+
+# What share of gold queries may fail before the data, rather than single questions, counts as broken.
+GOLD_FAILURES_ALLOWED = 0.01
+
+
+def specs(asset: dg.AssetKey, *names: str, blocking: bool) -> list[dg.AssetCheckSpec]:
+    """Check specs of one asset."""
+    return [dg.AssetCheckSpec(name, asset=asset, blocking=blocking) for name in names]
+
+
+def _result(name: str, passed: bool, *, blocking: bool, **metadata: Any) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(check_name=name, passed=passed, severity=severity, metadata=metadata)
+
+
+def splits_disjoint(shared: list[str], twins: list[tuple[str, str]]) -> dg.AssetCheckResult:
+    """No table is asked about in two splits. Tables of the same content under two ids are shown beside it."""
+    metadata = {"tables_in_two_splits": len(shared), "first": ", ".join(shared[:10]), "same_content": len(twins)}
+    return _result("splits_disjoint", not shared, blocking=True, **metadata)
+
+
+def gold_runs(facts: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """At most 1 % of a split's gold queries fail in DuckDB; each that does is listed in the asset's metadata."""
+    failed, questions = facts["gold_that_does_not_run"], facts["questions"]
+    passed = all(failed.get(s, 0) <= GOLD_FAILURES_ALLOWED * n for s, n in questions.items())
+    return _result("gold_runs", passed, blocking=True, **{f"failed_{s}": failed.get(s, 0) for s in questions})
+
+
+def gold_matches_itself(agreement: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Gold scored as a prediction is right on every question whose gold runs."""
+    metadata = {"questions": agreement["n"], "wrong": ", ".join(agreement["wrong"][:10])}
+    return _result("gold_matches_itself", not agreement["wrong"], blocking=True, **metadata)
+
+
+def examples_sound(problems: Mapping[str, int]) -> dg.AssetCheckResult:
+    """Every training example has a prompt, SQL to learn, and one EOS, at its end."""
+    return _result("examples_sound", not problems, blocking=True, **problems)
+
+
+def adapter_size(adapter_mb: float) -> dg.AssetCheckResult:
+    """The adapter is under 100 MB."""
+    return _result("adapter_size", adapter_mb < reports.ADAPTER_TARGET_MB, blocking=False, adapter_mb=adapter_mb)
+
+
+def targets(report: Mapping[str, Any]) -> list[dg.AssetCheckResult]:
+    """EM, EX and p95 latency against the targets; a sample's size stands beside its figures."""
+    test = report["test"]
+    found = []
+    for name, key, target in (("em_target", "em", "EM > 60 %"), ("ex_target", "ex", "EX > 55 %")):
+        measured = test["overall"][key]
+        metadata = {"value": measured["value"] or 0.0, "n": measured["n"], "of": test["of"]}
+        found.append(_result(name, report["targets"][target], blocking=False, **metadata))
+    p95 = report["latency"]["total_ms"].get("p95") or 0.0
+    found.append(_result("latency_target", report["targets"]["p95 < 500 ms"], blocking=False, p95_ms=p95))
+    return found

@@ -1,0 +1,38 @@
+"""`t2s`: the command line over `t2s_assets.text2sql`.
+
+Commands import the library when they run, so that `t2s --help` needs neither torch nor DuckDB.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from t2s_assets.cli import asking, pipeline
+
+app = typer.Typer(
+    name="t2s",
+    help="Fine-tune language models for text-to-SQL, and ask them. Experiments are named DATASET/EXPERIMENT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+pipeline.register(app)
+asking.register(app)
+
+
+def main() -> None:
+    """Entry point. Status 0; 1 after an error that a message explains; 2 for wrong usage; 130 after Ctrl-C."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from t2s_assets.text2sql.errors import T2SError
+
+    try:
+        app()
+    except T2SError as e:
+        sys.stdout.flush()
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,274 @@
+"""`t2s batch`: a file of questions to a file of answers, in order, resumable, with failures line by line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql.errors import DataError, T2SError
+from t2s_assets.text2sql.inference import Answer, Text2SQL
+from t2s_assets.text2sql.sources import Source, UserTable, from_ddl, from_json
+from t2s_assets.text2sql.storage import replacing_file
+
+# Questions decoded together and written at once: a killed run loses at most these.
+CHUNK = 64
+
+_FIELDS = ("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability", "result", "error", "model")
+_TIMES = ("prefill_ms", "decode_ms", "total_ms", "forward_passes", "tokens")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One question of the input; `problem` says why it is none."""
+
+    number: int
+    record: dict[str, Any]
+    problem: str | None = None
+
+    @property
+    def question(self) -> str:
+        """As typed; empty where the line has none."""
+        question = self.record.get("question")
+        return question if isinstance(question, str) else ""
+
+
+class Batch:
+    """One batch job. `source` and `table` serve lines that bring no schema of their own."""
+
+    def __init__(
+        self, questions: Path, answers: Path, source: Source | None, table: str | None, *, run: bool = False
+    ) -> None:
+        self.questions, self.answers, self.source, self.table, self.run = questions, answers, source, table, run
+        self._tables: dict[str, UserTable] = {}
+
+    def check(self, *, force: bool) -> None:
+        """Raises DataError for what can be known before a model is loaded."""
+        for path in (self.questions, self.answers):
+            if path.suffix.lower() not in (".jsonl", ".csv"):
+                raise DataError(f"{path}: .jsonl or .csv is wanted")
+        if not self.questions.is_file():
+            raise DataError(f"--in: {self.questions}: no such file")
+        if self.answers.exists() and self.answers.samefile(self.questions):
+            raise DataError(f"--out: {self.answers} is the file of questions; give another")
+        if not self.answers.parent.is_dir():
+            raise DataError(f"--out: there is no folder {self.answers.parent}")
+        if self.source is not None and self.table is not None:
+            self.source.table(self.table)
+        self.total  # reads the input once
+        if not force:
+            list(self.done())
+
+    @cached_property
+    def total(self) -> int:
+        """Questions in the input."""
+        return sum(1 for _ in self.lines())
+
+    def lines(self) -> Iterator[Line]:
+        """The questions. Raises DataError where the file as a whole is unreadable."""
+        try:
+            with self.questions.open(encoding="utf-8-sig", newline="") as f:
+                yield from _csv_lines(f, self.questions) if _is_csv(self.questions) else _json_lines(f)
+        except UnicodeDecodeError as e:
+            raise DataError(f"{self.questions}: not UTF-8 ({e}); convert it") from e
+
+    def done(self) -> Iterator[dict[str, Any]]:
+        """The answers that are there, in order, less a last one cut short.
+
+        Raises DataError when they are not answers to the first questions of the input.
+        """
+        if not self.answers.exists():
+            return
+        for row, line in zip(_written(self.answers), self.lines()):
+            if str(row.get("line")) != str(line.number) or (row.get("question") or "") != line.question:
+                raise DataError(
+                    f"{self.answers} holds answers to other questions: line {line.number} of {self.questions} is "
+                    f"{line.question!r}, there it is {row.get('question')!r}; give another --out, or --force to start anew"
+                )
+            yield row
+
+    def work(self, model: Text2SQL, *, force: bool) -> None:
+        """Answer what is not answered, and say how it went."""
+        kept = [] if force else list(self.done())
+        others = {r.get("model") for r in kept} - {model.adapter.version}
+        if others:
+            raise DataError(
+                f"{self.answers} holds answers of another model ({', '.join(map(str, others))}, not "
+                f"{model.adapter.version}); give another --out, or --force to start anew"
+            )
+        with replacing_file(self.answers) as fresh:
+            fresh.write_text(self._header() + "".join(map(self._row, kept)), encoding="utf-8", newline="")
+        progress = _Progress(self.total, len(kept))
+        invalid, failed = sum(_is_no(r.get("valid")) for r in kept), sum(bool(r.get("error")) for r in kept)
+        waiting = islice(self.lines(), len(kept), None)
+        with self.answers.open("a", encoding="utf-8", newline="") as out:
+            while chunk := list(islice(waiting, CHUNK)):
+                rows = self._answers(model, chunk)
+                out.write("".join(map(self._row, rows)))
+                out.flush()
+                invalid += sum(_is_no(r.get("valid")) for r in rows)
+                failed += sum("error" in r for r in rows)
+                progress.add(len(rows))
+        progress.end()
+        before = f" ({len(kept):,} were there already)" if kept else ""
+        print(
+            f"{self.total:,} questions{before}: {self.total - failed:,} answered, {invalid:,} of them with SQL that is "
+            f"not valid; {failed:,} failed; see {self.answers}",
+            file=sys.stderr,
+        )
+
+    def _answers(self, model: Text2SQL, chunk: list[Line]) -> list[dict[str, Any]]:
+        found: dict[int, Answer | T2SError] = {}
+        asked: dict[int, tuple[str, UserTable]] = {}
+        for line in chunk:
+            try:
+                asked[line.number] = (line.question, self._table_of(line))
+            except T2SError as e:
+                found[line.number] = e
+        found |= dict(zip(asked, model.ask_many(list(asked.values()), run=self.run)))
+        return [self._record(line, found[line.number], model.adapter.version) for line in chunk]
+
+    def _table_of(self, line: Line) -> UserTable:
+        if line.problem is not None:
+            raise DataError(line.problem)
+        record, where = line.record, f"line {line.number}"
+        name = record.get("table") or None
+        if name is not None and not isinstance(name, str):
+            raise DataError(f"{where}: table: a name is wanted; got {name!r}")
+        given = record.get("schema") or None
+        if given is not None:
+            return _own_source(given, f"{where}: schema").table(name)
+        if self.source is None:
+            raise DataError(f"{where}: it brings no schema, and none of --ddl, --schema, --db was given")
+        name = name or self.table
+        key = name or ""
+        if key not in self._tables:
+            self._tables[key] = self.source.table(name)
+        return self._tables[key]
+
+    def _record(self, line: Line, answer: Answer | T2SError, version: str) -> dict[str, Any]:
+        row: dict[str, Any] = {"line": line.number}
+        if "id" in line.record:
+            row["id"] = line.record["id"]
+        if isinstance(answer, T2SError):
+            row |= {"question": line.question, "error": str(answer)}
+        else:
+            row |= {k: v for k, v in answer.as_dict().items() if k not in _TIMES} | {"question": line.question}
+        return row | {"model": version}
+
+    def _header(self) -> str:
+        return ",".join(_FIELDS) + "\r\n" if _is_csv(self.answers) else ""
+
+    def _row(self, row: dict[str, Any]) -> str:
+        if not _is_csv(self.answers):
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        out = io.StringIO()
+        cells = [row.get(f) for f in _FIELDS]
+        csv.writer(out).writerow(
+            json.dumps(c, ensure_ascii=False) if isinstance(c, (dict, list, bool)) else c for c in cells
+        )
+        return out.getvalue()
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _is_no(valid: Any) -> bool:
+    return valid is False or valid == "false"
+
+
+def _json_lines(f: Any) -> Iterator[Line]:
+    for number, text in enumerate(f, 1):
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as e:
+            yield Line(number, {}, f"line {number}: not JSON ({e})")
+            continue
+        if not isinstance(record, dict) or not isinstance(record.get("question"), str):
+            yield Line(number, record if isinstance(record, dict) else {}, f'line {number}: {{"question": TEXT, ...}} is wanted')
+            continue
+        yield Line(number, record)
+
+
+def _csv_lines(f: Any, path: Path) -> Iterator[Line]:
+    reader = csv.DictReader(f)
+    if "question" not in (reader.fieldnames or ()):
+        raise DataError(f"{path}: a column named question is wanted in the header line; got {reader.fieldnames}")
+    try:
+        for number, record in enumerate(reader, 1):
+            yield Line(number, record, None if record.get("question") else f"line {number}: the question is empty")
+    except csv.Error as e:
+        raise DataError(f"{path}: not CSV ({e})") from e
+
+
+def _written(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole rows of an answers file, up to the first that is not."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as f:
+        if not _is_csv(path):
+            for text in f:
+                try:
+                    row = json.loads(text) if text.endswith("\n") else None
+                except ValueError:
+                    return
+                if not isinstance(row, dict):
+                    return
+                yield row
+            return
+        content = f.read()
+    whole = content[: content.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(whole, newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                return
+            yield {k: v for k, v in row.items() if v != "" or k == "question"}
+    except csv.Error:
+        return
+
+
+def _own_source(given: Any, where: str) -> Source:
+    if isinstance(given, str):
+        text = given.strip()
+        if not text.startswith(("{", "[")):
+            return from_ddl(text, where=where)
+        try:
+            given = json.loads(text)
+        except ValueError as e:
+            raise DataError(f"{where}: not JSON ({e})") from e
+    return from_json(given, where=where)
+
+
+class _Progress:
+    """A count on standard error: in place on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done, self.before = total, done, done
+        self.terminal = sys.stderr.isatty()
+        self.started = self.shown = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """`count` more are done."""
+        self.done += count
+        now = time.monotonic()
+        if not self.terminal and now - self.shown < 10:
+            return
+        self.shown = now
+        pace = (self.done - self.before) / max(1e-9, now - self.started)
+        line = f"{self.done:,} of {self.total:,}, {pace:.1f} a second, {(self.total - self.done) / pace / 60:.1f} min left"
+        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self.terminal and self.done > self.before:
+            print(file=sys.stderr)

@@ -1,0 +1,198 @@
+"""Commands that make a dataset's assets: prepare, train, evaluate, report, run, champion, list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from t2s_assets.text2sql.storage import Project
+
+Experiment = Annotated[str, typer.Argument(metavar="DATASET/EXPERIMENT", help="As in configs/DATASET/EXPERIMENT.yaml.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="As in configs/DATASET/dataset.yaml.")]
+Force = Annotated[bool, typer.Option("--force", help="Train even if data, base and settings are unchanged.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (prepare, train, evaluate, report, run, champion):
+        app.command(rich_help_panel="Training")(command)
+    app.command("list", rich_help_panel="Training")(list_all)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _experiment(address: str) -> tuple[Project, str, str]:
+    """The project, and dataset and experiment of an address. Raises ConfigError for one without a config."""
+    from t2s_assets.text2sql.storage import Project
+
+    dataset, slash, experiment = address.partition("/")
+    if not slash or not dataset or not experiment:
+        raise typer.BadParameter(f"DATASET/EXPERIMENT is wanted, such as mini/smollm2; got {address!r}")
+    project = Project.find()
+    project.dataset(dataset)
+    project.experiment(dataset, experiment)
+    return project, dataset, experiment
+
+
+def prepare(
+    address: Annotated[
+        str, typer.Argument(metavar="DATASET[/EXPERIMENT]", help="With an experiment, its prompts are made too.")
+    ],
+) -> None:
+    """Read the source: tables, questions, their SQL, and an experiment's prompts."""
+    from t2s_assets.text2sql.storage import Project
+
+    dataset, slash, _ = address.partition("/")
+    project = _experiment(address)[0] if slash else Project.find()
+    _prepare(project, address)
+    print(f"\nprepared {address}; next: t2s train {address if slash else dataset + '/EXPERIMENT'}")
+
+
+def _prepare(project: Project, address: str) -> None:
+    from t2s_assets.text2sql.errors import DataError
+    from t2s_assets.text2sql.prepare import (
+        load_questions,
+        load_tables,
+        make_questions,
+        make_sql,
+        make_tables,
+        shared_tables,
+    )
+
+    dataset, _, experiment = address.partition("/")
+    for name, make in (("tables", make_tables), ("questions", make_questions), ("sql", make_sql)):
+        _say(f"{dataset}/{name}")
+        make(project, dataset, _say)
+        if name == "questions":
+            leaks = shared_tables(load_tables(project, dataset), load_questions(project, dataset))
+            if leaks:
+                raise DataError(
+                    f"{dataset}: {len(leaks)} tables are asked about in a split that is not their own, so a model would "
+                    f"be tested on tables it was trained on: {', '.join(leaks[:10])}; correct the source"
+                )
+    if experiment:
+        from t2s_assets.text2sql.prompts import make_prompts
+
+        _say(f"{dataset}/prompts/{experiment}")
+        make_prompts(project, dataset, experiment, _say)
+
+
+def train(address: Experiment, force: Force = False) -> None:
+    """Train the adapter, in a child process as Dagster does. A stopped training goes on where it was."""
+    from t2s_assets.text2sql import training
+
+    project, dataset, experiment = _experiment(address)
+    facts = training.run(project, dataset, experiment, force=force)
+    print(_adapter_line(facts))
+
+
+def _adapter_line(facts: dict[str, Any]) -> str:
+    return (
+        f"adapter of {facts['adapter_mb']} MB after {facts['minutes']} min, {facts['steps']:,} steps, "
+        f"validation loss {facts['validation_loss']}"
+    )
+
+
+def evaluate(address: Experiment) -> None:
+    """Answer the test and validation samples and score them. A stopped evaluation goes on where it was."""
+    from t2s_assets.text2sql.predictions import make_predictions
+
+    project, dataset, experiment = _experiment(address)
+    make_predictions(project, dataset, experiment, _say)
+    print(f"next: t2s report {address}")
+
+
+def report(address: Experiment) -> None:
+    """Write the report (JSON, Markdown, plots) and print its summary."""
+    project, dataset, experiment = _experiment(address)
+    _report(project, dataset, experiment)
+
+
+def _report(project: Project, dataset: str, experiment: str) -> None:
+    from t2s_assets.text2sql.report import make_report
+
+    make_report(project, dataset, experiment, _say)
+    print(f"  page      {project.path(dataset, 'report', experiment) / 'report.md'}")
+
+
+def run(address: Experiment, force: Force = False) -> None:
+    """Do it all: prepare, train, evaluate, report, and choose the dataset's champion."""
+    from t2s_assets.text2sql import training
+    from t2s_assets.text2sql.champion import choose_champion
+    from t2s_assets.text2sql.predictions import make_predictions
+
+    project, dataset, experiment = _experiment(address)
+    _prepare(project, address)
+    print(_adapter_line(training.run(project, dataset, experiment, force=force)), flush=True)
+    make_predictions(project, dataset, experiment, _say)
+    _report(project, dataset, experiment)
+    choose_champion(project, dataset, _say)
+    print(f'ask it: t2s ask --model {address} --db FILE "your question"')
+
+
+def champion(dataset: Dataset) -> None:
+    """Choose which experiment serves, on the validation split; `--model DATASET` then means it."""
+    from t2s_assets.text2sql.champion import choose_champion
+    from t2s_assets.text2sql.storage import Project
+
+    project = Project.find()
+    project.dataset(dataset)
+    choose_champion(project, dataset, _say)
+
+
+def list_all() -> None:
+    """Show datasets, experiments, and what is there of each with its figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from t2s_assets.text2sql.champion import serving_experiment
+    from t2s_assets.text2sql.config import dataset_names, experiment_names
+    from t2s_assets.text2sql.errors import ConfigError
+    from t2s_assets.text2sql.storage import Project
+
+    project = Project.find()
+    datasets = dataset_names(project.configs)
+    if not datasets:
+        raise ConfigError(f"{project.configs} holds no datasets: no folder in it has a dataset.yaml")
+    table = Table("dataset/experiment", "made", "figures")
+    for dataset in datasets:
+        made = {n: f for n in ("tables", "questions", "sql") if (f := _manifest(project, dataset, n)) is not None}
+        table.add_row(dataset, ", ".join(made) or "nothing", _dataset_figures(made))
+        serving = serving_experiment(project, dataset)
+        for name in experiment_names(project.configs, dataset):
+            assets = ("prompts", "adapter", "predictions", "report")
+            made = {n: f for n in assets if (f := _manifest(project, dataset, n, name)) is not None}
+            figures = ["champion"] if name == serving else []
+            if "adapter" in made:
+                figures.append(_adapter_line(made["adapter"]))
+            if "report" in made:
+                rates = made["report"]
+                shown = [f"{k.upper()} {100 * rates[k]:.1f} %" for k in ("em", "ex") if rates.get(k) is not None]
+                figures.append(f"{', '.join(shown)} on {rates['n']:,} of {rates['of']:,} test questions")
+            table.add_row(f"  {dataset}/{name}", ", ".join(made) or "nothing", "\n".join(figures))
+        table.add_section()
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+def _manifest(project: Project, dataset: str, asset: str, experiment: str | None = None) -> dict[str, Any] | None:
+    from t2s_assets.text2sql.storage import MANIFEST, read_manifest
+
+    folder = project.path(dataset, asset, experiment)
+    return read_manifest(folder, made_by="t2s run") if (folder / MANIFEST).exists() else None
+
+
+def _dataset_figures(made: dict[str, dict[str, Any]]) -> str:
+    figures = []
+    for name in ("tables", "questions"):
+        if name in made:
+            counts = made[name][name]
+            figures.append(f"{sum(counts.values()):,} {name} ({', '.join(f'{s} {n:,}' for s, n in counts.items())})")
+    if "sql" in made:
+        broken = sum(made["sql"]["gold_that_does_not_run"].values())
+        figures.append(f"{broken} gold queries that do not run")
+    return "\n".join(figures)

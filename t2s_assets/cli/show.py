@@ -1,0 +1,107 @@
+"""How answers look: SQL and rows on standard output, figures on standard error."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from t2s_assets.text2sql.execution import Outcome
+from t2s_assets.text2sql.inference import Answer
+from t2s_assets.text2sql.sources import Source, UserTable
+
+SHOWN_ROWS = 50
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A spinner on standard error while the block runs, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+def say(line: str) -> None:
+    """A line of figures or problems, on standard error, after what standard output holds."""
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_answer(answer: Answer) -> None:
+    """The SQL, the result where it was run, and the figures."""
+    if answer.valid:
+        print_sql(answer.sql)
+    else:
+        print(f"-- not valid: {visible(answer.problem or '')}")
+        print(f"-- {visible(answer.sql)}")
+    if answer.outcome is not None:
+        print_outcome(answer.outcome, answer.rows_copied)
+    latency = answer.latency
+    say(
+        f"sequence probability {answer.confidence:.2f} (not calibrated); {answer.tokens} tokens; prefill "
+        f"{latency.prefill_ms:.0f} ms, decode {latency.decode_ms:.0f} ms, total {latency.total_ms:.0f} ms"
+    )
+
+
+def print_sql(sql: str) -> None:
+    """SQL: highlighted on a terminal, as it is elsewhere."""
+    if not sys.stdout.isatty():
+        print(sql)
+        return
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    Console(soft_wrap=True).print(Syntax(visible(sql), "sql", background_color="default", word_wrap=True))
+
+
+def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
+    """The rows as a table, or why there are none."""
+    if not outcome.ok:
+        say(f"did not run ({outcome.status}): {visible(outcome.message)}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for column in outcome.columns:
+        table.add_column(Text(visible(column)), overflow="fold")
+    for row in outcome.rows[:SHOWN_ROWS]:
+        table.add_row(*(Text(cell_text(cell), style="dim" if cell is None else "") for cell in row))
+    console = Console()
+    (console if console.is_terminal else Console(width=10_000)).print(table)
+    count = f"{len(outcome.rows):,} row{'' if len(outcome.rows) == 1 else 's'}"
+    if outcome.truncated:
+        count = f"the first {count}; there are more"
+    if len(outcome.rows) > SHOWN_ROWS:
+        count += f", {SHOWN_ROWS} shown"
+    say(count + (f"; from the first {rows_copied:,} rows of the table only" if rows_copied is not None else ""))
+
+
+def cell_text(cell: Any) -> str:
+    """A cell for people; whole numbers without a point."""
+    if cell is None:
+        return "NULL"
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+        return str(int(cell))
+    return visible(str(cell))
+
+
+def visible(text: str) -> str:
+    """Text in which control characters show as escapes, so that no cell of a table can steer the terminal."""
+    return "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
+
+def print_tables(source: Source, current: UserTable | None) -> None:
+    """The tables, the current one marked."""
+    for name in source.names:
+        print(f"{'*' if current is not None and name == current.name else ' '} {visible(name)}")

@@ -1,0 +1,26 @@
+"""Everything that Dagster loads: one group of assets, one job and one schedule a dataset under `configs/`."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from t2s_assets.assets import dataset_assets
+from t2s_assets.jobs import dataset_job, retrain_schedule
+from t2s_assets.resources import ProjectFolders
+from t2s_assets.text2sql.config import dataset_names
+from t2s_assets.text2sql.storage import Project
+
+
+def build_definitions(project: Project) -> dg.Definitions:
+    """The definitions of all datasets of a project. Raises ConfigError when a config file is broken."""
+    names = dataset_names(project.configs)
+    schedules = [retrain_schedule(project, name) for name in names]
+    return dg.Definitions(
+        assets=[asset for name in names for asset in dataset_assets(project, name)],
+        jobs=[dataset_job(project, name) for name in names],
+        schedules=[s for s in schedules if s is not None],
+        resources={"folders": ProjectFolders.of(project), "pipes": dg.PipesSubprocessClient()},
+    )
+
+
+defs = build_definitions(Project.find())

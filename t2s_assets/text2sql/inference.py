@@ -1,0 +1,384 @@
+"""Questions to SQL with a trained adapter: the Python API, which the command line uses too.
+
+    from t2s_assets.text2sql.inference import Text2SQL
+
+    model = Text2SQL.load("mini/smollm2")
+    answer = model.ask("how high is K2?", "mountains.csv")
+
+The model writes SQL over a table called `t`, as it was trained to. That SQL is parsed and checked against the schema
+before anybody sees it, and comes back with the names of the user's table. Only `run=True` executes it, in the
+executor's limited child processes and on a copy of the rows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlglot import exp
+
+from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.adapters import Adapter
+from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.decoding.types import Completion, Request
+from t2s_assets.text2sql.errors import ModelError, PromptError, T2SError
+from t2s_assets.text2sql.execution import Job, Outcome, RefusedSQL, SqlExecutor, check_sql
+from t2s_assets.text2sql.predictions import options
+from t2s_assets.text2sql.prompts import TABLE, clean_question, encode, render
+from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number, table_identifier
+from t2s_assets.text2sql.sources import UserTable, as_table
+from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one answer: from the prompt to the model's first choice (`prefill`), from there to its last
+    (`decode`), and the whole from question to checked SQL (`total`); execution is not in it."""
+
+    prefill_ms: float
+    decode_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answered.
+
+    sql: over the user's table where it is valid, else as generated.
+    generated: what the model wrote, over `t`.
+    valid: it parses, passes the executor's allow-list and names only what the schema has; else `problem` says why.
+    confidence: the probability that the model gave to the whole text. It is not calibrated: it ranks answers, but
+        is not how often they are right.
+    outcome: what running it gave, with `run=True` and valid SQL.
+    rows_copied: how many of the table's rows it ran on where that is not all of them.
+    """
+
+    question: str
+    table: str
+    sql: str
+    generated: str
+    valid: bool
+    problem: str | None
+    confidence: float
+    tokens: int
+    forward_passes: int
+    latency: Latency
+    outcome: Outcome | None = None
+    rows_copied: int | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The result's column names; empty where nothing ran."""
+        return self.outcome.columns if self.outcome else ()
+
+    @property
+    def rows(self) -> tuple[tuple[Any, ...], ...]:
+        """The result's rows; empty where nothing ran."""
+        return self.outcome.rows if self.outcome else ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        content: dict[str, Any] = {
+            "question": self.question,
+            "table": self.table,
+            "sql": self.sql,
+            "valid": self.valid,
+            "problem": self.problem,
+            "sequence_probability": round(self.confidence, 6),
+            "tokens": self.tokens,
+            "forward_passes": self.forward_passes,
+            "prefill_ms": round(self.latency.prefill_ms, 1),
+            "decode_ms": round(self.latency.decode_ms, 1),
+            "total_ms": round(self.latency.total_ms, 1),
+        }
+        if self.outcome is not None:
+            content["result"] = {
+                "status": self.outcome.status,
+                "message": self.outcome.message,
+                "columns": list(self.outcome.columns),
+                "rows": [[_plain(cell) for cell in row] for row in self.outcome.rows],
+                "truncated": self.outcome.truncated,
+                "rows_copied": self.rows_copied,
+            }
+        return content
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as JSON holds it: decimals and dates as text, and NaN and infinities, which JSON lacks."""
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return str(cell)
+    if isinstance(cell, (list, tuple)):
+        return [_plain(c) for c in cell]
+    if isinstance(cell, dict):
+        return {str(k): _plain(v) for k, v in cell.items()}
+    if isinstance(cell, (decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, bytes)):
+        return str(cell)
+    return cell
+
+
+def find_adapter(model: str | Path, project: Project) -> Adapter:
+    """The adapter that `dataset/experiment`, `dataset` (its champion) or a folder names.
+
+    Raises:
+        T2SError: there is none, or it is not whole; the message lists the trained ones.
+    """
+    text = str(model)
+    folder = Path(text).expanduser()
+    if text.startswith((".", "/", "~")) or (folder / MANIFEST).is_file():
+        if not (folder / MANIFEST).is_file():
+            raise ModelError(f"--model: {folder} is no adapter's folder, it has no {MANIFEST}; {_trained(project)}")
+        return _opened(folder, "t2s train, which writes such a folder")
+    dataset, _, experiment = text.partition("/")
+    if not experiment:
+        champion = project.path(dataset, "champion") / CHAMPION
+        if not champion.is_file():
+            raise ModelError(
+                f"--model: {text!r} has no champion yet; choose one with t2s champion {text}, or give "
+                f"DATASET/EXPERIMENT or a folder; {_trained(project)}"
+            )
+        experiment = read_json(champion, made_by=f"t2s champion {dataset}")["experiment"]
+    folder = project.path(dataset, "adapter", experiment)
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(
+            f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
+            f"Train it with: t2s run {dataset}/{experiment}"
+        )
+    return _opened(folder, f"t2s train {dataset}/{experiment}")
+
+
+def _opened(folder: Path, made_by: str) -> Adapter:
+    try:
+        return adapters.open_adapter(folder, made_by=made_by)
+    except (ValueError, KeyError, TypeError) as e:
+        raise ModelError(f"{folder}: its records are broken ({e}); train again with: {made_by}") from e
+
+
+def _trained(project: Project) -> str:
+    found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
+    names = [f"{p.parts[-3]}/{p.name}" for p in found]
+    return f"trained are: {', '.join(names)}" if names else "none is trained yet"
+
+
+class Text2SQL:
+    """A loaded model that answers questions about tables. Not for several threads at once.
+
+    A context manager; `close` ends the processes that `run=True` started.
+    """
+
+    def __init__(self, adapter: Adapter, decoder: Any, tokenizer: Any) -> None:
+        self.adapter = adapter
+        self._decoder, self._tokenizer = decoder, tokenizer
+        self._executor: SqlExecutor | None = None
+
+    @classmethod
+    def load(cls, model: str | Path, *, project: Project | None = None, device: str | None = None) -> Text2SQL:
+        """Load an adapter on its base.
+
+        `model` is `dataset/experiment`, a dataset (its champion), or an adapter's folder. `device` (cpu, cuda, mps)
+        replaces the one of the experiment.
+
+        Raises:
+            T2SError: no such adapter, an adapter of another base, or a device that is not here.
+        """
+        project = project or Project.find()
+        adapter = find_adapter(model, project)
+        hardware = adapter.experiment.hardware
+        if device is not None:
+            hardware = hardware.model_copy(update={"device": device})
+        placement = base_models.place(hardware)
+        try:
+            network, tokenizer = adapters.load_tuned(adapter, project, placement)
+        except T2SError:
+            raise
+        except Exception as e:  # peft and safetensors raise whatever a broken file makes them
+            raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
+        from t2s_assets.text2sql.decoding import Decoder
+
+        return cls(adapter, Decoder(network, tokenizer, options(adapter.experiment.decoding)), tokenizer)
+
+    def __enter__(self) -> Text2SQL:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the executor's processes; the next `run=True` starts new ones."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+    def ask(self, question: str, table: Any, *, run: bool = False, name: str | None = None) -> Answer:
+        """The answer to one question about one table.
+
+        `table` is whatever `sources.as_table` takes: a path to a database, CSV, Parquet or schema file, CREATE
+        TABLE text, a data frame; `name` chooses among several tables. With `run` the SQL is executed.
+
+        Raises:
+            T2SError: the question is empty, the table has no columns, the prompt is over the model's length.
+        """
+        answer = self.ask_many([(question, as_table(table, name))], run=run)[0]
+        if isinstance(answer, T2SError):
+            raise answer
+        return answer
+
+    def ask_many(self, asked: Sequence[tuple[str, UserTable]], *, run: bool = False) -> list[Answer | T2SError]:
+        """Answers in the order of `asked`, decoded together; a question that cannot be asked gives its error.
+
+        In a batch `prefill_ms` and `decode_ms` hold the time spent on its other questions too, and `total_ms` is
+        the batch's time.
+        """
+        started = time.perf_counter()
+        results: list[Answer | T2SError | None] = [None] * len(asked)
+        requests: dict[int, Request] = {}
+        for position, (question, table) in enumerate(asked):
+            try:
+                requests[position] = self._request(question, table)
+            except T2SError as e:
+                results[position] = e
+        for position, completion in self._completions(requests).items():
+            if isinstance(completion, T2SError):
+                results[position] = completion
+                continue
+            table = asked[position][1]
+            generated = completion.text.strip()
+            sql, problem = checked(generated, table)
+            if problem is None and not completion.finished:
+                limit = self.adapter.experiment.decoding.max_new_tokens
+                problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
+            results[position] = Answer(
+                question=requests[position].question,
+                table=table.name,
+                sql=sql,
+                generated=generated,
+                valid=problem is None,
+                problem=problem,
+                confidence=math.exp(min(0.0, completion.logprob)),
+                tokens=completion.n_tokens,
+                forward_passes=completion.forward_passes,
+                latency=Latency(
+                    1000 * completion.prefill_seconds,
+                    1000 * completion.decode_seconds,
+                    1000 * (time.perf_counter() - started),
+                ),
+            )
+        answers = [r for r in results if r is not None]
+        return self.run(answers, [table for _, table in asked]) if run else answers
+
+    def run(
+        self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable]
+    ) -> list[Answer | T2SError]:
+        """The answers with the outcomes of their SQL, where it is valid. Each runs on a copy of its table's rows."""
+        results = list(answers)
+        jobs: list[tuple[int, Job]] = []
+        for position, (answer, table) in enumerate(zip(answers, tables, strict=True)):
+            if isinstance(answer, Answer) and answer.valid:
+                try:
+                    jobs.append((position, Job(table.database(TABLE), answer.generated)))
+                except T2SError as e:
+                    results[position] = e
+        if not jobs:
+            return results
+        self._executor = self._executor or SqlExecutor()
+        for (position, _), outcome in zip(jobs, self._executor.run([job for _, job in jobs])):
+            answer, content = results[position], tables[position].content
+            assert isinstance(answer, Answer)
+            copied = content.data.num_rows if content.truncated else None
+            results[position] = replace(answer, outcome=outcome, rows_copied=copied)
+        return results
+
+    def _request(self, question: str, table: UserTable) -> Request:
+        schema = table.schema(TABLE)
+        format = self.adapter.format
+        rows = table.sample_rows if format.uses_table_content else None
+        prompt = render(format, self._tokenizer, schema, question, rows=rows)
+        length = len(encode(self._tokenizer, [prompt])[0])
+        room = self.adapter.experiment.decoding.max_new_tokens
+        context = getattr(self._decoder.model.config, "max_position_embeddings", None)
+        if length >= format.max_length or (context and length + room > context):
+            limit = f"prompt.max_length = {format.max_length} tokens for prompt and SQL, with which it was trained"
+            if length < format.max_length:
+                limit = f"a context of {context} tokens, of which decoding.max_new_tokens = {room} are kept for the SQL"
+            raise PromptError(
+                f"the prompt has {length} tokens ({len(schema.columns)} columns), and the model has {limit}; leave out "
+                "columns that the question does not need, shorten the question, or train with a higher limit"
+            )
+        return Request(prompt, clean_question(question), schema)
+
+    def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:
+        """All in one batch; where one request spoils it (a grammar that is too large), each on its own."""
+        try:
+            return dict(zip(requests, self._decoder.generate(list(requests.values()))))
+        except T2SError as e:
+            if len(requests) == 1:
+                return {position: e for position in requests}
+        found: dict[int, Completion | T2SError] = {}
+        for position, request in requests.items():
+            found |= self._completions({position: request})
+        return found
+
+
+# ------------------------------------------------------------------------------------------- checking and naming
+
+
+def checked(text: str, table: UserTable) -> tuple[str, str | None]:
+    """(SQL over the user's table, None), or (SQL, what is wrong with it), for text written over `t`."""
+    try:
+        tree = check_sql(text, {TABLE: [c.name for c in table.columns]})
+    except RefusedSQL as e:
+        return text, str(e)
+    problem = _problem(tree, text, table)
+    return (_renamed(tree, table) if problem is None else text), problem
+
+
+def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:
+    """What the schema says against a query that may run: unknown columns, and types that DuckDB cannot compare."""
+    known = {c.name.casefold() for c in table.columns}
+    own = {a.alias.casefold() for a in tree.find_all(exp.Alias, exp.TableAlias) if a.alias}
+    own |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+    for column in tree.find_all(exp.Column):
+        if not isinstance(column.this, exp.Star) and column.name.casefold() not in known | own:
+            return f"no column {column.name!r} in {table.name!r}; there are: {', '.join(c.name for c in table.columns)}"
+    try:
+        query = from_sql(text, table.schema(TABLE))
+    except SketchError:
+        return None  # more than the sketch can say is still SQL
+    selected = table.columns[query.column]
+    if AGGREGATES[query.aggregate] in ("SUM", "AVG") and selected.type == "text":
+        return f"{AGGREGATES[query.aggregate]} needs numbers, and column {selected.name!r} holds text"
+    for condition in query.conditions:
+        column = table.columns[condition.column]
+        if column.type == "real" and isinstance(condition.value, str) and parse_number(condition.value) is None:
+            return f"column {column.name!r} holds numbers and is compared with the text {condition.value!r}"
+    return None
+
+
+def _renamed(tree: exp.Expression, table: UserTable) -> str:
+    """The query's text with the user's names for `t` and for columns that the prompt showed in another form."""
+    header = {c.name.casefold(): h for c, h in zip(table.columns, table.header)}
+    tree = tree.copy()
+    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
+    aliases = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
+    for node in list(tree.find_all(exp.Table, exp.Column)):
+        if isinstance(node, exp.Table):
+            if node.name.casefold() == TABLE and TABLE not in ctes:
+                node.set("this", _identifier(table.path[-1]))
+                if len(table.path) > 1:
+                    node.set("db", _identifier(table.path[0]))
+            continue
+        if node.table.casefold() == TABLE and TABLE not in ctes:
+            node.set("table", _identifier(table.path[-1]))
+        name = header.get(node.name.casefold())
+        if name is not None and name != node.name and node.name.casefold() not in aliases:
+            node.set("this", exp.to_identifier(name, quoted=True))
+    return tree.sql(dialect="duckdb")
+
+
+def _identifier(name: str) -> exp.Identifier:
+    return exp.to_identifier(name, quoted=table_identifier(name) != name)
