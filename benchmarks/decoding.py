@@ -2,16 +2,16 @@
 
     python benchmarks/decoding.py --model FOLDER [--limit 100] [--json FILE] [--threads N] [--engines ...]
 
-FOLDER holds a causal LM as `save_pretrained` writes it, or a PEFT adapter, which is merged into its base. The
-questions are a seeded sample of WikiSQL's test split (`--archive`, or T2S_WIKISQL_ARCHIVE). Engines:
+FOLDER holds a causal LM as `save_pretrained` writes it, or a PEFT adapter, which is merged into its base.
+The questions are a seeded sample of WikiSQL's test split (`--archive`, or T2S_WIKISQL_ARCHIVE). Engines:
 
 - ours: `Decoder` with the grammar; alone with guesses, every schema seen for the first time, and batched;
-- generate: `model.generate` greedily, in its default setting, alone and in left-padded batches of several sizes;
+- generate: `model.generate` greedily, in its default setting, alone and in left-padded batches;
 - lookup: `generate` with prompt-lookup decoding, alone (transformers has it for one row only);
-- ctranslate2: the same weights in the same precision, alone and batched; skipped with a line where the package
-  is not installed (`pip install ctranslate2`).
+- ctranslate2: the same weights in the same precision, alone and batched; skipped with a line where it is
+  not installed (`pip install ctranslate2`).
 
-`generate` stops at `--max-new-tokens`, as ours does. A model that was not trained to write SQL and stop makes it
+`generate` stops at `--max-new-tokens`, as ours does. A model not trained to write SQL and stop makes it
 run to that limit, which flatters ours: give a trained one.
 """
 
@@ -44,8 +44,8 @@ BATCH_SIZES = (4, 8, 16, 32)
 
 @dataclass
 class Timings:
-    """What one engine did with every question: SQL text, seconds and seconds to the first token of each alone,
-    tokens and forward passes in all, and batched questions a second by batch size."""
+    """What one engine did with every question: SQL text, seconds and seconds to the first token of
+    each alone, tokens and forward passes in all, and batched questions a second by batch size."""
 
     texts: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -70,7 +70,7 @@ def load(folder: Path, dtype: str) -> tuple[Any, Any]:
 
 
 def questions(archive: Path, folder: Path, tokenizer: Any, limit: int) -> list[Request]:
-    """A seeded sample of the test split, as prompts in the format saved with the model (else the plain one)."""
+    """A seeded sample of the test split, as prompts in the model's format (else the plain one)."""
     source = read_wikisql(archive)
     tables = {table.id: table for table in source.tables if table.split == "test"}
     asked = [question for question in source.questions if question.split == "test"]
@@ -98,13 +98,9 @@ def runs(sql: str, schema: TableSchema) -> bool:
     return len(statements) == 1
 
 
-def ours(
-    model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int
-) -> tuple[Timings, list[float]]:
+def ours(model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int) -> tuple[Timings, list[float]]:
     """Our engine, and the seconds of each question asked again when its schema is known."""
-    alone = Decoder(
-        model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8)
-    )
+    alone = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8))
     alone.generate(requests[:2])
     result, again = Timings(passes=0), []
     for request in requests:
@@ -144,9 +140,7 @@ class _FirstToken:
         pass
 
 
-def generate(
-    model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int, **settings: Any
-) -> Timings:
+def generate(model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int, **settings: Any) -> Timings:
     """transformers' `generate`, greedy; batched too unless `settings` ask for prompt lookup."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": pad, **settings}
@@ -187,9 +181,7 @@ def generate(
     return result
 
 
-def with_ctranslate2(
-    model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int
-) -> Timings | None:
+def with_ctranslate2(model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int) -> Timings | None:
     """CTranslate2 with the same weights, or None where it is not installed."""
     try:
         import ctranslate2
@@ -267,12 +259,8 @@ def summary(name: str, timings: Timings, requests: Sequence[Request], reference:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", type=Path, required=True, help="folder of a causal LM or of a PEFT adapter"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a causal LM or of a PEFT adapter")
     parser.add_argument(
         "--archive",
         type=Path,
@@ -283,9 +271,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--threads", type=int, help="CPU threads of every engine (torch's default otherwise)")
-    parser.add_argument(
-        "--engines", nargs="*", choices=ENGINES, default=list(ENGINES), help="beside ours and generate"
-    )
+    parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES), help="beside ours and generate")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     if options.limit < 1:
@@ -331,8 +317,9 @@ def main() -> None:
     for engine in engines:
         print(" ".join(f"{key}={value}" for key, value in engine.items()))
     print(
-        f"alone: {report['single_speedup_p50']}x generate at p50; batched: {report['batch_speedup']}x generate at "
-        f"its best batch size; same answers: {report['same_answers_share']:.1%}; valid: {report['validity']:.1%}"
+        f"alone: {report['single_speedup_p50']}x generate at p50; batched: {report['batch_speedup']}x generate "
+        f"at its best batch size; same answers: {report['same_answers_share']:.1%}; "
+        f"valid: {report['validity']:.1%}"
     )
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

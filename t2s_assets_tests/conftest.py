@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.serving import save_served
 from t2s_assets_tests.tiny import save_tiny_base
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,3 +76,9 @@ def shop(project_files: ProjectFiles, tiny_base: Path) -> ProjectFiles:
     project_files.dataset("shop")
     project_files.experiment("shop", "tiny", base=tiny_base)
     return project_files
+
+
+@pytest.fixture(scope="session")
+def served(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> ProjectFiles:
+    """A project with adapters that answer, not to be changed by tests."""
+    return save_served(ProjectFiles(tmp_path_factory.mktemp("served")), tiny_base)

@@ -40,7 +40,11 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
             **{
                 "dagster/row_count": sum(manifest["examples"].values()),
                 "dagster/column_schema": table_schema(
-                    id="text", table_id="text", prompt="text", completion="text", prompt_tokens="int",
+                    id="text",
+                    table_id="text",
+                    prompt="text",
+                    completion="text",
+                    prompt_tokens="int",
                     completion_tokens="int",
                 ),
                 **{f"{split}_tokens_mean": s["mean"] for split, s in manifest["tokens"].items()},
@@ -72,8 +76,20 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         )
         folder = project.path(dataset, "adapter", experiment)
         manifest = training.read_manifest(folder, made_by=f"t2s train {dataset}/{experiment}")
-        shown = ("steps", "examples_seen", "epochs", "train_loss", "validation_loss", "minutes", "examples_a_second",
-                 "tokens_a_second", "peak_memory_gb", "trainable_share", "adapter_mb", "world_size")
+        shown = (
+            "steps",
+            "examples_seen",
+            "epochs",
+            "train_loss",
+            "validation_loss",
+            "minutes",
+            "examples_a_second",
+            "tokens_a_second",
+            "peak_memory_gb",
+            "trainable_share",
+            "adapter_mb",
+            "world_size",
+        )
         return result(
             manifest,
             checks.adapter_size(manifest["adapter_mb"]),

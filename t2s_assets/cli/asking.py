@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,24 +14,38 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="MODEL", help="DATASET/EXPERIMENT, DATASET (its champion), or an adapter's folder."),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="DATASET/EXPERIMENT, DATASET (its champion), or an adapter's folder."
+    ),
 ]
 Ddl = Annotated[
-    Optional[str], typer.Option(metavar="SQL|FILE", help="The schema: CREATE TABLE text, or a file of it.", rich_help_panel="Table")
+    str | None,
+    typer.Option(metavar="SQL|FILE", help="The schema: CREATE TABLE text, or a file of it.", rich_help_panel="Table"),
 ]
 Schema = Annotated[
-    Optional[str],
-    typer.Option(metavar="FILE", help='The schema: a JSON file, {"table", "columns": [{"name", "type"}]}.', rich_help_panel="Table"),
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help='The schema: a JSON file, {"table", "columns": [{"name", "type"}]}.',
+        rich_help_panel="Table",
+    ),
 ]
 Db = Annotated[
-    Optional[str],
-    typer.Option("--db", "--file", metavar="FILE", help="A DuckDB or SQLite database, a CSV or a Parquet file.", rich_help_panel="Table"),
+    str | None,
+    typer.Option(
+        "--db",
+        "--file",
+        metavar="FILE",
+        help="A DuckDB or SQLite database, a CSV or a Parquet file.",
+        rich_help_panel="Table",
+    ),
 ]
 TableName = Annotated[
-    Optional[str], typer.Option("--table", metavar="NAME", help="Which table, where there are several.", rich_help_panel="Table")
+    str | None,
+    typer.Option("--table", metavar="NAME", help="Which table, where there are several.", rich_help_panel="Table"),
 ]
 Device = Annotated[
-    Optional[str], typer.Option(metavar="cpu|cuda|mps", help="Where to run, instead of what the experiment says.")
+    str | None, typer.Option(metavar="cpu|cuda|mps", help="Where to run, instead of what the experiment says.")
 ]
 Run = Annotated[bool, typer.Option("--run", help="Execute the SQL on a copy of the rows and show the result.")]
 
@@ -43,6 +57,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _source(ddl: str | None, schema: str | None, db: str | None) -> Source:
+    given = [n for n, value in (("--ddl", ddl), ("--schema", schema), ("--db", db)) if value is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none of them"
+        raise typer.BadParameter(f"what is the question about? Give one of --ddl, --schema, --db; got {got}")
     from t2s_assets.text2sql.sources import open_source
 
     return open_source(ddl=ddl, schema=schema, db=db)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ from t2s_assets.text2sql.storage import replacing_file
 # Questions decoded together and written at once: a killed run loses at most these.
 CHUNK = 64
 
-_FIELDS = ("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability", "result", "error", "model")
+_FIELDS = (
+    *("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability"),
+    *("result", "error", "model"),
+)
 _TIMES = ("prefill_ms", "decode_ms", "total_ms", "forward_passes", "tokens")
 
 
@@ -48,10 +50,11 @@ class Batch:
         self, questions: Path, answers: Path, source: Source | None, table: str | None, *, run: bool = False
     ) -> None:
         self.questions, self.answers, self.source, self.table, self.run = questions, answers, source, table, run
+        self.total = 0
         self._tables: dict[str, UserTable] = {}
 
     def check(self, *, force: bool) -> None:
-        """Raises DataError for what can be known before a model is loaded."""
+        """Count the questions. Raises DataError for what can be known before a model is loaded."""
         for path in (self.questions, self.answers):
             if path.suffix.lower() not in (".jsonl", ".csv"):
                 raise DataError(f"{path}: .jsonl or .csv is wanted")
@@ -63,14 +66,9 @@ class Batch:
             raise DataError(f"--out: there is no folder {self.answers.parent}")
         if self.source is not None and self.table is not None:
             self.source.table(self.table)
-        self.total  # reads the input once
+        self.total = sum(1 for _ in self.lines())
         if not force:
             list(self.done())
-
-    @cached_property
-    def total(self) -> int:
-        """Questions in the input."""
-        return sum(1 for _ in self.lines())
 
     def lines(self) -> Iterator[Line]:
         """The questions. Raises DataError where the file as a whole is unreadable."""
@@ -91,7 +89,7 @@ class Batch:
             if str(row.get("line")) != str(line.number) or (row.get("question") or "") != line.question:
                 raise DataError(
                     f"{self.answers} holds answers to other questions: line {line.number} of {self.questions} is "
-                    f"{line.question!r}, there it is {row.get('question')!r}; give another --out, or --force to start anew"
+                    f"{line.question!r}, there it is {row.get('question')!r}; give another --out, or --force"
                 )
             yield row
 
@@ -192,11 +190,12 @@ def _json_lines(f: Any) -> Iterator[Line]:
             continue
         try:
             record = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             yield Line(number, {}, f"line {number}: not JSON ({e})")
             continue
         if not isinstance(record, dict) or not isinstance(record.get("question"), str):
-            yield Line(number, record if isinstance(record, dict) else {}, f'line {number}: {{"question": TEXT, ...}} is wanted')
+            kept = record if isinstance(record, dict) else {}
+            yield Line(number, kept, f'line {number}: {{"question": TEXT, ...}} is wanted')
             continue
         yield Line(number, record)
 
@@ -244,7 +243,7 @@ def _own_source(given: Any, where: str) -> Source:
             return from_ddl(text, where=where)
         try:
             given = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise DataError(f"{where}: not JSON ({e})") from e
     return from_json(given, where=where)
 
@@ -265,8 +264,12 @@ class _Progress:
             return
         self.shown = now
         pace = (self.done - self.before) / max(1e-9, now - self.started)
-        line = f"{self.done:,} of {self.total:,}, {pace:.1f} a second, {(self.total - self.done) / pace / 60:.1f} min left"
-        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+        left = (self.total - self.done) / pace / 60
+        line = f"{self.done:,} of {self.total:,}, {pace:.1f} a second, {left:.1f} min left"
+        if self.terminal:
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the line."""

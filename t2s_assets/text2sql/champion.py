@@ -50,8 +50,8 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
     for challenger in ranking:
         if challenger == chosen:
             continue
-        comparison = compare(candidates[chosen], candidates[challenger]) | {"champion": chosen, "challenger": challenger}
-        comparisons.append(comparison)
+        comparison = compare(candidates[chosen], candidates[challenger])
+        comparisons.append({**comparison, "champion": chosen, "challenger": challenger})
         if serving in candidates and comparison["won"] > comparison["lost"] and comparison["p"] < SIGNIFICANT:
             chosen = challenger
     content = {

@@ -289,7 +289,9 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     """The keys that the section at `location` takes; a union's tag is a part of the location and names a member."""
     sections: list[type[BaseModel]] = [model]
     for part in location:
-        inner = [a for s in sections if part in s.model_fields for a in _models_in(s.model_fields[str(part)].annotation)]
+        inner = [
+            a for s in sections if part in s.model_fields for a in _models_in(s.model_fields[str(part)].annotation)
+        ]
         tagged = [s for s in sections if _tag(s) == part]
         sections = inner or tagged or sections
     return [name for s in sections for name in s.model_fields]

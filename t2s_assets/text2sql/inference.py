@@ -21,17 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlglot import exp
-
 from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.checking import checked
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError, T2SError
-from t2s_assets.text2sql.execution import Job, Outcome, RefusedSQL, SqlExecutor, check_sql
+from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.predictions import options
 from t2s_assets.text2sql.prompts import TABLE, clean_question, encode, render
-from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number, table_identifier
 from t2s_assets.text2sql.sources import UserTable, as_table
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
 
@@ -200,7 +198,7 @@ class Text2SQL:
             raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
         from t2s_assets.text2sql.decoding import Decoder
 
-        return cls(adapter, Decoder(network, tokenizer, options(adapter.experiment.decoding)), tokenizer)
+        return cls(adapter, Decoder(network, tokenizer, options(adapter.experiment.decoding, single=True)), tokenizer)
 
     def __enter__(self) -> Text2SQL:
         return self
@@ -271,9 +269,7 @@ class Text2SQL:
         answers = [r for r in results if r is not None]
         return self.run(answers, [table for _, table in asked]) if run else answers
 
-    def run(
-        self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable]
-    ) -> list[Answer | T2SError]:
+    def run(self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable]) -> list[Answer | T2SError]:
         """The answers with the outcomes of their SQL, where it is valid. Each runs on a copy of its table's rows."""
         results = list(answers)
         jobs: list[tuple[int, Job]] = []
@@ -317,68 +313,8 @@ class Text2SQL:
             return dict(zip(requests, self._decoder.generate(list(requests.values()))))
         except T2SError as e:
             if len(requests) == 1:
-                return {position: e for position in requests}
+                return dict.fromkeys(requests, e)
         found: dict[int, Completion | T2SError] = {}
         for position, request in requests.items():
             found |= self._completions({position: request})
         return found
-
-
-# ------------------------------------------------------------------------------------------- checking and naming
-
-
-def checked(text: str, table: UserTable) -> tuple[str, str | None]:
-    """(SQL over the user's table, None), or (SQL, what is wrong with it), for text written over `t`."""
-    try:
-        tree = check_sql(text, {TABLE: [c.name for c in table.columns]})
-    except RefusedSQL as e:
-        return text, str(e)
-    problem = _problem(tree, text, table)
-    return (_renamed(tree, table) if problem is None else text), problem
-
-
-def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:
-    """What the schema says against a query that may run: unknown columns, and types that DuckDB cannot compare."""
-    known = {c.name.casefold() for c in table.columns}
-    own = {a.alias.casefold() for a in tree.find_all(exp.Alias, exp.TableAlias) if a.alias}
-    own |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
-    for column in tree.find_all(exp.Column):
-        if not isinstance(column.this, exp.Star) and column.name.casefold() not in known | own:
-            return f"no column {column.name!r} in {table.name!r}; there are: {', '.join(c.name for c in table.columns)}"
-    try:
-        query = from_sql(text, table.schema(TABLE))
-    except SketchError:
-        return None  # more than the sketch can say is still SQL
-    selected = table.columns[query.column]
-    if AGGREGATES[query.aggregate] in ("SUM", "AVG") and selected.type == "text":
-        return f"{AGGREGATES[query.aggregate]} needs numbers, and column {selected.name!r} holds text"
-    for condition in query.conditions:
-        column = table.columns[condition.column]
-        if column.type == "real" and isinstance(condition.value, str) and parse_number(condition.value) is None:
-            return f"column {column.name!r} holds numbers and is compared with the text {condition.value!r}"
-    return None
-
-
-def _renamed(tree: exp.Expression, table: UserTable) -> str:
-    """The query's text with the user's names for `t` and for columns that the prompt showed in another form."""
-    header = {c.name.casefold(): h for c, h in zip(table.columns, table.header)}
-    tree = tree.copy()
-    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
-    aliases = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
-    for node in list(tree.find_all(exp.Table, exp.Column)):
-        if isinstance(node, exp.Table):
-            if node.name.casefold() == TABLE and TABLE not in ctes:
-                node.set("this", _identifier(table.path[-1]))
-                if len(table.path) > 1:
-                    node.set("db", _identifier(table.path[0]))
-            continue
-        if node.table.casefold() == TABLE and TABLE not in ctes:
-            node.set("table", _identifier(table.path[-1]))
-        name = header.get(node.name.casefold())
-        if name is not None and name != node.name and node.name.casefold() not in aliases:
-            node.set("this", exp.to_identifier(name, quoted=True))
-    return tree.sql(dialect="duckdb")
-
-
-def _identifier(name: str) -> exp.Identifier:
-    return exp.to_identifier(name, quoted=table_identifier(name) != name)

@@ -56,9 +56,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:
 def percentiles(values: Sequence[float], shares: Sequence[float] = (0.5, 0.95, 0.99)) -> dict[str, float]:
     """Nearest-rank percentiles, as `{"p50": ...}`; empty for no values."""
     ordered = sorted(values)
-    return {
-        f"p{share * 100:g}": ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered
-    }
+    return {f"p{share * 100:g}": ordered[max(0, math.ceil(share * len(ordered)) - 1)] for share in shares if ordered}
 
 
 def parse_prediction(sql: str, schema: TableSchema) -> tuple[Query | None, str]:

@@ -1,4 +1,4 @@
-"""The `predictions` of an experiment: what the tuned model, and its untrained base, answer, and whether that is right."""
+"""The `predictions` of an experiment: what the tuned model and its untrained base answer, and whether it is right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
-from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.config import DecodingConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import DataError
@@ -34,15 +33,20 @@ from t2s_assets.text2sql.storage import (
 )
 
 Log = Callable[[str], None]
-Generated = dict[str, dict[str, Any]]
+Row = dict[str, Any]
+Generated = dict[str, Row]
 
 # A new number makes generations that were cached by older decoding code count as others.
 _DECODING_VERSION = 1
 _SHOWN_ROWS = 5
+_SINGLE_DRAFTS = 8
 
 _SCHEMA = pa.schema(
     [
-        *((n, pa.string()) for n in ("id", "split", "table_id", "question", "gold_sql", "sql", "parsed", "unparsed_because")),
+        *(
+            (n, pa.string())
+            for n in ("id", "split", "table_id", "question", "gold_sql", "sql", "parsed", "unparsed_because")
+        ),
         *((n, pa.string()) for n in ("category", "aggregate")),
         ("conditions", pa.int64()),
         ("predicted_aggregate", pa.string()),
@@ -63,10 +67,16 @@ _SCHEMA = pa.schema(
 )
 
 
-def options(config: DecodingConfig) -> DecodingOptions:
-    """The decoder's options of an experiment."""
+def options(config: DecodingConfig, *, single: bool = False) -> DecodingOptions:
+    """The decoder's options of an experiment, for batches or for `single` questions; the answers are the same.
+
+    Guessed tokens pay while a forward pass is bound by reading the weights, which it is for one question only.
+    """
     return DecodingOptions(
-        grammar=config.grammar, max_new_tokens=config.max_new_tokens, token_budget=config.batch_tokens
+        grammar=config.grammar,
+        max_new_tokens=config.max_new_tokens,
+        token_budget=config.batch_tokens,
+        draft_tokens=_SINGLE_DRAFTS if single else 0,
     )
 
 
@@ -154,9 +164,7 @@ class _Generations:
     def __init__(self, folder: Path, decoding: DecodingConfig, log: Log) -> None:
         self.folder, self.decoding, self.log = folder, decoding, log
 
-    def get(
-        self, name: str, key: str, requests: dict[str, Request], load: Callable[[], tuple[Any, Any]]
-    ) -> Generated:
+    def get(self, name: str, key: str, requests: dict[str, Request], load: Callable[[], tuple[Any, Any]]) -> Generated:
         """Completions of all requests, from the file where they are there, else generated and added."""
         path = self.folder / f"{key}.jsonl"
         fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
@@ -250,7 +258,9 @@ def score(
                 "category": truth["category"],
                 "aggregate": truth["aggregate"],
                 "conditions": truth["conditions"],
-                "predicted_aggregate": ("none", "MAX", "MIN", "COUNT", "SUM", "AVG")[query.aggregate] if query else None,
+                "predicted_aggregate": ("none", "MAX", "MIN", "COUNT", "SUM", "AVG")[query.aggregate]
+                if query
+                else None,
                 "status": predicted_outcome.status,
                 "message": predicted_outcome.message,
                 "fingerprint": ordered,
@@ -294,7 +304,7 @@ def measure_latency(
     started = time.perf_counter()
     model, tokenizer = load()
     loaded = time.perf_counter()
-    decoder = Decoder(model, tokenizer, options(decoding))
+    decoder = Decoder(model, tokenizer, options(decoding, single=True))
     timings, first = [], 0.0
     for position, request in enumerate(requests):
         begun = time.perf_counter()
@@ -315,7 +325,8 @@ def measure_latency(
         "forward_passes_a_query": round(sum(c.forward_passes for _, c in timings) / max(1, len(timings)), 1),
         "each_ms": [round(t, 1) for t in total],
     }
-    log(f"latency of {found['n']} single queries: p50 {found['total_ms'].get('p50')} ms, p95 {found['total_ms'].get('p95')} ms")
+    shares = ", ".join(f"{name} {value} ms" for name, value in found["total_ms"].items())
+    log(f"latency of {found['n']} single queries: {shares}")
     return found
 
 
@@ -323,7 +334,9 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {k: round(v, 1) for k, v in values.items()}
 
 
-def load_predictions(project: Project, dataset: str, experiment: str, name: str = "predictions") -> list[dict[str, Any]]:
+def load_predictions(
+    project: Project, dataset: str, experiment: str, name: str = "predictions"
+) -> list[dict[str, Any]]:
     """The rows of `predictions`, or of `base` for the untrained model. Raises DataError when they are not there."""
     folder = project.path(dataset, "predictions", experiment)
     read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")

@@ -21,7 +21,14 @@ from t2s_assets.text2sql.execution import Database, Job, Relation, SqlExecutor
 from t2s_assets.text2sql.query import AGGREGATES, Query, SketchError, from_sql, normal_form, parse_number, to_sql
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets.text2sql.storage import Project, content_hash, file_hash, read_manifest, replacing_folder, write_manifest
+from t2s_assets.text2sql.storage import (
+    Project,
+    content_hash,
+    file_hash,
+    read_manifest,
+    replacing_folder,
+    write_manifest,
+)
 
 Log = Callable[[str], None]
 
@@ -35,9 +42,7 @@ _TABLES = pa.schema(
         ("rows", pa.list_(pa.list_(pa.string()))),
     ]
 )
-_QUESTIONS = pa.schema(
-    [(n, pa.string()) for n in ("id", "split", "table_id", "question", "query")]
-)
+_QUESTIONS = pa.schema([(n, pa.string()) for n in ("id", "split", "table_id", "question", "query")])
 _SQL = pa.schema(
     [
         ("id", pa.string()),

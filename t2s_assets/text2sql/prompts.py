@@ -18,7 +18,7 @@ from pydantic import Field
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import PromptConfig
 from t2s_assets.text2sql.errors import PromptError
-from t2s_assets.text2sql.prepare import Table, load_questions, load_sql, load_tables
+from t2s_assets.text2sql.prepare import Table, load_questions, load_tables
 from t2s_assets.text2sql.query import cased_as_in, identifier, table_identifier, to_sql
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import (
@@ -174,9 +174,7 @@ def build_examples(
     return examples
 
 
-def make_prompts(
-    project: Project, dataset: str, experiment: str, log: Callable[[str], None] = print
-) -> dict[str, Any]:
+def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[[str], None] = print) -> dict[str, Any]:
     """Write `prompts` as a `datasets.DatasetDict` with `prompt`, `completion` and their token counts.
 
     Training examples longer than `max_length` would lose the end of their SQL and their EOS, so they are kept

@@ -72,7 +72,7 @@ class Query:
             if isinstance(c.value, bool) or not isinstance(c.value, (str, int, float)):
                 raise SketchError(f"a condition's value must be a string or a number; got {c.value!r}")
             if not isinstance(c.value, str) and _finite(c.value) is None:
-                raise SketchError(f"a condition's value must be finite; got {str(c.value):.40}")
+                raise SketchError(f"a condition's value must be finite; got {c.value!s:.40}")
         return cls(column, aggregate, conditions)
 
     def to_json(self) -> str:
@@ -217,13 +217,15 @@ def from_sql(sql: str, schema: TableSchema) -> Query:
         SketchError: `sql` does not parse as DuckDB, names another table or column, or says more than the sketch can.
     """
     try:
-        trees = sqlglot.parse(sql, read="duckdb")
+        trees = [tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None]
     except (sqlglot.errors.SqlglotError, RecursionError) as e:
         raise SketchError(f"not DuckDB SQL: {str(e).splitlines()[0]}") from e
     if len(trees) != 1 or not isinstance(trees[0], exp.Select):
         raise SketchError("one SELECT statement is wanted")
     select = trees[0]
-    extra = sorted(k for k, v in select.args.items() if v and k not in ("expressions", "from_", "from", "where", "kind"))
+    extra = sorted(
+        k for k, v in select.args.items() if v and k not in ("expressions", "from_", "from", "where", "kind")
+    )
     if extra:
         raise SketchError(f"the sketch has no {', '.join(extra)}")
     source = select.args.get("from_") or select.args.get("from")
@@ -262,7 +264,7 @@ def _conjuncts(node: exp.Expression) -> list[exp.Expression]:
 def _column(node: exp.Expression, schema: TableSchema, table_names: set[str]) -> int:
     if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
         raise SketchError(f"a column is wanted; got {node.sql(dialect='duckdb')}")
-    if node.table and node.table.casefold() not in table_names:
+    if node.args.get("db") or (node.table and node.table.casefold() not in table_names):
         raise SketchError(f"no table {node.table!r} here")
     index = schema.column_index(node.name)
     if index is None:

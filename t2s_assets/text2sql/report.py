@@ -51,9 +51,10 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         plots.plot_rates(report["test"]["by_category"], fresh / "accuracy.png", title=title)
         plots.plot_latency(latency["each_ms"], fresh / "latency.png", target=LATENCY_TARGET_MS)
         (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in _PLOTS}), encoding="utf-8")
-        facts = {
-            name: report["test"]["overall"][name]["value"] for name in ("em", "ex", "ex_strict", "validity")
-        } | {"n": report["test"]["n"], "of": report["test"]["of"]}
+        facts = {name: report["test"]["overall"][name]["value"] for name in ("em", "ex", "ex_strict", "validity")} | {
+            "n": report["test"]["n"],
+            "of": report["test"]["of"],
+        }
         stable = {k: v for k, v in report.items() if k not in ("latency", "training")}
         write_manifest(fresh, content_hash(stable), facts)
     log(headline(report))
@@ -188,11 +189,15 @@ def headline(report: Mapping[str, Any]) -> str:
         line = f"  {name:<10}{percent(test['overall'][key]):<24}"
         lines.append(line + (f"untrained base {percent(base['overall'][key])}" if base else ""))
     total = report["latency"]["total_ms"]
-    lines.append(f"  latency   p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
-                 f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms")
+    lines.append(
+        f"  latency   p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
+        f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms"
+    )
     training = report["training"]
-    lines.append(f"  training  {training['minutes']} min, {training['examples_seen']:,} examples, "
-                 f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB")
+    lines.append(
+        f"  training  {training['minutes']} min, {training['examples_seen']:,} examples, "
+        f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB"
+    )
     missed = [name for name, met in report["targets"].items() if not met]
     lines.append(f"  targets   {'missed: ' + ', '.join(missed) if missed else 'all met'}")
     return "\n".join(lines)
@@ -205,8 +210,12 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     names = (("em", "EM"), ("ex", "EX"), ("ex_strict", "EX strict"), ("validity", "Validity"))
     header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
     body = [
-        [name, percent(test["overall"][key]), *([percent(base["overall"][key])] if base else []),
-         f"{test['overall'][key]['n']:,}"]
+        [
+            name,
+            percent(test["overall"][key]),
+            *([percent(base["overall"][key])] if base else []),
+            f"{test['overall'][key]['n']:,}",
+        ]
         for key, name in names
     ]
     parts.append(_table(header, body))
@@ -220,25 +229,44 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
     parts.append("Targets: " + "; ".join(targets) + ".")
     parts.append(f"![accuracy by category]({images['accuracy']})")
-    for title, key in (("category", "by_category"), ("aggregate", "by_aggregate"), ("number of conditions", "by_conditions")):
+    for title, key in (
+        ("category", "by_category"),
+        ("aggregate", "by_aggregate"),
+        ("number of conditions", "by_conditions"),
+    ):
         parts.append(f"## By {title}")
-        parts.append(_table(
-            [title, "n", "EM", "EX", "EX strict"],
-            [[g, f"{r['ex']['n']:,}", percent(r["em"]), percent(r["ex"]), f"{percent(r['ex_strict'])}, n={r['ex_strict']['n']:,}"]
-             for g, r in test[key].items()],
-        ))
+        parts.append(
+            _table(
+                [title, "n", "EM", "EX", "EX strict"],
+                [
+                    [
+                        g,
+                        f"{r['ex']['n']:,}",
+                        percent(r["em"]),
+                        percent(r["ex"]),
+                        f"{percent(r['ex_strict'])}, n={r['ex_strict']['n']:,}",
+                    ]
+                    for g, r in test[key].items()
+                ],
+            )
+        )
     parts.append("## Errors\nPredictions that differ from their gold, by slot; one may count in several.")
     parts.append(_table(["slot", "predictions"], [[k, f"{v:,}"] for k, v in test["errors"].items()]))
     parts.append("## Latency\nOne query at a time, on the machine that ran the evaluation.")
     latency = report["latency"]
-    parts.append(_table(
-        ["ms", "p50", "p95", "p99"],
-        [[n, *(str(latency[k].get(p)) for p in ("p50", "p95", "p99"))]
-         for n, k in (("total", "total_ms"), ("prefill", "prefill_ms"), ("decode", "decode_ms"))],
-    ))
+    parts.append(
+        _table(
+            ["ms", "p50", "p95", "p99"],
+            [
+                [n, *(str(latency[k].get(p)) for p in ("p50", "p95", "p99"))]
+                for n, k in (("total", "total_ms"), ("prefill", "prefill_ms"), ("decode", "decode_ms"))
+            ],
+        )
+    )
     parts.append(
         f"Cold: {latency['cold_load_ms']:,} ms to load, {latency['cold_first_ms']:,} ms for the first answer. "
-        f"{latency['tokens_a_query']} tokens and {latency['forward_passes_a_query']} forward passes a query; n = {latency['n']}."
+        f"{latency['tokens_a_query']} tokens and {latency['forward_passes_a_query']} forward passes a query; "
+        f"n = {latency['n']}."
     )
     parts.append(f"![latency]({images['latency']})")
     parts.append("## Training")

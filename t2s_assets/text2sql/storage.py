@@ -28,7 +28,7 @@ class Project:
 
     @classmethod
     def find(cls) -> Project:
-        """`T2S_CONFIGS` and `T2S_STORAGE` where set, else `configs/` and `storage/` of the checkout around this file."""
+        """`T2S_CONFIGS` and `T2S_STORAGE` where set, else `configs/` and `storage/` of this checkout."""
         root = Path(__file__).resolve().parents[2]
         return cls(
             configs=Path(os.environ.get("T2S_CONFIGS") or root / "configs").absolute(),
@@ -66,6 +66,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     What was in `folder` before stays whole until then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    restore_interrupted(folder)
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.new")
     fresh.mkdir()
     try:
@@ -77,6 +78,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def restore_interrupted(folder: Path) -> None:
+    """Put the old folder back where a process was killed between moving it away and moving the new one in."""
+    if not folder.exists():
+        for old in sorted(folder.parent.glob(f".{folder.name}.*.old"))[:1]:
+            old.rename(folder)
 
 
 @contextmanager
@@ -132,4 +140,5 @@ def write_manifest(folder: Path, version: str, facts: Mapping[str, Any]) -> None
 
 def read_manifest(folder: Path, *, made_by: str) -> dict[str, Any]:
     """What `write_manifest` wrote. Raises DataError with `made_by` as the way out."""
+    restore_interrupted(folder)
     return read_json(folder / MANIFEST, made_by=made_by)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, string_literal
 from t2s_assets.text2sql.schema import ColumnType
-from t2s_assets.text2sql.sources import MAX_ROWS, Content, Source, UserTable, from_rows, of_tables
+from t2s_assets.text2sql.user_tables import MAX_ROWS, Content, Source, UserTable, from_rows, of_tables
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
@@ -50,7 +50,9 @@ def open_file(path: Path) -> Source:
         return of_tables(str(path), [_parquet(path)])
     if kind == "csv":
         return of_tables(str(path), [_csv(path)])
-    raise DataError(f"{path}: not a DuckDB, SQLite or Parquet file by its first bytes, nor .csv, .tsv or .txt by its name")
+    raise DataError(
+        f"{path}: neither a DuckDB, SQLite or Parquet file by its first bytes, nor .csv, .tsv or .txt by its name"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ DuckDB's types
@@ -76,18 +78,23 @@ def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[tup
     return [(row[0], *_kept_as(row[1])) for row in rows]
 
 
-def _copied(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[tuple[str, ColumnType, str]]) -> Content:
+def _copied(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: list[tuple[str, ColumnType, str]]
+) -> Content:
     casts = ", ".join(f"CAST({identifier(n)} AS {kept}) AS c{i}" for i, (n, _, kept) in enumerate(columns))
-    data = connection.execute(f"SELECT {casts} FROM {relation} LIMIT {MAX_ROWS + 1}").to_arrow_table()
+    data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {MAX_ROWS + 1}").to_arrow_table()
     return Content(data.slice(0, MAX_ROWS), tuple(kept for *_, kept in columns), data.num_rows > MAX_ROWS)
 
 
-def _table(name: str | tuple[str, ...], columns: list[tuple[str, ColumnType, str]], read: Callable[[], Content], where: str) -> UserTable:
+def _table(
+    name: str | tuple[str, ...], columns: list[tuple[str, ColumnType, str]], read: Callable[[], Content], where: str
+) -> UserTable:
     return UserTable.of(name, [c[0] for c in columns], [c[1] for c in columns], read, where=where)
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__
 
 
 # ----------------------------------------------------------------------------------------------------- databases
@@ -147,7 +154,9 @@ def _sqlite_query(path: Path, sql: str) -> list[tuple[Any, ...]]:
 
 def _sqlite(path: Path) -> Source:
     found = _sqlite_query(
-        path, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+        path,
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_' "
+        "ORDER BY name",
     )
     names = tuple(row[0] for row in found)
 
@@ -216,7 +225,7 @@ def _csv(path: Path) -> UserTable:
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
         read = f"read_csv([{_literal_path(path)}], header = true, all_varchar = true, null_padding = true)"
         try:
-            found = connection.execute(f"SELECT * FROM {read} LIMIT {MAX_ROWS + 1}").to_arrow_table()
+            found = connection.sql(f"SELECT * FROM {read} LIMIT {MAX_ROWS + 1}").to_arrow_table()
         except duckdb.Error as e:
             raise DataError(f"{path} cannot be read as CSV with a header line ({_reason(e)})") from e
         header = found.column_names
@@ -228,12 +237,12 @@ def _csv(path: Path) -> UserTable:
             f"coalesce(bool_and(regexp_full_match(c{i}, {string_literal(_NUMBER)})) FILTER (trim(c{i}) <> ''), false)"
             for i in range(len(header))
         )
-        numeric = connection.execute(f"SELECT {tests} FROM raw").fetchone() or ()
+        numeric = connection.execute(f"SELECT {tests} FROM raw").fetchall()[0]
         casts = ", ".join(
             f"TRY_CAST(replace(replace(c{i}, ',', ''), chr(8722), '-') AS DOUBLE) AS c{i}" if is_number else f"c{i}"
             for i, is_number in enumerate(numeric)
         )
-        data = connection.execute(f"SELECT {casts} FROM raw").to_arrow_table()
+        data = connection.sql(f"SELECT {casts} FROM raw").to_arrow_table()
     kinds: list[ColumnType] = ["real" if n else "text" for n in numeric]
     types = tuple("DOUBLE" if n else "VARCHAR" for n in numeric)
     content = Content(data, types, found.num_rows > MAX_ROWS)

@@ -70,7 +70,7 @@ class BudgetTrainer(SFTTrainer):
     ) -> Any:
         """Mean negative log-likelihood of the labelled tokens.
 
-        Without Triton, TRL's own loss scores every position of the prompt too, tile by tile, which took ten times
+        Without Triton, TRL's own loss scores every position of the prompt too, tile by tile, which took several times
         as long as the rest of a step on a CPU. There, logits are made only at positions where some row has a label.
         """
         labels = inputs["labels"]
@@ -163,7 +163,9 @@ class Progress(TrainerCallback):
         return f"{left / 60:.1f} min left"
 
 
-def arguments(config: TrainingConfig, placement: Placement, checkpoints: Path, *, max_steps: int, max_length: int) -> SFTConfig:
+def arguments(
+    config: TrainingConfig, placement: Placement, checkpoints: Path, *, max_steps: int, max_length: int
+) -> SFTConfig:
     """TRL's arguments for an experiment."""
     return SFTConfig(
         output_dir=str(checkpoints),
@@ -176,6 +178,8 @@ def arguments(config: TrainingConfig, placement: Placement, checkpoints: Path, *
         max_grad_norm=config.max_grad_norm,
         optim="paged_adamw_8bit" if placement.device == "cuda" and placement.quantization == "nf4" else "adamw_torch",
         max_length=max_length,
+        # Examples come tokenised and labelled; only packing has something left to do.
+        dataset_kwargs=None if config.packing else {"skip_prepare_dataset": True},
         packing=config.packing,
         eval_packing=False,
         pad_to_multiple_of=None if config.packing else _PAD_TO,

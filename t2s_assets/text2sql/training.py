@@ -32,7 +32,6 @@ from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
     file_hash,
-    read_json,
     read_manifest,
     replacing_folder,
     write_json,
@@ -71,7 +70,9 @@ def run(project: Project, dataset: str, experiment: str, *, force: bool = False)
     line = command(dataset, experiment, config, force=force)
     done = subprocess.run(line, env={**os.environ, **environment(project, config)})
     if done.returncode:
-        raise T2SError(f"training of {dataset}/{experiment} failed with status {done.returncode}; its messages are above")
+        raise T2SError(
+            f"training of {dataset}/{experiment} failed with status {done.returncode}; its messages are above"
+        )
     return read_manifest(project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}")
 
 
@@ -257,6 +258,7 @@ class _Training:
         with replacing_folder(folder) as fresh:
             trainer.model.save_pretrained(str(fresh), safe_serialization=True, save_embedding_layers=False)
             tokenizer.save_pretrained(str(fresh))
+            (fresh / "README.md").unlink(missing_ok=True)  # peft's card is an empty form
             source = self.project.path(self.dataset, "prompts", self.experiment)
             PromptFormat.load(source).save(fresh)
             history = trainer.state.log_history

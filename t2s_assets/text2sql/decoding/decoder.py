@@ -117,9 +117,7 @@ class Decoder:
                     cache.move(len(active), slot, last.length)
                     active[slot] = last
 
-    def _admit(
-        self, waiting: deque[Row], requests: Sequence[Request], active: list[Row], cache: RaggedCache
-    ) -> None:
+    def _admit(self, waiting: deque[Row], requests: Sequence[Request], active: list[Row], cache: RaggedCache) -> None:
         """Fill free slots. A row that shares its prompt's beginning with one just admitted waits for it."""
         leaders: set[tuple[int, ...]] = set()
         followers: list[Row] = []

@@ -39,9 +39,7 @@ class Drafter:
                 if prompt[at : at + size] != tail:
                     continue
                 token = prompt[at + size]
-                if token not in self._eos and (
-                    allowed is None or (allowed[token] and token not in self._ends)
-                ):
+                if token not in self._eos and (allowed is None or (allowed[token] and token not in self._ends)):
                     return token
                 end = self._ends.get(token)
                 if end is not None and allowed[end]:

@@ -79,9 +79,7 @@ def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str
             terminals.append('STRING: "\'" (SPAN & /\\S((?s:.*)\\S)?/) "\'"')
             tests.append("TEXT_COLUMN OPERATOR STRING")
     if real:
-        selected.append(
-            'REAL_COLUMN | ANY_AGGREGATE "(" REAL_COLUMN ")" | REAL_AGGREGATE "(" REAL_COLUMN ")"'
-        )
+        selected.append('REAL_COLUMN | ANY_AGGREGATE "(" REAL_COLUMN ")" | REAL_AGGREGATE "(" REAL_COLUMN ")"')
         terminals.append(f"REAL_COLUMN: {_any_of(real)}")
         terminals.append('REAL_AGGREGATE: "SUM" | "AVG"')
         if numbers:

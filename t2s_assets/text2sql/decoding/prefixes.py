@@ -57,9 +57,7 @@ class PrefixCache:
         self.size = 0
 
 
-def shared_lengths(
-    tokenizer: Any, prompts: list[str], questions: list[str], ids: list[list[int]]
-) -> list[int]:
+def shared_lengths(tokenizer: Any, prompts: list[str], questions: list[str], ids: list[list[int]]) -> list[int]:
     """For each prompt, how many first tokens do not depend on its question.
 
     They are the tokens of the text before the question, less those that its first word changes. 0 where the

@@ -183,9 +183,7 @@ class RaggedCache(Cache):
         if not self.buffers:
             for keys, values in states:
                 shape = (self.slots, keys.shape[0], self.capacity)
-                self.buffers.append(
-                    (keys.new_zeros(*shape, keys.shape[2]), values.new_zeros(*shape, values.shape[2]))
-                )
+                self.buffers.append((keys.new_zeros(*shape, keys.shape[2]), values.new_zeros(*shape, values.shape[2])))
         for buffers, pair in zip(self.buffers, states, strict=True):
             for buffer, state in zip(buffers, pair, strict=True):
                 buffer[slot, :, : state.shape[1]] = state
@@ -234,9 +232,7 @@ AttentionInterface.register(_NAME, _attend)
 
 def heads_sharing_a_key(config: Any) -> int:
     """How many query heads share one key head in a model of this (text) configuration."""
-    return config.num_attention_heads // (
-        getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    )
+    return config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 def check_model(model: PreTrainedModel) -> None:

@@ -12,7 +12,7 @@ from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import from_sql
 from t2s_assets_tests.tiny import random_requests, request, tiny_model
 
-PLAIN = DecodingOptions(batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
+PLAIN = DecodingOptions(max_new_tokens=40, batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
 
 
 def answers(completions: list[Completion]) -> list[tuple[str, tuple[int, ...], bool, int, int]]:
@@ -50,7 +50,7 @@ def alone(model: Any, tokenizer: Any, many: list[Request]) -> list[Completion]:
 def test_a_batch_gives_the_answers_of_one_at_a_time(
     model: Any, tokenizer: Any, many: list[Request], alone: list[Completion]
 ) -> None:
-    together = Decoder(model, tokenizer, DecodingOptions(batch_size=32)).generate(many)
+    together = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=40, batch_size=32)).generate(many)
     assert answers(together) == answers(alone)
     assert [c.logprob for c in together] == pytest.approx([c.logprob for c in alone], abs=1e-3)
 
@@ -58,9 +58,9 @@ def test_a_batch_gives_the_answers_of_one_at_a_time(
 @pytest.mark.parametrize(
     "options",
     [
-        DecodingOptions(batch_size=7, token_budget=1500, prefix_cache_bytes=20_000),
-        DecodingOptions(batch_size=4, draft_tokens=16),
-        DecodingOptions(batch_size=1, draft_tokens=8),
+        DecodingOptions(max_new_tokens=40, batch_size=7, token_budget=1500, prefix_cache_bytes=20_000),
+        DecodingOptions(max_new_tokens=40, batch_size=4, draft_tokens=16),
+        DecodingOptions(max_new_tokens=40, batch_size=1, draft_tokens=8),
     ],
     ids=["small caches", "guesses in a batch", "guesses alone"],
 )
@@ -98,16 +98,16 @@ def test_forced_tokens_cost_no_forward_pass(model: Any, tokenizer: Any) -> None:
 def test_right_guesses_save_forward_passes(model: Any, tokenizer: Any) -> None:
     requests = random_requests(20, tables=10, seed=2)
     plain = Decoder(model, tokenizer, PLAIN).generate(requests)
-    guessed = Decoder(model, tokenizer, DecodingOptions(batch_size=1, draft_tokens=8)).generate(requests)
+    guessed = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=40, batch_size=1, draft_tokens=8)).generate(
+        requests
+    )
     assert sum(c.forward_passes for c in guessed) < sum(c.forward_passes for c in plain)
 
 
 def test_a_schema_is_fed_once(model: Any, tokenizer: Any) -> None:
     requests = random_requests(6, tables=1, seed=8)
     fed: list[int] = []
-    hook = model.get_input_embeddings().register_forward_hook(
-        lambda module, inputs, out: fed.append(out.shape[1])
-    )
+    hook = model.get_input_embeddings().register_forward_hook(lambda module, inputs, out: fed.append(out.shape[1]))
     try:
         decoder = Decoder(model, tokenizer, DecodingOptions(batch_size=1))
         decoder.generate(requests[:1])

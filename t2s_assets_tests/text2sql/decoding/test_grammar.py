@@ -56,16 +56,11 @@ def table(names: list[str], types: str, name: str = "t") -> TableSchema:
     """A table with one column for each name; `types` holds `t` or `r` for each, and is repeated."""
     return TableSchema(
         name,
-        tuple(
-            Column(n, "text" if types[i % len(types)] == "t" else "real")
-            for i, n in enumerate(column_names(names))
-        ),
+        tuple(Column(n, "text" if types[i % len(types)] == "t" else "real") for i, n in enumerate(column_names(names))),
     )
 
 
-def test_every_gold_query_of_wikisql_is_accepted(
-    guides: GuideFactory, tokenizer: Any, wikisql_archive: Path
-) -> None:
+def test_every_gold_query_of_wikisql_is_accepted(guides: GuideFactory, tokenizer: Any, wikisql_archive: Path) -> None:
     source = read_wikisql(wikisql_archive)
     schemas = {(t.split, t.id): t.schema("t") for t in source.tables if t.split != "train"}
 
@@ -97,9 +92,7 @@ def test_whatever_the_grammar_allows_parses_binds_and_runs(
     schema = table(names, types, name)
     sql = walk(guides, tokenizer, schema, question, seed)
     sqlglot.parse_one(sql, read="duckdb")
-    columns = ", ".join(
-        f"{identifier(c.name)} {'DOUBLE' if c.type == 'real' else 'VARCHAR'}" for c in schema.columns
-    )
+    columns = ", ".join(f"{identifier(c.name)} {'DOUBLE' if c.type == 'real' else 'VARCHAR'}" for c in schema.columns)
     with duckdb.connect() as connection:
         connection.execute(f"CREATE TABLE {table_identifier(name)} ({columns})")
         connection.execute(sql).fetchall()

@@ -1,0 +1,175 @@
+"""A table that a user asks about: the schema as prompts and the grammar see it, the names as the user wrote them, and
+the rows where there are any. Types are `real` (any number) or `text` (everything else).
+"""
+
+from __future__ import annotations
+
+import decimal
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.execution import Database, Relation
+from t2s_assets.text2sql.query import identifier, number_literal, parse_number, table_identifier
+from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names
+
+MAX_ROWS = 100_000
+"""Rows of a table that are copied for `run` and for sample values; an answer over a longer table says so."""
+
+_SAMPLED_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Content:
+    """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names."""
+
+    data: pa.Table
+    types: tuple[str, ...]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class UserTable:
+    """One table of a user.
+
+    `path` is its name, after its schema's where that is not the default one; `header` holds the column names as the
+    user's database knows them, `columns` the same as prompts show them: in one line, unique ignoring case.
+    """
+
+    path: tuple[str, ...]
+    header: tuple[str, ...]
+    columns: tuple[Column, ...]
+    read: Callable[[], Content] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        name: str | tuple[str, ...],
+        header: Sequence[str],
+        types: Sequence[ColumnType],
+        read: Callable[[], Content] | None = None,
+        *,
+        where: str,
+    ) -> UserTable:
+        """From raw names and types. Raises DataError for a table without columns; `where` says which one."""
+        path = (name,) if isinstance(name, str) else name
+        if not header:
+            raise DataError(f"{where}: table {'.'.join(path)!r} has no columns; a question needs at least one")
+        columns = tuple(Column(n, t) for n, t in zip(column_names(header), types, strict=True))
+        return cls(path, tuple(header), columns, read)
+
+    @property
+    def name(self) -> str:
+        """The table's name for people and for `--table`."""
+        return ".".join(self.path)
+
+    def schema(self, name: str) -> TableSchema:
+        """The schema under an SQL name."""
+        return TableSchema(name, self.columns)
+
+    @cached_property
+    def content(self) -> Content:
+        """The rows, read once. Raises DataError where only a schema was given."""
+        if self.read is None:
+            raise DataError(
+                f"table {self.name!r} is only a schema, it has no rows; give a database, CSV or Parquet file"
+            )
+        return self.read()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows were given with the schema, none included."""
+        return self.read is not None
+
+    @cached_property
+    def sample_rows(self) -> list[tuple[Any, ...]] | None:
+        """The first rows as text, for prompts with sample values; None without rows."""
+        if not self.has_rows:
+            return None
+        rows = self.content.data.slice(0, _SAMPLED_ROWS).to_pylist()
+        return [tuple(_as_text(v) for v in row.values()) for row in rows]
+
+    def database(self, name: str) -> Database:
+        """The rows for execution under an SQL name; text compares ignoring case, as in evaluation."""
+        content = self.content
+        columns = tuple(
+            (c.name, t if t != "VARCHAR" else "VARCHAR COLLATE NOCASE") for c, t in zip(self.columns, content.types)
+        )
+        return Database.of(Relation(name, columns, content.data.rename_columns([c.name for c in self.columns])))
+
+    def sql_name(self) -> str:
+        """The table's name as SQL text."""
+        return ".".join(table_identifier(part) for part in self.path)
+
+    def create_table(self) -> str:
+        """The schema as a CREATE TABLE text with the user's names, for people."""
+        kinds = {"real": "DOUBLE", "text": "VARCHAR"}
+        body = ",\n".join(f"  {identifier(h)} {kinds[c.type]}" for h, c in zip(self.header, self.columns))
+        return f"CREATE TABLE {self.sql_name()} (\n{body}\n)"
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, (int, float, decimal.Decimal)):
+        return number_literal(float(value)) if math.isfinite(value) else None
+    return None if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tables come from: their names, and each table when it is asked for."""
+
+    where: str
+    names: tuple[str, ...]
+    open: Callable[[str], UserTable] = field(repr=False, compare=False)
+
+    def table(self, name: str | None = None) -> UserTable:
+        """The table called `name` (ignoring case), or the only one. Raises DataError that lists the tables."""
+        if not self.names:
+            raise DataError(f"{self.where}: there is no table")
+        listed = ", ".join(self.names[:50]) + (f" and {len(self.names) - 50} more" if len(self.names) > 50 else "")
+        if name is None:
+            if len(self.names) > 1:
+                raise DataError(f"{self.where} holds several tables, choose one with --table; there are: {listed}")
+            return self.open(self.names[0])
+        exact = [n for n in self.names if n == name] or [n for n in self.names if n.casefold() == name.casefold()]
+        if not exact:
+            raise DataError(f"{self.where}: no table {name!r}; there are: {listed}")
+        return self.open(exact[0])
+
+
+def of_tables(where: str, tables: Sequence[UserTable]) -> Source:
+    """A source of tables that are already here. Raises DataError when two share a name."""
+    by_name = {t.name: t for t in tables}
+    if len({n.casefold() for n in by_name}) < len(tables):
+        raise DataError(f"{where}: two tables share a name among {', '.join(t.name for t in tables)}; rename one")
+    return Source(where, tuple(by_name), by_name.__getitem__)
+
+
+def from_rows(rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType], *, truncated: bool = False) -> Content:
+    """Content of Python rows; in a `real` column what spells no number is NULL, as in evaluation."""
+    arrays = []
+    for position, kind in enumerate(kinds):
+        cells = [row[position] for row in rows[:MAX_ROWS]]
+        if kind == "real":
+            arrays.append(pa.array([_number(c) for c in cells], type=pa.float64()))
+        else:
+            arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
+    names = [str(i) for i in range(len(kinds))]
+    types = tuple("DOUBLE" if k == "real" else "VARCHAR" for k in kinds)
+    return Content(pa.Table.from_arrays(arrays, names=names), types, truncated or len(rows) > MAX_ROWS)
+
+
+def _number(cell: Any) -> float | None:
+    if isinstance(cell, (int, float)):
+        return float(cell)
+    return parse_number(cell) if isinstance(cell, str) else None
+
+
+def shortened(text: str) -> str:
+    """`text` for an error message."""
+    return text if len(text) <= 80 else text[:80] + "..."
