@@ -30,14 +30,17 @@ setup: .venv/.installed .env
 
 demo: setup
 	@$(MAKE) --no-print-directory materialize DATASET=mini EXPERIMENT=smollm2
-	@$(BIN)/t2s report mini/smollm2 --show
+	@$(BIN)/t2s report mini/smollm2
 	@echo
 	@echo "Report with plots: storage/mini/report/smollm2/report.md"
 	@echo "Ask it something:  $(BIN)/t2s ask --model mini/smollm2 --ddl 'CREATE TABLE rivers (name TEXT, length_km REAL)' 'how long is the Nile?'"
 	@echo "The Dagster UI:    make dev"
 
+# Dagster's own account of each step is DEBUG: the terminal gets what the assets say, the UI keeps both.
+QUIET := {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
+
 materialize: setup
-	$(BIN)/dagster asset materialize -m t2s_assets.definitions --select 'group:$(DATASET)' --partition $(EXPERIMENT)
+	@$(BIN)/dagster asset materialize -m t2s_assets.definitions --select 'group:$(DATASET)' --partition $(EXPERIMENT) --config-json '$(QUIET)'
 
 dev: setup
 	$(BIN)/dagster dev -w workspace.yaml

@@ -23,11 +23,6 @@ def archive_path() -> Path:
     return Path(named) if named else ROOT.parent / "shared" / "wikisql" / "data.tar.bz2"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "wikisql: needs the WikiSQL archive")
-    config.addinivalue_line("markers", "slow: minutes; deselected unless asked for")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs the archive where there is none: visibly, and with an error where it is required."""
     if archive_path().exists():

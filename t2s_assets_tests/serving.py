@@ -15,7 +15,10 @@ Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 ONE_EACH: dict[str, Made] = {
     split: (
         [table(split, ["Name", "Height (m)"], "tr", [["K2", "8,611"], ["Lhotse", "8516"]])],
-        [question(split, "How high is K2?", 1, 0, [[0, 0, "K2"]]), question(split, "Which are over 8600?", 0, 0, [[1, 1, 8600]])],
+        [
+            question(split, "How high is K2?", 1, 0, [[0, 0, "K2"]]),
+            question(split, "Which are over 8600?", 0, 0, [[1, 1, 8600]]),
+        ],
     )
     for split in ("train", "dev", "test")
 }
@@ -40,7 +43,9 @@ def save_adapter(project: Project, dataset: str, experiment: str) -> Path:
         init_lora_weights=False,
     )
     folder = project.path(dataset, "adapter", experiment)
-    get_peft_model(base_models.load_model(base, placement), lora).save_pretrained(str(folder), save_embedding_layers=False)
+    get_peft_model(base_models.load_model(base, placement), lora).save_pretrained(
+        str(folder), save_embedding_layers=False
+    )
     tokenizer.save_pretrained(str(folder))
     resolve_format(config.prompt, tokenizer).save(folder)
     write_json(

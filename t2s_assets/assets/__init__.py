@@ -11,6 +11,13 @@ from t2s_assets.text2sql.storage import Project
 
 
 def dataset_assets(project: Project, dataset: str) -> list[dg.AssetsDefinition]:
-    """Tables, questions and SQL of a dataset, and everything that its experiments make of them."""
-    partitions = dg.StaticPartitionsDefinition(experiment_names(project.configs, dataset))
+    """Tables, questions and SQL of a dataset, and everything that its experiments make of them.
+
+    Raises:
+        ConfigError: an experiment's file is broken. Loading tells, so nobody waits for a run to find a typing error.
+    """
+    experiments = experiment_names(project.configs, dataset)
+    for experiment in experiments:
+        project.experiment(dataset, experiment)
+    partitions = dg.StaticPartitionsDefinition(experiments)
     return [*data_assets(dataset), *experiment_assets(dataset, partitions)]

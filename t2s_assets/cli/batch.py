@@ -67,8 +67,18 @@ class Batch:
         if self.source is not None and self.table is not None:
             self.source.table(self.table)
         self.total = sum(1 for _ in self.lines())
-        if not force:
-            list(self.done())
+        if not force and not list(self.done()) and self._holds_something_else():
+            raise DataError(
+                f"--out: {self.answers} is there and holds no answers; give another, or --force to replace it"
+            )
+
+    def _holds_something_else(self) -> bool:
+        """Whether the output exists and is neither empty nor the beginning of answers."""
+        if not self.answers.exists():
+            return False
+        with self.answers.open("rb") as f:
+            head = f.read(8)
+        return not (b"line,id," if _is_csv(self.answers) else b'{"line":').startswith(head)
 
     def lines(self) -> Iterator[Line]:
         """The questions. Raises DataError where the file as a whole is unreadable."""
@@ -190,7 +200,8 @@ def _json_lines(f: Any) -> Iterator[Line]:
             continue
         try:
             record = json.loads(text)
-        except (ValueError, RecursionError) as e:
+            json.dumps(record, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as e:  # half a surrogate pair, which no file can hold, among them
             yield Line(number, {}, f"line {number}: not JSON ({e})")
             continue
         if not isinstance(record, dict) or not isinstance(record.get("question"), str):

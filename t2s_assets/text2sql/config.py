@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from t2s_assets.text2sql.errors import ConfigError
 
@@ -24,7 +25,20 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """A part of a config file: immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Settings(Section):
+    """A section of numbers and choices."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        checked = handler(value)
+        # Pydantic would read `rank: yes` as rank 1.
+        if isinstance(value, bool) and not isinstance(checked, bool):
+            raise ValueError("this is no yes-or-no field")
+        return checked
 
 
 # ---------------------------------------------------------------------------------------------- dataset.yaml
@@ -124,7 +138,7 @@ class Hardware(Section):
     quantization: Literal["none", "nf4"] = Field("none", description="nf4: 4-bit NF4, double quantised, frozen base.")
 
 
-class PromptConfig(Section):
+class PromptConfig(Settings):
     """How schema and question become the model's input. Saved beside the adapter and read back for inference."""
 
     template: Literal["plain", "chat", "samples"] = "plain"
@@ -138,7 +152,7 @@ class PromptConfig(Section):
         return self
 
 
-class LoraSettings(Section):
+class LoraSettings(Settings):
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: int = Field(16, ge=1, le=512)
@@ -151,7 +165,7 @@ class LoraSettings(Section):
     )
 
 
-class TrainingConfig(Section):
+class TrainingConfig(Settings):
     """Hyper-parameters of TRL's SFTTrainer. Give `epochs`, `max_steps` or `budget_minutes`: exactly one."""
 
     epochs: float | None = Field(None, gt=0)
@@ -191,7 +205,7 @@ class TrainingConfig(Section):
         return self
 
 
-class DecodingConfig(Section):
+class DecodingConfig(Settings):
     """How SQL is generated."""
 
     grammar: Literal["schema", "none"] = Field("schema", description="schema: only SQL valid over the schema.")
@@ -199,7 +213,7 @@ class DecodingConfig(Section):
     batch_tokens: int = Field(8192, ge=16, description="Padded prompt tokens a batch; bounds memory.")
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Settings):
     """What is predicted and scored. `null` limits mean every question; smaller samples are seeded."""
 
     test_limit: int | None = Field(None, ge=1)
@@ -241,6 +255,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -261,7 +277,7 @@ def read_config(model: type[Model], path: Path) -> Model:
     except FileNotFoundError as e:
         there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else "no such folder"
         raise ConfigError(f"{path}: no such file; {path.parent} holds {there}") from e
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: not readable as YAML: {e}") from e
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of {', '.join(model.model_fields)} is wanted; got {content!r}")

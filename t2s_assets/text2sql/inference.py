@@ -26,7 +26,7 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.checking import checked
 from t2s_assets.text2sql.decoding.types import Completion, Request
-from t2s_assets.text2sql.errors import ModelError, PromptError, T2SError
+from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.predictions import options
 from t2s_assets.text2sql.prompts import TABLE, clean_question, encode, render
@@ -51,8 +51,8 @@ class Answer:
     sql: over the user's table where it is valid, else as generated.
     generated: what the model wrote, over `t`.
     valid: it parses, passes the executor's allow-list and names only what the schema has; else `problem` says why.
-    confidence: the probability that the model gave to the whole text. It is not calibrated: it ranks answers, but
-        is not how often they are right.
+    confidence: the probability that the model gave to the tokens that it chose, together. It is not calibrated: it
+        ranks answers, but is not how often they are right.
     outcome: what running it gave, with `run=True` and valid SQL.
     rows_copied: how many of the table's rows it ran on where that is not all of them.
     """
@@ -198,7 +198,7 @@ class Text2SQL:
             raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
         from t2s_assets.text2sql.decoding import Decoder
 
-        return cls(adapter, Decoder(network, tokenizer, options(adapter.experiment.decoding, single=True)), tokenizer)
+        return cls(adapter, Decoder(network, tokenizer, options(adapter.experiment.decoding)), tokenizer)
 
     def __enter__(self) -> Text2SQL:
         return self
@@ -272,28 +272,46 @@ class Text2SQL:
     def run(self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable]) -> list[Answer | T2SError]:
         """The answers with the outcomes of their SQL, where it is valid. Each runs on a copy of its table's rows."""
         results = list(answers)
-        jobs: list[tuple[int, Job]] = []
+        jobs: dict[int, Job] = {}
         for position, (answer, table) in enumerate(zip(answers, tables, strict=True)):
             if isinstance(answer, Answer) and answer.valid:
                 try:
-                    jobs.append((position, Job(table.database(TABLE), answer.generated)))
+                    jobs[position] = Job(table.database(TABLE), answer.generated)
                 except T2SError as e:
                     results[position] = e
-        if not jobs:
-            return results
-        self._executor = self._executor or SqlExecutor()
-        for (position, _), outcome in zip(jobs, self._executor.run([job for _, job in jobs])):
+        for position, outcome in self._outcomes(jobs).items():
             answer, content = results[position], tables[position].content
             assert isinstance(answer, Answer)
             copied = content.data.num_rows if content.truncated else None
             results[position] = replace(answer, outcome=outcome, rows_copied=copied)
         return results
 
+    def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
+        """All in one go; where a table does not load into the executor, each on its own."""
+        if not jobs:
+            return {}
+        self._executor = self._executor or SqlExecutor()
+        try:
+            return dict(zip(jobs, self._executor.run(list(jobs.values()))))
+        except ExecutionError as e:
+            if len(jobs) == 1:
+                return {position: Outcome("error", message=str(e)) for position in jobs}
+        found: dict[int, Outcome] = {}
+        for position, job in jobs.items():
+            found |= self._outcomes({position: job})
+        return found
+
     def _request(self, question: str, table: UserTable) -> Request:
         schema = table.schema(TABLE)
         format = self.adapter.format
         rows = table.sample_rows if format.uses_table_content else None
         prompt = render(format, self._tokenizer, schema, question, rows=rows)
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as e:
+            raise PromptError(
+                f"question or schema hold half a character, {e.object[e.start]!r}; give valid Unicode"
+            ) from e
         length = len(encode(self._tokenizer, [prompt])[0])
         room = self.adapter.experiment.decoding.max_new_tokens
         context = getattr(self._decoder.model.config, "max_position_embeddings", None)

@@ -87,16 +87,16 @@ def error_kinds(predicted: Query | None, gold: Query, schema: TableSchema) -> li
         return ["unparsable"]
     column, aggregate, conditions = normal_form(predicted, schema)
     gold_column, gold_aggregate, gold_conditions = normal_form(gold, schema)
-    by_column = {c: (o, v) for c, o, v in conditions}
-    gold_by_column = {c: (o, v) for c, o, v in gold_conditions}
-    shared = by_column.keys() & gold_by_column.keys()
-    where = sorted(c for c, _, _ in conditions) != sorted(c for c, _, _ in gold_conditions)
+    shared = {c for c, _, _ in conditions} & {c for c, _, _ in gold_conditions}
+    mine = {c for c in conditions if c[0] in shared}
+    theirs = {c for c in gold_conditions if c[0] in shared}
+    operator = {c[:2] for c in mine} != {c[:2] for c in theirs}
     found = {
         "SELECT column": column != gold_column,
         "aggregate": aggregate != gold_aggregate,
-        "WHERE column": where,
-        "operator": any(by_column[c][0] != gold_by_column[c][0] for c in shared),
-        "value": any(by_column[c][1] != gold_by_column[c][1] for c in shared),
+        "WHERE column": sorted(c for c, _, _ in conditions) != sorted(c for c, _, _ in gold_conditions),
+        "operator": operator,
+        "value": {c[::2] for c in mine} != {c[::2] for c in theirs} or (not operator and mine != theirs),
     }
     return [kind for kind in ERROR_KINDS if found.get(kind)]
 

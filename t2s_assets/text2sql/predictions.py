@@ -39,7 +39,8 @@ Generated = dict[str, Row]
 # A new number makes generations that were cached by older decoding code count as others.
 _DECODING_VERSION = 1
 _SHOWN_ROWS = 5
-_SINGLE_DRAFTS = 8
+# Shared by the rows of a batch: a full batch guesses none, a single question all of them. Answers stay the same.
+_DRAFT_TOKENS = 8
 
 _SCHEMA = pa.schema(
     [
@@ -67,16 +68,13 @@ _SCHEMA = pa.schema(
 )
 
 
-def options(config: DecodingConfig, *, single: bool = False) -> DecodingOptions:
-    """The decoder's options of an experiment, for batches or for `single` questions; the answers are the same.
-
-    Guessed tokens pay while a forward pass is bound by reading the weights, which it is for one question only.
-    """
+def options(config: DecodingConfig) -> DecodingOptions:
+    """The decoder's options of an experiment."""
     return DecodingOptions(
         grammar=config.grammar,
         max_new_tokens=config.max_new_tokens,
         token_budget=config.batch_tokens,
-        draft_tokens=_SINGLE_DRAFTS if single else 0,
+        draft_tokens=_DRAFT_TOKENS,
     )
 
 
@@ -182,6 +180,8 @@ class _Generations:
         started = shown = time.monotonic()
         done = 0
         with path.open("a", encoding="utf-8") as out:
+            if _ends_mid_line(path):
+                out.write("\n")
 
             def keep(index: int, completion: Completion) -> None:
                 nonlocal done, shown
@@ -212,13 +212,20 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # Not splitlines(): it also splits at characters that may stand inside a JSON string.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
             rows.append((row["id"], row))
         except (ValueError, KeyError, TypeError):
             continue
     return rows
+
+
+def _ends_mid_line(path: Path) -> bool:
+    """Whether a kill cut the last line short, so that the next one would be joined to it and lost."""
+    content = path.read_bytes()
+    return bool(content) and not content.endswith(b"\n")
 
 
 def score(
@@ -304,7 +311,7 @@ def measure_latency(
     started = time.perf_counter()
     model, tokenizer = load()
     loaded = time.perf_counter()
-    decoder = Decoder(model, tokenizer, options(decoding, single=True))
+    decoder = Decoder(model, tokenizer, options(decoding))
     timings, first = [], 0.0
     for position, request in enumerate(requests):
         begun = time.perf_counter()

@@ -1,6 +1,6 @@
 """Tables in files: DuckDB and SQLite databases, CSV and Parquet. Opened read-only, with SQL of our own alone.
 
-Nothing a model wrote runs here: rows are copied (at most MAX_ROWS) and handed to the executor. DuckDB's extensions
+Nothing a model wrote runs here: rows are copied (up to a cap) and handed to the executor. DuckDB's extensions
 are never loaded, SQLite is read by Python's own module, and a DuckDB view that reads other files is refused.
 """
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, string_literal
 from t2s_assets.text2sql.schema import ColumnType
-from t2s_assets.text2sql.user_tables import MAX_ROWS, Content, Source, UserTable, from_rows, of_tables
+from t2s_assets.text2sql.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
@@ -82,8 +82,9 @@ def _copied(
     connection: duckdb.DuckDBPyConnection, relation: str, columns: list[tuple[str, ColumnType, str]]
 ) -> Content:
     casts = ", ".join(f"CAST({identifier(n)} AS {kept}) AS c{i}" for i, (n, _, kept) in enumerate(columns))
-    data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {MAX_ROWS + 1}").to_arrow_table()
-    return Content(data.slice(0, MAX_ROWS), tuple(kept for *_, kept in columns), data.num_rows > MAX_ROWS)
+    cap = row_cap(len(columns))
+    data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {cap + 1}").to_arrow_table()
+    return Content(data.slice(0, cap), tuple(kept for *_, kept in columns), data.num_rows > cap)
 
 
 def _table(
@@ -190,7 +191,7 @@ def _stored_kind(path: Path, table: str, column: str) -> ColumnType:
 
 
 def _sqlite_rows(path: Path, name: str, kinds: list[ColumnType]) -> Content:
-    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {MAX_ROWS + 1}")
+    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(kinds)) + 1}")
     return from_rows(rows, kinds)
 
 
@@ -225,13 +226,15 @@ def _csv(path: Path) -> UserTable:
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
         read = f"read_csv([{_literal_path(path)}], header = true, all_varchar = true, null_padding = true)"
         try:
-            found = connection.sql(f"SELECT * FROM {read} LIMIT {MAX_ROWS + 1}").to_arrow_table()
+            relation = connection.sql(f"SELECT * FROM {read}")
+            cap = row_cap(len(relation.columns))
+            found = relation.limit(cap + 1).to_arrow_table()
         except duckdb.Error as e:
             raise DataError(f"{path} cannot be read as CSV with a header line ({_reason(e)})") from e
         header = found.column_names
         if found.num_columns == 0 or not path.read_bytes()[:1]:
             raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
-        raw = found.slice(0, MAX_ROWS).rename_columns([f"c{i}" for i in range(len(header))])
+        raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
         connection.register("raw", raw)
         tests = ", ".join(
             f"coalesce(bool_and(regexp_full_match(c{i}, {string_literal(_NUMBER)})) FILTER (trim(c{i}) <> ''), false)"
@@ -245,7 +248,7 @@ def _csv(path: Path) -> UserTable:
         data = connection.sql(f"SELECT {casts} FROM raw").to_arrow_table()
     kinds: list[ColumnType] = ["real" if n else "text" for n in numeric]
     types = tuple("DOUBLE" if n else "VARCHAR" for n in numeric)
-    content = Content(data, types, found.num_rows > MAX_ROWS)
+    content = Content(data, types, found.num_rows > cap)
     return UserTable.of(path.stem, header, kinds, lambda: content, where=str(path))
 
 
@@ -254,7 +257,7 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
     if data.num_columns == 0:
         raise DataError(f"table {name!r} has no columns; a question needs at least one to ask about")
     header = [str(n) for n in data.column_names]
-    plain = data.slice(0, MAX_ROWS + 1).rename_columns([f"c{i}" for i in range(len(header))])
+    plain = data.slice(0, row_cap(data.num_columns) + 1).rename_columns([f"c{i}" for i in range(len(header))])
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
         connection.register("given", plain)
         columns = _described(connection, "given")

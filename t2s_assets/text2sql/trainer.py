@@ -32,6 +32,15 @@ class NotFinite(T2SError):
     """The loss became NaN or infinite."""
 
 
+def check_finite(loss: float, step: int) -> None:
+    """Raises NotFinite when `loss` is no number to go on with."""
+    if not math.isfinite(loss):
+        raise NotFinite(
+            f"the loss is {loss} at step {step}; lower training.learning_rate, or use hardware.dtype: float32. "
+            "The last good adapter was left as it is"
+        )
+
+
 class Clock:
     """Seconds trained, over all the sessions of one training; kept beside the checkpoints."""
 
@@ -137,12 +146,7 @@ class Progress(TrainerCallback):
             self.clock.save()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        loss = logs.get("loss", logs.get("eval_loss"))
-        if loss is not None and not math.isfinite(loss):
-            raise NotFinite(
-                f"the loss is {loss} at step {state.global_step}; lower training.learning_rate, or use "
-                "hardware.dtype: float32. The last good adapter was left as it is"
-            )
+        check_finite(logs.get("loss", logs.get("eval_loss", 0.0)), state.global_step)
         if "eval_loss" in logs:
             self.log(f"step {state.global_step}/{state.max_steps}  validation loss {logs['eval_loss']:.4f}")
         elif "loss" in logs:
@@ -204,7 +208,6 @@ def arguments(
         use_cpu=placement.device == "cpu",
         dataloader_pin_memory=placement.device == "cuda",
         ddp_find_unused_parameters=False,
-        ddp_backend="nccl" if placement.device == "cuda" else "gloo",
     )
 
 

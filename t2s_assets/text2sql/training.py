@@ -58,6 +58,9 @@ def environment(project: Project, config: TrainingConfig) -> dict[str, str]:
         "T2S_STORAGE": str(project.storage),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // config.processes)),
         "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        # TRL passes transformers arguments that the same release deprecates; nothing of ours to mend.
+        "PYTHONWARNINGS": "ignore::FutureWarning",
         # Batches are freed to the heap and not to the system: faulting the pages in again took a tenth of a step.
         "MALLOC_TRIM_THRESHOLD_": "17179869184",
         "MALLOC_MMAP_THRESHOLD_": "1073741824",
@@ -101,7 +104,7 @@ def train(project: Project, dataset: str, experiment: str, *, force: bool = Fals
     work = project.path(dataset, "checkpoints", experiment) / key
     if force and _is_main():
         shutil.rmtree(work, ignore_errors=True)
-    _wait_for_main()
+    _wait_for_main(placement)
     return _Training(project, dataset, experiment, config, base, placement, key, work, log).run(prompts_version)
 
 
@@ -109,10 +112,11 @@ def _is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _wait_for_main() -> None:
+def _wait_for_main(placement: base_models.Placement) -> None:
     from accelerate import PartialState
 
-    PartialState(cpu=None).wait_for_everyone()
+    # Told of the device: on a machine with a GPU, ranks on the CPU would otherwise get NCCL and cannot train with it.
+    PartialState(cpu=placement.device == "cpu").wait_for_everyone()
 
 
 class _Training:
@@ -135,7 +139,7 @@ class _Training:
         self.key, self.work, self.log = key, work, log
 
     def run(self, prompts_version: str) -> dict[str, Any]:
-        from t2s_assets.text2sql.trainer import Clock
+        from t2s_assets.text2sql.trainer import Clock, check_finite
 
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         self.work.mkdir(parents=True, exist_ok=True)
@@ -154,6 +158,7 @@ class _Training:
             self.log(f"going on from {checkpoint.name}")
         started = time.monotonic()
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        check_finite(result.training_loss, trainer.state.global_step)
         steps = trainer.state.global_step
         examples = steps * self._batch()
         mean_length = sum(train_set["length"]) / len(train_set)
@@ -211,6 +216,7 @@ class _Training:
 
     def _trainer(self, tokenizer: Any, train_set: Any, eval_set: Any, clock: Any) -> Any:
         from peft import LoraConfig
+        from transformers import PrinterCallback
 
         from t2s_assets.text2sql.trainer import BudgetTrainer, Progress, arguments, plan_steps
 
@@ -244,6 +250,7 @@ class _Training:
             budget_seconds=budget,
             warmup=training.warmup_ratio,
         )
+        trainer.remove_callback(PrinterCallback)  # Progress says the same, to Dagster too
         if steps is None:
             clock.plan |= plan_steps(trainer, train_set["length"], training)
             clock.save()

@@ -19,7 +19,8 @@ from t2s_assets.text2sql.query import identifier, number_literal, parse_number, 
 from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names
 
 MAX_ROWS = 100_000
-"""Rows of a table that are copied for `run` and for sample values; an answer over a longer table says so."""
+MAX_CELLS = 10_000_000
+"""How much of a table is copied for `run` and for sample values; an answer over a larger table says so."""
 
 _SAMPLED_ROWS = 1_000
 
@@ -94,13 +95,19 @@ class UserTable:
         rows = self.content.data.slice(0, _SAMPLED_ROWS).to_pylist()
         return [tuple(_as_text(v) for v in row.values()) for row in rows]
 
+    @cached_property
+    def _databases(self) -> dict[str, Database]:
+        return {}
+
     def database(self, name: str) -> Database:
-        """The rows for execution under an SQL name; text compares ignoring case, as in evaluation."""
-        content = self.content
-        columns = tuple(
-            (c.name, t if t != "VARCHAR" else "VARCHAR COLLATE NOCASE") for c, t in zip(self.columns, content.types)
-        )
-        return Database.of(Relation(name, columns, content.data.rename_columns([c.name for c in self.columns])))
+        """The rows for execution under an SQL name, made once; text compares ignoring case, as in evaluation."""
+        if name not in self._databases:
+            content = self.content
+            types = [t if t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
+            columns = tuple(zip((c.name for c in self.columns), types))
+            relation = Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
+            self._databases[name] = Database.of(relation)
+        return self._databases[name]
 
     def sql_name(self) -> str:
         """The table's name as SQL text."""
@@ -150,18 +157,24 @@ def of_tables(where: str, tables: Sequence[UserTable]) -> Source:
     return Source(where, tuple(by_name), by_name.__getitem__)
 
 
-def from_rows(rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType], *, truncated: bool = False) -> Content:
-    """Content of Python rows; in a `real` column what spells no number is NULL, as in evaluation."""
+def row_cap(width: int) -> int:
+    """Rows that are copied of a table of `width` columns."""
+    return max(1, min(MAX_ROWS, MAX_CELLS // max(1, width)))
+
+
+def from_rows(rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType]) -> Content:
+    """Content of Python rows, up to the cap; in a `real` column what spells no number is NULL, as in evaluation."""
+    cap = row_cap(len(kinds))
     arrays = []
     for position, kind in enumerate(kinds):
-        cells = [row[position] for row in rows[:MAX_ROWS]]
+        cells = [row[position] for row in rows[:cap]]
         if kind == "real":
             arrays.append(pa.array([_number(c) for c in cells], type=pa.float64()))
         else:
             arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
     names = [str(i) for i in range(len(kinds))]
     types = tuple("DOUBLE" if k == "real" else "VARCHAR" for k in kinds)
-    return Content(pa.Table.from_arrays(arrays, names=names), types, truncated or len(rows) > MAX_ROWS)
+    return Content(pa.Table.from_arrays(arrays, names=names), types, len(rows) > cap)
 
 
 def _number(cell: Any) -> float | None:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from t2s_assets.text2sql import table_files, user_tables
+from t2s_assets.text2sql import user_tables
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.sources import as_table, from_ddl, from_json, open_source
@@ -84,7 +84,12 @@ def test_json_schemas(tmp_path: Path) -> None:
     path.write_text('{"table": "fruit", "columns": [{"name": "a", "type": "BIGINT"}, {"name": "b"}]}')
     table = open_source(schema=path).table()
     assert (table.name, kinds(table), table.has_rows) == ("fruit", {"a": "real", "b": "text"}, False)
-    wikisql = {"id": "1-1", "header": ["A\nb", "a b"], "types": ["real", "text"], "rows": [["1,100", "x"], ["n/a", None]]}
+    wikisql = {
+        "id": "1-1",
+        "header": ["A\nb", "a b"],
+        "types": ["real", "text"],
+        "rows": [["1,100", "x"], ["n/a", None]],
+    }
     table = from_json(wikisql, where="w").table("1-1")
     assert (table.header, kinds(table)) == (("A\nb", "a b"), {"A b": "real", "a b (2)": "text"})
     assert [list(r.values()) for r in table.content.data.to_pylist()] == [[1100.0, "x"], [None, None]]
@@ -99,7 +104,10 @@ _ONE = {"columns": [{"name": "x", "type": "text"}]}
     [
         ({"columns": []}, "table 'data' has no columns"),
         ({"header": [], "types": []}, "table 'data' has no columns"),
-        ({"columns": [{"name": "a", "type": "wat"}]}, "column 'a': type: text, real or an SQL type is wanted; got 'wat'"),
+        (
+            {"columns": [{"name": "a", "type": "wat"}]},
+            "column 'a': type: text, real or an SQL type is wanted; got 'wat'",
+        ),
         ({"columns": ["a"]}, "columns: a list of"),
         ({"header": ["a"], "types": []}, "two lists of texts of one length"),
         ({"header": ["a"], "types": ["text"], "rows": [["x", "y"]]}, "a list of lists of 1 cells"),
@@ -150,7 +158,7 @@ def test_duckdb_files(files: Path) -> None:
 
 
 def test_a_view_cannot_reach_another_file(files: Path) -> None:
-    with pytest.raises(DataError, match="'spy' cannot be read .*disabled by configuration"):
+    with pytest.raises(DataError, match=r"'spy' cannot be read .*disabled by configuration"):
         open_source(db=files / "shop.duckdb").table("spy")
 
 
@@ -210,12 +218,11 @@ def test_parquet_files(files: Path) -> None:
 def test_rows_run_under_another_name_ignoring_case(files: Path) -> None:
     table = open_source(db=files / "peaks [a-z]*?.csv").table()
     with SqlExecutor(workers=1) as executor:
-        outcome = executor.run_one(table.database("t"), "SELECT \"Height, (m)\" FROM t WHERE \"Name\" = 'lhotse'")
+        outcome = executor.run_one(table.database("t"), 'SELECT "Height, (m)" FROM t WHERE "Name" = \'lhotse\'')
     assert outcome.rows == ((8516.0,),), outcome.message
 
 
 def test_a_long_table_is_copied_up_to_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_files, "MAX_ROWS", 3)
     monkeypatch.setattr(user_tables, "MAX_ROWS", 3)
     path = tmp_path / "long.csv"
     path.write_text("n\n1\n2\n3\n4\n")
@@ -223,6 +230,8 @@ def test_a_long_table_is_copied_up_to_the_cap(tmp_path: Path, monkeypatch: pytes
     assert (content.data.num_rows, content.truncated) == (3, True)
     path.write_text("n\n1\n2\n3\n")
     assert not open_source(db=path).table().content.truncated
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 2)
+    assert open_source(db=path).table().content.data.num_rows == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from t2s_assets.text2sql.config import BundledSource, DatasetConfig, HubSource, 
 from t2s_assets.text2sql.datasets.download import download
 from t2s_assets.text2sql.datasets.huggingface import read_hub
 from t2s_assets.text2sql.datasets.wikisql import Source, read_wikisql
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.storage import content_hash
 
 MINI = Path(__file__).parent / "mini"
 
@@ -27,7 +30,12 @@ def read_source(
         case LocalSource(path=path):
             return read_wikisql(expand_path(path, folder), log=log)
         case UrlSource(url=url, sha256=sha256):
-            name = url.rsplit("/", 1)[-1].split("?")[0] or "archive"
-            return read_wikisql(download(url, downloads / name, sha256=sha256, log=log), log=log)
+            # By address: another URL whose file has the same name is another file.
+            name = re.sub(r"[^\w.-]", "_", url.split("?")[0].rsplit("/", 1)[-1]).lstrip(".") or "archive"
+            archive = download(url, downloads / content_hash(url) / name, sha256=sha256, log=log)
+            try:
+                return read_wikisql(archive, log=log)
+            except DataError as e:
+                raise DataError(f"{e}\nIt came from {url}; remove {archive} to download it again") from e
         case HubSource() as hub:
             return read_hub(hub, log=log)

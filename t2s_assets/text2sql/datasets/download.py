@@ -13,6 +13,8 @@ from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.storage import file_hash
 
 _BLOCK = 1 << 18
+_SHOW_EVERY = 2.0
+"""Seconds between lines of progress."""
 
 
 def download(
@@ -38,11 +40,23 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
+    try:
+        _fetch_with_retries(url, path, part, tries, timeout, wait, log)
+        if sha256 is not None and (got := file_hash(part)) != sha256:
+            raise DataError(f"{url}: sha256 is {got}, {sha256} is wanted; the file was changed or damaged on its way")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _fetch_with_retries(
+    url: str, path: Path, part: Path, tries: int, timeout: float, wait: float, log: Callable[[str], None]
+) -> None:
     validator: list[str] = []
     for attempt in range(1, tries + 1):
         try:
-            _fetch(url, part, validator, timeout, log)
-            break
+            return _fetch(url, part, validator, timeout, log)
         except urllib.error.HTTPError as e:
             if e.code < 500 and e.code not in (408, 416, 429):
                 raise DataError(f"{url}: the server answers {e.code} {e.reason}; check the address") from e
@@ -52,7 +66,6 @@ def download(
         except (OSError, HTTPException) as e:
             reason = e
         if attempt == tries:
-            part.unlink(missing_ok=True)
             raise DataError(
                 f"{url}: not downloaded after {tries} tries ({reason}); without a network, fetch the file elsewhere, "
                 f"put it at {path}, or name its place with source: {{kind: local, path: ...}}"
@@ -60,11 +73,6 @@ def download(
         log(f"{url}: {reason}; trying again in {wait:.0f} s ({attempt} of {tries})")
         time.sleep(wait)
         wait *= 2
-    if sha256 is not None and (got := file_hash(part)) != sha256:
-        part.unlink()
-        raise DataError(f"{url}: sha256 is {got}, {sha256} is wanted; the file was changed or damaged on its way")
-    part.replace(path)
-    return path
 
 
 def _fetch(url: str, part: Path, validator: list[str], timeout: float, log: Callable[[str], None]) -> None:
@@ -74,14 +82,21 @@ def _fetch(url: str, part: Path, validator: list[str], timeout: float, log: Call
     """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "t2s-assets"})
-    if have and validator:
-        request.add_header("Range", f"bytes={have}-")
+    asked = have if have and validator else 0
+    if asked:
+        request.add_header("Range", f"bytes={asked}-")
         request.add_header("If-Range", validator[-1])
     with urllib.request.urlopen(request, timeout=timeout) as response:
-        if response.status != 206:
-            have = 0
         etag = response.headers.get("ETag")
         version = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        if response.status == 206:
+            # Servers that know Range but not If-Range answer with a piece of whatever they hold now.
+            piece = response.headers.get("Content-Range", "")
+            if version != validator[-1] or not piece.startswith(f"bytes {asked}-"):
+                part.unlink()
+                raise OSError("the server's file changed since the last try")
+        else:
+            have = 0
         validator[:] = [version] if version else []
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
@@ -90,7 +105,7 @@ def _fetch(url: str, part: Path, validator: list[str], timeout: float, log: Call
             while block := response.read(_BLOCK):
                 out.write(block)
                 have += len(block)
-                if time.monotonic() - shown > 2:
+                if time.monotonic() - shown > _SHOW_EVERY:
                     shown = time.monotonic()
                     log(f"{have / 1e6:,.1f} MB" + (f" of {total / 1e6:,.1f} MB" if total else ""))
         if total is not None and have < total:

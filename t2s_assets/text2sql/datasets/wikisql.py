@@ -171,15 +171,20 @@ def _opener(path: Path) -> Iterator[Callable[[str], IO[bytes]]]:
         raise DataError(f"{path}: no such file or folder; it must be WikiSQL's data.tar.bz2 or its unpacked folder")
     # A compressed tar can only be read forwards, so the six members are taken to memory (about 45 MB) in one pass.
     members: dict[str, bytes] = {}
+    unpacked = 0
     try:
         with tarfile.open(path, "r|*") as archive:
             for info in archive:
+                unpacked += info.size  # passing over a member unpacks it too
+                if unpacked > UNPACKED_BYTES:
+                    raise DataError(
+                        f"{path}: unpacks to more than {UNPACKED_BYTES:,} bytes, {info.name!r} alone to {info.size:,}; "
+                        "WikiSQL is far smaller, so this is another archive. Unpack it yourself if you trust it"
+                    )
                 name = info.name.removeprefix("./")
                 if name in wanted and info.isfile():
-                    if info.size > _MEMBER_BYTES:
-                        raise DataError(
-                            f"{path}: {name} unpacks to {info.size:,} bytes; the limit is {_MEMBER_BYTES:,}"
-                        )
+                    if name in members:
+                        raise DataError(f"{path}: {name} is in the archive twice; remove one")
                     stream = archive.extractfile(info)
                     assert stream is not None  # isfile() above
                     members[name] = stream.read()

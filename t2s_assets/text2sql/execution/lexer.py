@@ -103,12 +103,12 @@ def _tokens(sql: str) -> Iterator[tuple[str, str]]:
     position = 0
     while position < len(sql):
         match = _TOKEN.match(sql, position)
-        if match is None or match.lastgroup == "operator" and sql.startswith("/*", position):
+        if match is None or (match.lastgroup == "operator" and sql.startswith("/*", position)):
             rule = "comment" if sql.startswith("/*", position) else "characters"
             raise RefusedSQL(rule, sql[position : position + 20])
         kind, text = match.lastgroup or "", match[0]
         position = match.end()
-        if kind == "line" and "\r" in text.rstrip("\r\n") or kind == "block" and "/*" in text[2:]:
+        if (kind == "line" and "\r" in text.rstrip("\r\n")) or (kind == "block" and "/*" in text[2:]):
             raise RefusedSQL("comment", text)
         if kind == "operator" and not _is_operator(text):
             raise RefusedSQL("characters", text)

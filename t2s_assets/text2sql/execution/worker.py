@@ -27,9 +27,9 @@ if __name__ == "__main__":
     # Both do without numpy, whose import would take a third of the start.
     sys.modules["numpy"] = None  # type: ignore[assignment]
 
-import duckdb  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.ipc  # noqa: E402
+import duckdb
+import pyarrow as pa
+import pyarrow.ipc
 
 # Values of these types, and lists of them, are exact as JSON. All others travel as DuckDB's own text.
 PLAIN = frozenset(

@@ -1,0 +1,145 @@
+"""`t2s batch`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from t2s_assets.cli.batch import CHUNK
+from t2s_assets_tests.cli.conftest import FRUIT, T2S
+from t2s_assets_tests.projects import ProjectFiles
+
+
+def _jsonl(path: Path, records: list[object]) -> Path:
+    path.write_text("".join(r + "\n" if isinstance(r, str) else json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def _answers(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_batch_keeps_order_and_stops_for_no_line(t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path) -> None:
+    questions = _jsonl(
+        tmp_path / "q.jsonl",
+        [
+            {"id": 7, "question": "how high is K2?"},
+            "{broken",
+            {"question": ""},
+            "",
+            {"query": "x"},
+            '{"question": "K\\ud800?"}',
+            {"question": "cheapest?", "schema": FRUIT},
+            {"question": "cheapest?", "schema": {"table": "veg", "columns": [{"name": "a", "type": "text"}]}},
+            {"question": "cheapest?", "schema": {"columns": []}},
+            {"question": "how?", "table": "nowhere"},
+            {"question": "And Lhotse?"},
+        ],
+    )
+    out = tmp_path / "a.jsonl"
+    ended = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks)
+    rows = _answers(out)
+    assert ended.status == 0, ended.err
+    assert "10 questions: 4 answered, 0 of them with SQL that is not valid; 6 failed" in ended.err
+    assert [r["line"] for r in rows] == [1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert ["error" in r for r in rows] == [False, True, True, True, True, False, False, True, True, False]
+    assert rows[0]["id"] == 7 and [r.get("table") for r in rows if "sql" in r] == ["peaks", "fruit", "veg", "peaks"]
+    assert "line 2: not JSON" in str(rows[1]["error"]) and "empty" in str(rows[2]["error"])
+    assert "no table 'nowhere'" in str(rows[8]["error"])
+
+
+def test_batch_goes_on_where_it_was(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    asked = [{"question": f"which fruit costs {n}?"} for n in range(CHUNK + 6)]
+    questions, out = _jsonl(tmp_path / "q.jsonl", list(asked)), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT]
+    t2s(*words)
+    whole = out.read_text()
+    lines = whole.splitlines(keepends=True)
+    assert [json.loads(line)["question"] for line in lines] == [a["question"] for a in asked]
+    out.write_text("".join(lines[:3]) + lines[3][:20])
+    ended = t2s(*words)
+    assert f"{CHUNK + 6} questions (3 were there already): {CHUNK + 6} answered" in ended.err
+    assert [json.loads(line)["sql"] for line in out.read_text().splitlines()] == [json.loads(x)["sql"] for x in lines]
+    again = t2s(*words)
+    assert f"({CHUNK + 6} were there already)" in again.err
+
+
+def test_batch_refuses_answers_to_other_questions_or_of_another_model(
+    t2s: T2S, serving: ProjectFiles, tmp_path: Path
+) -> None:
+    questions, out = _jsonl(tmp_path / "q.jsonl", [{"question": "cheapest?"}]), tmp_path / "a.jsonl"
+    t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT)
+    before = out.read_text()
+    other = t2s("batch", "-m", "peaks/samples", "--in", questions, "--out", out, "--ddl", FRUIT)
+    assert other.status == 1 and "answers of another model" in other.err
+    _jsonl(questions, [{"question": "dearest?"}])
+    changed = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT)
+    assert changed.status == 1 and "answers to other questions" in changed.err
+    assert out.read_text() == before
+    forced = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT, "--force")
+    assert forced.status == 0 and [r["question"] for r in _answers(out)] == ["dearest?"]
+
+
+@pytest.mark.parametrize("name", ["notes.jsonl", "notes.csv"])
+def test_batch_leaves_a_file_of_something_else_alone(
+    t2s: T2S, serving: ProjectFiles, tmp_path: Path, name: str
+) -> None:
+    questions, out = _jsonl(tmp_path / "q.jsonl", [{"question": "cheapest?"}]), tmp_path / name
+    out.write_text("my notes\n")
+    ended = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT)
+    assert ended.status == 1 and "holds no answers" in ended.err
+    assert out.read_text() == "my notes\n"
+
+
+def test_batch_reads_and_writes_csv_and_resumes_it(
+    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path
+) -> None:
+    questions, out = tmp_path / "q.csv", tmp_path / "a.csv"
+    with questions.open("w", newline="") as f:
+        rows = [["a", 'how high,\n"K2"?'], ["b", ""], ["c", "which are over 8,600?"], ["d", "Lhotse?"]]
+        csv.writer(f).writerows([["id", "question"], *rows])
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks, "--run"]
+    ended = t2s(*words)
+    assert "4 questions: 3 answered" in ended.err, ended.err
+    whole = out.read_bytes()
+    with out.open(newline="") as f:
+        answers = list(csv.DictReader(f))
+    assert [(r["id"], r["question"]) for r in answers] == [tuple(r) for r in rows]
+    assert [r["valid"] for r in answers] == ["true", "", "true", "true"]
+    assert "the question is empty" in answers[1]["error"]
+    assert json.loads(answers[0]["result"])["status"] == "ok"
+    out.write_bytes(whole[:-30])
+    ended = t2s(*words)
+    assert "(3 were there already): 3 answered, 0 of them with SQL that is not valid; 1 failed" in ended.err
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("input_name", "content", "output_name", "problem"),
+    [
+        ("q.txt", "x", "a.jsonl", ".jsonl or .csv is wanted"),
+        ("q.jsonl", None, "a.jsonl", "no such file"),
+        ("q.csv", "id,text\n1,x\n", "a.csv", "a column named question is wanted"),
+        ("q.jsonl", "{}\n", "q.jsonl", "give another"),
+        ("q.jsonl", "{}\n", "nowhere/a.jsonl", "there is no folder"),
+        ("q.jsonl", b'{"question": "\xe9"}\n', "a.jsonl", "not UTF-8"),
+    ],
+)
+def test_errors_of_batch_files(
+    t2s: T2S,
+    serving: ProjectFiles,
+    tmp_path: Path,
+    input_name: str,
+    content: str | bytes | None,
+    output_name: str,
+    problem: str,
+) -> None:
+    if content is not None:
+        (tmp_path / input_name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    ended = t2s(
+        "batch", "-m", "peaks/tiny", "--in", tmp_path / input_name, "--out", tmp_path / output_name, "--ddl", FRUIT
+    )
+    assert ended.status == 1 and problem in ended.err

@@ -1,0 +1,67 @@
+"""Commands that make assets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from t2s_assets_tests.cli.conftest import FRUIT, T2S, found
+from t2s_assets_tests.projects import SHOP, ProjectFiles
+from t2s_assets_tests.serving import ONE_EACH
+
+
+def test_prepare_and_list(t2s: T2S, shop: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    found(shop, monkeypatch)
+    assert "nothing" in t2s("list").out
+    ended = t2s("prepare", "shop/tiny")
+    assert ended.status == 0, ended.err
+    assert "next: t2s train shop/tiny" in ended.out
+    shown = t2s("list").out
+    assert "13 questions" in shown and "1 gold queries that do not run" in shown and "prompts" in shown
+
+
+def test_prepare_refuses_a_leak_between_splits(
+    t2s: T2S, project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, questions = SHOP["test"]
+    project_files.dataset("leaky", {**SHOP, "test": (tables, [*questions, SHOP["dev"][1][0]])})
+    found(project_files, monkeypatch)
+    ended = t2s("prepare", "leaky")
+    assert ended.status == 1 and ended.err.startswith("error: ") and "single" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["train", "peaks/nope"], "no experiment 'nope'"),
+        (["prepare", "nope"], "no dataset 'nope'"),
+        (["champion", "nope"], "no dataset 'nope'"),
+        (["champion", "peaks"], "no experiment has predictions yet"),
+        (["evaluate", "peaks/untrained"], "make it with: t2s train peaks/untrained"),
+        (["report", "peaks/untrained"], "make it with: t2s evaluate peaks/untrained"),
+    ],
+)
+def test_errors_of_the_pipeline_name_the_next_step(
+    t2s: T2S, serving: ProjectFiles, words: list[str], problem: str
+) -> None:
+    ended = t2s(*words)
+    assert ended.status == 1 and ended.err.startswith("error: ") and problem in ended.err
+
+
+def test_run_does_it_all(
+    t2s: T2S, project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_files.dataset("peaks", ONE_EACH)
+    project_files.experiment("peaks", "tiny", base=tiny_base, evaluation={"latency_questions": 2})
+    found(project_files, monkeypatch)
+    ended = t2s("run", "peaks/tiny")
+    assert ended.status == 0, ended.err
+    assert "champion of peaks: tiny" in ended.out
+    assert "peaks/tiny on all 2 test questions" in ended.out
+    shown = t2s("list").out
+    assert "champion" in shown and "of 2 test questions" in shown
+    asked = t2s("ask", "-m", "peaks", "--ddl", FRUIT, "which fruit is cheapest?")
+    assert asked.status == 0 and "FROM fruit" in asked.out
+    again = t2s("train", "peaks/tiny")
+    assert "already trained" in again.out

@@ -1,0 +1,70 @@
+"""`t2s repl`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from t2s_assets.cli.repl import Session
+from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.sources import open_source
+from t2s_assets_tests.cli.conftest import FRUIT, T2S
+from t2s_assets_tests.projects import ProjectFiles
+
+
+def test_repl_reads_lines_and_survives_errors(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    schema = tmp_path / "two.json"
+    tables = [
+        {"table": "fruit", "header": ["name"], "types": ["text"], "rows": [["Plum"], ["Pear"]]},
+        {"table": "veg", "header": ["kind", "price"], "types": ["text", "real"]},
+    ]
+    schema.write_text(json.dumps(tables))
+    typed = [
+        "how?", "\\table nothing", "\\run", "\\table FRUIT", "\\schema", "which fruit?", "\\run", "", "\\nonsense",
+        "\\table veg", "dearest?", "\\run", "\\table", "\\tables", "\\help", "\\quit", "never read",
+    ]  # fmt: skip
+    ended = t2s("repl", "-m", "peaks/tiny", "--schema", schema, stdin="\n".join(typed) + "\n")
+    assert ended.status == 0
+    for problem in (
+        "choose a table first", "no table 'nothing'", "nothing to run yet", "no command \\nonsense",
+        "'veg' is only a schema", "\\table needs a name; there are: fruit, veg",
+    ):  # fmt: skip
+        assert problem in ended.err
+    assert "CREATE TABLE fruit" in ended.out and "FROM fruit" in ended.out and "FROM veg" in ended.out
+    assert "* veg" in ended.out and "┃" in ended.out and "\\quit" in ended.out
+    assert re.search(r"^\d+ rows?", ended.err, re.MULTILINE)
+    assert "never read" not in ended.out
+
+
+def test_repl_ends_with_its_input(t2s: T2S, serving: ProjectFiles) -> None:
+    ended = t2s("repl", "-m", "peaks/tiny", "--ddl", FRUIT, stdin="cheapest?")
+    assert ended.status == 0 and "FROM fruit" in ended.out
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd: pytest.CaptureFixture[str]) -> None:
+    source = open_source(ddl=FRUIT)
+    with Text2SQL.load("peaks/tiny", project=serving.project) as model:
+        session = Session(model, source, source.table())
+
+        def typed() -> Iterator[str]:
+            # The signal comes after a millisecond of this process' own time: while the answer is computed.
+            signal.setitimer(signal.ITIMER_PROF, 0.001)
+            yield "which fruit is cheapest?"
+            yield "which fruit is dearest?"
+
+        before = signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        try:
+            session.read(typed())
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+        expected = model.ask("which fruit is dearest?", source.table()).sql
+    out, err = capfd.readouterr()
+    assert err.count("stopped") == 1
+    assert out == expected + "\n"

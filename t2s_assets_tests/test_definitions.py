@@ -1,0 +1,179 @@
+"""What Dagster loads: groups, partitions and checks from the config files, and nothing heavy on the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from t2s_assets.definitions import build_definitions
+from t2s_assets.text2sql.errors import ConfigError
+from t2s_assets_tests.projects import ProjectFiles
+
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "matplotlib", "pandas")
+
+# asset: its upstream assets, its kinds, whether it has partitions, its checks and whether those block
+ASSETS = {
+    "tables": ([], {"parquet"}, False, {}),
+    "questions": (["tables"], {"parquet"}, False, {"splits_disjoint": True}),
+    "sql": (["tables", "questions"], {"duckdb", "parquet"}, False, {"gold_runs": True, "gold_matches_itself": True}),
+    "prompts": (["sql"], {"huggingface"}, True, {"examples_sound": True}),
+    "adapter": (["prompts"], {"pytorch", "huggingface"}, True, {"adapter_size": False}),
+    "predictions": (["adapter", "prompts", "sql"], {"pytorch", "duckdb"}, True, {}),
+    "report": (
+        ["predictions", "adapter"],
+        {"markdown"},
+        True,
+        {"em_target": False, "ex_target": False, "latency_target": False},
+    ),
+    "champion": (["predictions"], {"duckdb"}, False, {}),
+}
+BASE = Path("no-model-is-loaded-here")
+
+
+@pytest.fixture
+def two(project_files: ProjectFiles) -> ProjectFiles:
+    """Two datasets: `shop` with a schedule and two experiments, `garden` without a schedule and with one."""
+    project_files.dataset("shop", retrain={"experiment": "small", "cron": "15 4 * * 2"})
+    project_files.dataset("garden")
+    for dataset, name in (("shop", "small"), ("shop", "large"), ("garden", "only")):
+        project_files.experiment(dataset, name, base=BASE)
+    return project_files
+
+
+def load(files: ProjectFiles) -> dg.Definitions:
+    definitions = build_definitions(files.project)
+    dg.Definitions.validate_loadable(definitions)
+    return definitions
+
+
+def assets_of(definitions: dg.Definitions, group: str) -> dict[str, dg.AssetSpec]:
+    return {s.key.path[-1]: s for s in definitions.resolve_all_asset_specs() if s.group_name == group}
+
+
+def definition_of(definitions: dg.Definitions, dataset: str, asset: str) -> dg.AssetsDefinition:
+    return definitions.resolve_assets_def(dg.AssetKey([dataset, asset]))
+
+
+def test_loading_imports_no_model_library(tmp_path: Path) -> None:
+    code = (
+        "import sys, t2s_assets.definitions as d; d.defs.get_repository_def();"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_shipped_configs_load_as_groups() -> None:
+    from t2s_assets.definitions import defs
+
+    groups = {spec.group_name for spec in defs.resolve_all_asset_specs()}
+    assert groups == {"mini", "wikisql"}
+    assert set(definition_of(defs, "mini", "adapter").partitions_def.get_partition_keys()) >= {"smollm2"}
+
+
+@pytest.mark.parametrize("dataset", ["shop", "garden"])
+def test_every_dataset_has_the_same_graph(two: ProjectFiles, dataset: str) -> None:
+    definitions = load(two)
+    specs = assets_of(definitions, dataset)
+    assert set(specs) == set(ASSETS)
+    for name, (upstream, kinds, partitioned, _) in ASSETS.items():
+        spec = specs[name]
+        assert spec.key == dg.AssetKey([dataset, name])
+        assert {d.asset_key for d in spec.deps} == {dg.AssetKey([dataset, u]) for u in upstream}, name
+        assert spec.kinds == kinds
+        assert spec.owners == ["team:ml"]
+        assert spec.code_version == "1"
+        assert spec.description
+        assert (spec.partitions_def is not None) == partitioned
+
+
+def test_an_experiment_is_a_partition(two: ProjectFiles) -> None:
+    definitions = load(two)
+    assert assets_of(definitions, "shop")["adapter"].partitions_def.get_partition_keys() == ["large", "small"]
+    assert assets_of(definitions, "garden")["adapter"].partitions_def.get_partition_keys() == ["only"]
+
+
+def test_checks_on_data_block_and_checks_on_targets_warn(two: ProjectFiles) -> None:
+    definitions = load(two)
+    for name, (_, _, _, checks) in ASSETS.items():
+        specs = definition_of(definitions, "shop", name).check_specs
+        assert {s.name: s.blocking for s in specs} == checks, name
+
+
+def test_only_what_runs_a_model_waits_in_the_gpu_pool(two: ProjectFiles) -> None:
+    definitions = load(two)
+    pools = {name: definition_of(definitions, "shop", name).op.pool for name in ASSETS}
+    assert {name for name, pool in pools.items() if pool == "gpu"} == {"adapter", "predictions"}
+    assert {pool for pool in pools.values()} == {"gpu", None}
+
+
+def test_one_job_a_dataset_holds_its_whole_group(two: ProjectFiles) -> None:
+    definitions = load(two)
+    for dataset in ("shop", "garden"):
+        job = definitions.resolve_job_def(f"{dataset}_retrain")
+        assert {k.to_user_string() for k in job.asset_layer.selected_asset_keys} == {f"{dataset}/{a}" for a in ASSETS}
+    jobs = {j.name for j in definitions.resolve_all_job_defs() if not j.name.startswith("__")}
+    assert jobs == {"shop_retrain", "garden_retrain"}
+
+
+def test_a_schedule_is_stopped_and_asks_for_its_experiment(two: ProjectFiles) -> None:
+    definitions = load(two)
+    assert [s.name for s in definitions.schedules] == ["shop_retrain"]
+    schedule = definitions.resolve_schedule_def("shop_retrain")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("15 4 * * 2", "UTC")
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(instance, repository_def=definitions.get_repository_def())
+        tick = schedule.evaluate_tick(context)
+    assert [r.partition_key for r in tick.run_requests] == ["small"]
+    assert tick.run_requests[0].tags["dagster/partition"] == "small"
+
+
+def test_a_new_file_is_a_partition_and_a_new_folder_a_group(two: ProjectFiles) -> None:
+    two.experiment("garden", "another", base=BASE)
+    two.dataset("library")
+    definitions = load(two)
+    assert assets_of(definitions, "garden")["report"].partitions_def.get_partition_keys() == ["another", "only"]
+    library = assets_of(definitions, "library")
+    assert set(library) == set(ASSETS)
+    assert library["report"].partitions_def.get_partition_keys() == []
+
+
+def test_no_dataset_at_all_still_loads(project_files: ProjectFiles) -> None:
+    assert list(load(project_files).resolve_all_asset_specs()) == []
+
+
+def test_the_resource_points_at_the_projects_folders(two: ProjectFiles) -> None:
+    folders = load(two).resources["folders"]
+    assert folders.project == two.project
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("dataset", {"description": "x", "source": {"kind": "local", "pth": "a"}}, ("source.local.pth", "path")),
+        ("dataset", {"description": "x", "source": {"kind": "bundled"}, "retrain": {"experiment": "gone"}}, ("gone",)),
+        ("small", {"description": "x", "training": {"epochs": "many"}}, ("training.epochs", "base_model", "'many'")),
+    ],
+)
+def test_a_broken_config_is_named_with_its_field(
+    two: ProjectFiles, name: str, content: dict[str, object], wanted: tuple[str, ...]
+) -> None:
+    path = two.yaml("shop", name, content)
+    with pytest.raises(ConfigError) as caught:
+        build_definitions(two.project)
+    for part in (str(path), *wanted):
+        assert part in str(caught.value)
+
+
+def test_a_dataset_name_that_dagster_could_not_hold_is_refused(two: ProjectFiles) -> None:
+    two.dataset("my-shop")
+    with pytest.raises(ConfigError, match="my-shop"):
+        build_definitions(two.project)

@@ -1,0 +1,302 @@
+"""Config files: the shipped ones load, and a broken one says all that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from t2s_assets.text2sql.config import (
+    DatasetConfig,
+    Experiment,
+    dataset_names,
+    expand_path,
+    experiment_names,
+    read_config,
+)
+from t2s_assets.text2sql.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+SHIPPED = sorted(p for p in CONFIGS.glob("*/*.yaml"))
+
+EXPERIMENT: dict[str, Any] = {
+    "description": "d",
+    "base_model": {"source": "folder", "path": "/somewhere"},
+    "training": {"epochs": 1},
+}
+DATASET: dict[str, Any] = {"description": "d", "source": {"kind": "bundled"}}
+
+
+def problems(tmp_path: Path, content: Any, model: Any = Experiment) -> str:
+    """The message that reading a file with `content` ends with."""
+    path = tmp_path / "x.yaml"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_config(model, path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message
+
+
+def accepted(tmp_path: Path, content: Any, model: Any = Experiment) -> Any:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return read_config(model, path)
+
+
+# ------------------------------------------------------------------------------------------------- shipped files
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_shipped_config_loads_and_opens_with_its_command(path: Path) -> None:
+    read_config(DatasetConfig if path.name == "dataset.yaml" else Experiment, path)
+    opening = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert opening.startswith("#")
+    comments = "\n".join(line for line in opening.splitlines() if line.startswith("#"))
+    assert re.search(r"make \w+|t2s \w+", comments)
+
+
+def test_every_shipped_dataset_is_found_and_retrains_an_experiment_of_its_own() -> None:
+    assert dataset_names(CONFIGS) == ["mini", "wikisql"]
+    for name in dataset_names(CONFIGS):
+        retrain = read_config(DatasetConfig, CONFIGS / name / "dataset.yaml").retrain
+        assert retrain is not None
+        assert retrain.experiment in experiment_names(CONFIGS, name)
+
+
+# ------------------------------------------------------------------------------------------------ what each says
+
+
+def leaves(model: type[BaseModel]) -> Iterator[str]:
+    """The names of all fields of a model and of the models in it that hold a value, not a section."""
+    for name, field in model.model_fields.items():
+        inner = [m for m in _models(field.annotation)]
+        if inner:
+            for section in inner:
+                yield from leaves(section)
+        else:
+            yield name
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models(a)]
+
+
+# A union's tag is read by pydantic; the description is for people.
+@pytest.mark.parametrize("name", sorted({*leaves(Experiment), *leaves(DatasetConfig)} - {"source", "kind", "description"}))
+def test_every_field_is_read_somewhere(name: str) -> None:
+    sources = (p for p in (ROOT / "t2s_assets").rglob("*.py") if p.name != "config.py")
+    read = re.compile(rf"\.{name}\b|\b(?:Model|Source)\([^)]*\b{name}=")
+    assert any(read.search(p.read_text(encoding="utf-8")) for p in sources), f"no code reads {name}"
+
+
+def test_defaults_are_complete(tmp_path: Path) -> None:
+    experiment = accepted(tmp_path, EXPERIMENT)
+    assert experiment.training.epochs == 1
+    assert experiment.lora.targets[0] == "q_proj"
+    assert experiment.prompt.template == "plain"
+
+
+def test_a_config_does_not_change(tmp_path: Path) -> None:
+    experiment = accepted(tmp_path, EXPERIMENT)
+    with pytest.raises(ValueError, match="frozen"):
+        experiment.training.epochs = 2
+
+
+# ---------------------------------------------------------------------------------------------------- all at once
+
+
+def test_all_problems_come_at_once_each_with_its_field(tmp_path: Path) -> None:
+    broken = {
+        "base_model": {"source": "folder", "pat": "/x"},
+        "training": {"epochs": 1, "max_steps": 5, "batch_size": 0, "learning_rate": "fast"},
+        "prompt": {"template": "fancy"},
+        "lora": {"rank": 9000, "targets": []},
+        "colour": "red",
+    }
+    message = problems(tmp_path, broken)
+    for said in (
+        "9 problems",
+        "  description: Field required",
+        "  base_model.folder.path: Field required",
+        "  base_model.folder.pat: unknown key; known here: source, path",
+        "  training.batch_size: Input should be greater than or equal to 1; got 0",
+        "  training.learning_rate: Input should be a valid number, unable to parse string as a number; got 'fast'",
+        "  prompt.template: Input should be 'plain', 'chat' or 'samples'; got 'fancy'",
+        "  lora.rank: Input should be less than or equal to 512; got 9000",
+        "  lora.targets: Tuple should have at least 1 item",
+        "  colour: unknown key; known here: description, base_model, hardware, prompt, lora, training, decoding, evaluation",
+    ):
+        assert said in message, message
+
+
+@pytest.mark.parametrize(
+    ("section", "content", "known"),
+    [
+        ("hardware", {"gpu": 1}, "device, dtype, attention, quantization"),
+        ("prompt", {"temperature": 1}, "template, sample_values, max_length"),
+        ("lora", {"r": 1}, "rank, alpha, dropout, targets"),
+        ("decoding", {"beams": 4}, "grammar, max_new_tokens, batch_tokens"),
+        ("evaluation", {"limit": 4}, "test_limit, validation_limit, baseline, latency_questions, seed"),
+        ("base_model", {"source": "hub", "repo": "a/b", "revision": "c", "sha": "d"}, "source, repo, revision"),
+        ("base_model", {"source": "gguf", "path": "x", "file": "d"}, "source, path"),
+    ],
+)
+def test_an_unknown_key_lists_the_known_ones(tmp_path: Path, section: str, content: Any, known: str) -> None:
+    message = problems(tmp_path, EXPERIMENT | {section: content})
+    assert re.search(rf"{section}\.\S+: unknown key; known here: {known}$", message)
+
+
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [
+        ({"kind": "local", "path": "x", "sha256": "y"}, "kind, path"),
+        ({"kind": "url", "url": "http://x/y", "retries": 3}, "kind, url, sha256"),
+        ({"kind": "hub", "name": "y"}, "kind, repo, revision"),
+        ({"kind": "bundled", "path": "y"}, "kind"),
+    ],
+)
+def test_an_unknown_key_of_a_source_lists_those_of_its_kind(tmp_path: Path, source: Any, known: str) -> None:
+    message = problems(tmp_path, DATASET | {"source": source}, DatasetConfig)
+    assert re.search(rf"source\.\w+\.\w+: unknown key; known here: {known}$", message)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"training": {}}, "training: give exactly one of epochs, max_steps, budget_minutes; got none"),
+        ({"training": {"epochs": 1, "budget_minutes": 1}}, "exactly one of epochs, max_steps, budget_minutes; got"),
+        ({"training": {"epochs": 1, "eval_steps": 300}}, "save_steps must be a multiple of eval_steps; got 200 and 300"),
+        ({"training": {"epochs": 1, "packing": True}}, "packing joins examples in one row"),
+        ({"training": {"epochs": 1, "packing": True, "group_by_length": True}}, "choose one"),
+        ({"training": {"epochs": 1, "learning_rate": float("inf")}}, "Input should be a finite number; got inf"),
+        ({"training": {"epochs": float("nan")}}, "training.epochs: "),
+        ({"training": {"epochs": 1, "batch_size": True}}, "training.batch_size: this is no yes-or-no field; got True"),
+        ({"training": {"epochs": 1, "batch_size": 1.5}}, "training.batch_size: "),
+        ({"training": {"epochs": 1, "batch_size": None}}, "training.batch_size: "),
+        ({"training": {"epochs": 1, "packing": "perhaps"}}, "training.packing: "),
+        ({"training": [1, 2]}, "training: Input should be a valid dictionary"),
+        ({"training": None}, "training: Input should be a valid dictionary"),
+        ({"lora": {"targets": "q_proj"}}, "lora.targets: Input should be a valid tuple"),
+        ({"prompt": {"sample_values": 5}}, "sample_values is read by template: samples only"),
+        ({"base_model": {"path": "x"}}, "base_model: Unable to extract tag using discriminator 'source'"),
+        ({"base_model": {"source": "magic"}}, "'wheel', 'hub', 'folder', 'gguf'"),
+        ({"base_model": "TinyLlama"}, "base_model: "),
+        ({"base_model": {"source": "hub", "repo": "a/b"}}, "base_model.hub.revision: Field required"),
+        ({"description": ""}, "description: String should have at least 1 character"),
+        ({3: 4}, "3: "),
+    ],
+)
+def test_wrong_values_name_field_rule_and_value(tmp_path: Path, sections: Any, message: str) -> None:
+    assert message in problems(tmp_path, EXPERIMENT | sections)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": {"kind": "url", "url": "ftp://x"}}, "source.url.url: String should match pattern"),
+        ({"source": {"kind": "url", "url": "http://x", "sha256": "abc"}}, "source.url.sha256: String should match"),
+        ({"source": {"kind": "ftp"}}, "'bundled', 'local', 'url', 'hub'"),
+        ({"source": {"kind": "local"}}, "source.local.path: Field required"),
+        ({"retrain": {"experiment": "x", "cron": "daily"}}, "retrain.cron: String should match pattern"),
+        ({"retrain": {"cron": "0 3 * * 0"}}, "retrain.experiment: Field required"),
+    ],
+)
+def test_wrong_dataset_values(tmp_path: Path, settings: Any, message: str) -> None:
+    assert message in problems(tmp_path, DATASET | settings, DatasetConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a mapping of description, base_model"),
+        ("# only a comment\n", "a mapping of description, base_model"),
+        ("- a\n- b\n", "a mapping of description, base_model"),
+        ("just text", "got 'just text'"),
+        ("a: b: c", "not readable as YAML"),
+        ("a: [1, 2", "not readable as YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "not readable as YAML"),
+        ("? [a, b]\n: c\n", "is no key"),
+        ("[" * 20_000, "not readable as YAML"),
+        (b"\xff\xfe\x00", "not readable as YAML"),
+        (b"a: \x00", "not readable as YAML"),
+        ("description: a\ndescription: b\n", "key 'description' is given twice"),
+        ("training:\n  epochs: 1\n  seed: 1\n  epochs: 2\n", "key 'epochs' is given twice"),
+    ],
+)
+def test_what_is_no_mapping(tmp_path: Path, text: Any, message: str) -> None:
+    assert message in problems(tmp_path, text)
+
+
+def test_a_key_given_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    assert "line 4" in problems(tmp_path, "training:\n  epochs: 1\n  seed: 1\n  epochs: 2\n")
+
+
+def test_a_missing_file_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "there.yaml").write_text("a: b")
+    with pytest.raises(ConfigError, match=r"no such file; .* holds \['there.yaml'\]"):
+        read_config(Experiment, tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_config(Experiment, tmp_path / "nowhere" / "x.yaml")
+
+
+# ---------------------------------------------------------------------------------------------------------- names
+
+
+def test_names_come_from_folders_and_files(tmp_path: Path) -> None:
+    for path in ("b/dataset.yaml", "b/one.yaml", "b/two-2.5.yaml", "b/notes.txt", "a/dataset.yaml", "no_dataset/x.yaml"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert dataset_names(tmp_path) == ["a", "b"]
+    assert experiment_names(tmp_path, "b") == ["one", "two-2.5"]
+    assert experiment_names(tmp_path, "a") == []
+
+
+@pytest.mark.parametrize("name", ["1st", "my data", "a-b", "ö"])
+def test_a_dataset_name_must_suit_an_asset_key(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "dataset.yaml").touch()
+    with pytest.raises(ConfigError, match="letters, digits and _"):
+        dataset_names(tmp_path)
+
+
+def test_an_experiment_name_must_suit_a_partition_key(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one two.yaml").touch()
+    with pytest.raises(ConfigError, match="one two"):
+        experiment_names(tmp_path, "a")
+
+
+# ---------------------------------------------------------------------------------------------------------- paths
+
+
+def test_paths_are_expanded_and_relative_to_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T2S_TEST_PLACE", "/place")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert expand_path("$T2S_TEST_PLACE/x", tmp_path) == Path("/place/x")
+    assert expand_path("${T2S_TEST_PLACE}/x", tmp_path) == Path("/place/x")
+    assert expand_path("~/x", tmp_path) == Path("/home/someone/x")
+    assert expand_path("x/y", tmp_path) == tmp_path / "x/y"
+    assert expand_path("/x/y", tmp_path) == Path("/x/y")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("T2S_TEST_PLACE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("T2S_TEST_PLACE", value)
+    with pytest.raises(ConfigError, match="set the environment variable T2S_TEST_PLACE to a path"):
+        expand_path("$T2S_TEST_PLACE/x", tmp_path)

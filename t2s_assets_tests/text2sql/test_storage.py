@@ -1,0 +1,200 @@
+"""Storage: addresses are paths, and nothing is ever left half written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from t2s_assets.text2sql.errors import ConfigError, DataError
+from t2s_assets.text2sql.storage import (
+    Project,
+    content_hash,
+    file_hash,
+    read_json,
+    read_manifest,
+    replacing_file,
+    replacing_folder,
+    write_json,
+    write_manifest,
+)
+from t2s_assets_tests.projects import ProjectFiles
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_an_address_is_a_path(tmp_path: Path) -> None:
+    project = Project(tmp_path / "configs", tmp_path / "storage")
+    assert project.path("wikisql", "tables") == tmp_path / "storage" / "wikisql" / "tables"
+    assert project.path("wikisql", "adapter", "tiny") == tmp_path / "storage" / "wikisql" / "adapter" / "tiny"
+
+
+def test_folders_come_from_the_environment_or_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T2S_CONFIGS", str(tmp_path / "a"))
+    monkeypatch.setenv("T2S_STORAGE", str(tmp_path / "b"))
+    assert Project.find() == Project(tmp_path / "a", tmp_path / "b")
+    monkeypatch.delenv("T2S_CONFIGS")
+    monkeypatch.delenv("T2S_STORAGE")
+    assert (Project.find().configs / "mini" / "dataset.yaml").is_file()
+
+
+def test_unknown_names_list_the_known_ones(project_files: ProjectFiles, tmp_path: Path) -> None:
+    project_files.dataset("shop")
+    project_files.experiment("shop", "tiny", base=tmp_path)
+    project = project_files.project
+    assert project.dataset("shop").description == project.experiment("shop", "tiny").description
+    with pytest.raises(ConfigError, match=r"no dataset 'shot' in .*; there are \['shop'\]"):
+        project.dataset("shot")
+    with pytest.raises(ConfigError, match=r"no experiment 'tny' in .*; there are \['tiny'\]"):
+        project.experiment("shop", "tny")
+    with pytest.raises(ConfigError, match="no experiment '../shop/tiny'"):
+        project.experiment("shop", "../shop/tiny")
+
+
+# --------------------------------------------------------------------------------------------- whole or not at all
+
+
+def test_a_folder_takes_its_place_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "asset"
+    for content in ("one", "two"):
+        with replacing_folder(folder) as fresh:
+            (fresh / content).write_text(content)
+            assert names(folder) == ["one"] if folder.exists() else content == "one"
+        assert names(folder) == [content]
+        assert names(folder.parent) == ["asset"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_what_was(tmp_path: Path, error: type[BaseException]) -> None:
+    folder, file = tmp_path / "asset", tmp_path / "file.json"
+    with pytest.raises(error), replacing_folder(folder) as fresh:
+        (fresh / "half").touch()
+        raise error
+    assert names(tmp_path) == []
+    with replacing_folder(folder) as fresh:
+        (fresh / "whole").touch()
+    write_json(file, 1)
+    with pytest.raises(error), replacing_folder(folder) as fresh:
+        (fresh / "half").touch()
+        raise error
+    with pytest.raises(error), replacing_file(file) as path:
+        path.write_text("half")
+        raise error
+    assert names(tmp_path) == ["asset", "file.json"]
+    assert names(folder) == ["whole"]
+    assert read_json(file, made_by="") == 1
+
+
+def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "asset"
+    with replacing_folder(folder) as fresh:
+        (fresh / "whole").touch()
+    rename = Path.rename
+
+    def full_disk(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError("no space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with pytest.raises(OSError, match="no space left"), replacing_folder(folder) as fresh:
+        (fresh / "other").touch()
+    assert names(folder) == ["whole"]
+    assert names(tmp_path) == ["asset"]
+
+
+def test_a_killed_process_leaves_what_was(tmp_path: Path) -> None:
+    folder = tmp_path / "asset"
+    with replacing_folder(folder) as fresh:
+        (fresh / "whole").touch()
+    code = (
+        "import sys, time; from pathlib import Path; from t2s_assets.text2sql.storage import replacing_folder\n"
+        "with replacing_folder(Path(sys.argv[1])) as fresh:\n"
+        "    (fresh / 'half').touch(); print('writing', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "writing\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(10)
+    child.stdout.close()
+    assert names(folder) == ["whole"]
+    with replacing_folder(folder) as fresh:
+        (fresh / "next").touch()
+    assert names(folder) == ["next"]
+
+
+def test_writers_at_the_same_time_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "asset"
+    with replacing_folder(path) as first, replacing_folder(path) as second:
+        (first / "first").touch()
+        (second / "second").touch()
+    assert names(path) == ["first"]
+    assert names(tmp_path) == ["asset"]
+
+
+# ----------------------------------------------------------------------------------------------------------- JSON
+
+
+def test_json_is_readable_and_comes_back(tmp_path: Path) -> None:
+    content = {"b": ["ü", 1.5, None], "a": {"x": True}}
+    write_json(tmp_path / "deep" / "x.json", content)
+    text = (tmp_path / "deep" / "x.json").read_text(encoding="utf-8")
+    assert "ü" in text
+    assert text.endswith("}\n")
+    assert read_json(tmp_path / "deep" / "x.json", made_by="") == content
+
+
+def test_missing_and_broken_json_say_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x.json is not there; make it with: t2s prepare shop"):
+        read_json(tmp_path / "x.json", made_by="t2s prepare shop")
+    (tmp_path / "x.json").write_text('{"a":')
+    with pytest.raises(DataError, match=r"x.json is not JSON .* make it again with: t2s prepare shop"):
+        read_json(tmp_path / "x.json", made_by="t2s prepare shop")
+    (tmp_path / "x.json").write_bytes(b"\xff")
+    with pytest.raises(DataError, match="is not JSON"):
+        read_json(tmp_path / "x.json", made_by="t2s prepare shop")
+
+
+def test_a_manifest_holds_version_and_facts(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "abc", {"rows": 3})
+    assert read_manifest(tmp_path, made_by="") == {"data_version": "abc", "rows": 3}
+
+
+# --------------------------------------------------------------------------------------------------------- hashes
+
+
+def test_content_decides_a_hash() -> None:
+    assert content_hash({"a": 1, "b": [1, "x"]}) == content_hash({"b": [1, "x"], "a": 1})
+    different: list[tuple[Any, ...]] = [(), (1,), ("1",), (1, 2), ([1, 2],), ({"a": 1},), ({"a": 2},), (None,), ("ü",)]
+    assert len({content_hash(*parts) for parts in different}) == len(different)
+    assert len(content_hash("x")) == 16
+
+
+def test_a_hash_is_the_same_in_every_process() -> None:
+    code = "from t2s_assets.text2sql.storage import content_hash; print(content_hash({'a': [1, 'ü'], 'b': None}))"
+    seeds = ("0", "1")
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": s}, capture_output=True, text=True
+        ).stdout.strip()
+        for s in seeds
+    }
+    assert said == {content_hash({"b": None, "a": [1, "ü"]})}
+
+
+def test_file_hashes_are_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_hash(tmp_path / "x", length=8) == "ba7816bf"
+    before = time.time()
+    os.utime(tmp_path / "x", (before - 100, before - 100))
+    assert file_hash(tmp_path / "x", length=8) == "ba7816bf"

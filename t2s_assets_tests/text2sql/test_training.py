@@ -1,0 +1,544 @@
+"""Training on a tiny base: what an adapter's folder holds, resuming, budgets, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from t2s_assets.text2sql import adapters, base_models, training
+from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.errors import ConfigError, ModelError, T2SError
+from t2s_assets.text2sql.prompts import make_prompts
+from t2s_assets.text2sql.storage import file_hash, read_json
+from t2s_assets_tests.processes import kill_all, wait_for
+from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+
+Make = Callable[..., str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal trainings are equal to the bit; for child processes too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
+    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("training")), tiny_base)
+    prepare(files, "tiny")
+    return files
+
+
+@pytest.fixture(scope="module")
+def trained(towns: ProjectFiles) -> Path:
+    """The folder of an adapter, trained by the command that Dagster runs too."""
+    training.run(towns.project, "towns", "tiny")
+    return towns.project.path("towns", "adapter", "tiny")
+
+
+@pytest.fixture
+def experiment(towns: ProjectFiles, tiny_base: Path, request: pytest.FixtureRequest) -> Make:
+    """Writes an experiment with other settings, makes its prompts, and returns its name."""
+    count = 0
+
+    def make(**settings: Any) -> str:
+        nonlocal count
+        count += 1
+        name = f"e{abs(hash(request.node.name)) % 10**8}-{count}"
+        add_experiment(towns, tiny_base, name, **settings)
+        make_prompts(towns.project, "towns", name, [].append)
+        return name
+
+    return make
+
+
+def train(files: ProjectFiles, name: str, *, force: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """The manifest and what was said."""
+    lines: list[str] = []
+    return training.train(files.project, "towns", name, force=force, log=lines.append), lines
+
+
+def stop_at(step: int, lines: list[str]) -> Callable[[str], None]:
+    """A log that breaks training off when the evaluation of `step` is told."""
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line.startswith(f"step {step}/") and "validation" in line:
+            raise KeyboardInterrupt
+
+    return log
+
+
+def break_off(files: ProjectFiles, name: str, step: int) -> list[str]:
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        training.train(files.project, "towns", name, log=stop_at(step, lines))
+    return lines
+
+
+def checkpoints(files: ProjectFiles, name: str) -> dict[int, Path]:
+    found = files.project.path("towns", "checkpoints", name).glob("*/checkpoint-*")
+    return {int(p.name.split("-")[1]): p for p in found}
+
+
+# ------------------------------------------------------------------------------------------ the adapter's folder
+
+
+def test_the_folder_is_complete(trained: Path) -> None:
+    assert {p.name for p in trained.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "prompt_format.json",
+        "trainer_state.json",
+        "experiment.json",
+        "training.json",
+        "loss.png",
+        "manifest.json",
+    }
+    assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
+    history = read_json(trained / "trainer_state.json", made_by="")["log_history"]
+    assert [h["step"] for h in history if "eval_loss" in h] == [2, 4]
+
+
+def test_only_the_adapter_is_left_behind(trained: Path, towns: ProjectFiles) -> None:
+    assert [p.name for p in trained.parent.iterdir() if p.name.startswith(".")] == []
+    assert checkpoints(towns, "tiny") == {}
+
+
+def test_the_manifest_says_what_happened(trained: Path, towns: ProjectFiles) -> None:
+    facts = read_json(trained / "manifest.json", made_by="")
+    assert facts["data_version"] == file_hash(trained / adapters.WEIGHTS, length=16)
+    assert (facts["steps"], facts["planned_steps"], facts["examples_seen"]) == (4, 4, 16)
+    assert facts["epochs"] == round(16 / 18, 3)
+    assert facts["world_size"] == 1
+    assert facts["stopped_by_budget_at"] is None
+    assert facts["adapter_mb"] == round((trained / adapters.WEIGHTS).stat().st_size / 1e6, 2)
+    assert facts["trainable_share"] == round(facts["trainable_parameters"] / facts["parameters"], 5)
+    assert 0 < facts["trainable_share"] < 0.5
+    for name in ("train_loss", "validation_loss", "examples_a_second", "tokens_a_second", "peak_memory_gb"):
+        assert math.isfinite(facts[name]) and facts[name] > 0, name
+    assert set(facts["versions"]) == {
+        *("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+    }
+    assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
+    prompts = read_json(towns.project.path("towns", "prompts", "tiny") / "manifest.json", made_by="")
+    assert facts["prompts_version"] == prompts["data_version"]
+
+
+def test_the_resolved_settings_are_kept(trained: Path, towns: ProjectFiles) -> None:
+    adapter = adapters.open_adapter(trained, made_by="")
+    assert adapter.experiment == towns.project.experiment("towns", "tiny")
+    kept = read_json(trained / adapters.RESOLVED_CONFIG, made_by="")
+    assert kept["placement"] == {"device": "cpu", "dtype": "float32", "attention": "sdpa", "quantization": "none"}
+
+
+def test_a_finished_training_is_not_repeated(trained: Path, towns: ProjectFiles) -> None:
+    before = (trained / adapters.WEIGHTS).stat().st_mtime_ns
+    manifest, lines = train(towns, "tiny")
+    assert [line for line in lines if line.startswith("already trained")]
+    assert (trained / adapters.WEIGHTS).stat().st_mtime_ns == before
+    assert manifest["steps"] == 4
+
+
+def test_forced_again_it_gives_the_same_adapter_to_the_bit(trained: Path, towns: ProjectFiles) -> None:
+    before = read_json(trained / "manifest.json", made_by="")
+    written = (trained / adapters.WEIGHTS).stat().st_mtime_ns
+    manifest, _ = train(towns, "tiny", force=True)
+    assert (trained / adapters.WEIGHTS).stat().st_mtime_ns > written
+    assert manifest["data_version"] == before["data_version"]
+
+
+def test_a_changed_setting_trains_again(towns: ProjectFiles, tiny_base: Path, experiment: Make) -> None:
+    name = experiment(max_steps=2)
+    first, _ = train(towns, name)
+    add_experiment(towns, tiny_base, name, max_steps=2, seed=18)
+    second, lines = train(towns, name)
+    assert not [line for line in lines if line.startswith("already")]
+    assert second["key"] != first["key"]
+    assert second["data_version"] != first["data_version"]
+
+
+def test_prompts_must_be_there(towns: ProjectFiles, tiny_base: Path) -> None:
+    add_experiment(towns, tiny_base, "unprepared")
+    with pytest.raises(T2SError, match="t2s prepare towns/unprepared"):
+        train(towns, "unprepared")
+
+
+# ----------------------------------------------------------------------------------------------------- resuming
+
+LONG = {"max_steps": 8, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
+
+
+def test_a_broken_checkpoint_is_passed_over(towns: ProjectFiles, experiment: Make) -> None:
+    whole, _ = train(towns, experiment(**LONG))
+    name = experiment(**LONG)
+    break_off(towns, name, 6)
+    found = checkpoints(towns, name)
+    assert sorted(found) == [2, 4]
+    state = found[4] / "trainer_state.json"
+    state.write_text(state.read_text()[:200])
+    resumed, lines = train(towns, name)
+    assert "going on from checkpoint-2" in lines
+    assert resumed["data_version"] == whole["data_version"]
+    assert resumed["steps"] == 8
+
+
+@pytest.mark.parametrize("missing", [adapters.WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json"])
+def test_a_checkpoint_without_one_of_its_parts_is_no_checkpoint(tmp_path: Path, missing: str) -> None:
+    for step in (200, 1000):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in (adapters.WEIGHTS, "optimizer.pt", "scheduler.pt"):
+            (folder / name).write_bytes(b"x")
+        (folder / "trainer_state.json").write_text("{}")
+    assert training.last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-1000"
+    (tmp_path / "checkpoint-1000" / missing).unlink()
+    assert training.last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
+    (tmp_path / "checkpoint-200" / missing).unlink()
+    assert training.last_whole_checkpoint(tmp_path) is None
+
+
+def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles, experiment: Make) -> None:
+    settings = LONG | {"max_steps": 120, "best": "last", "keep_checkpoints": 50}
+    whole, _ = train(towns, experiment(**settings))
+    name = experiment(**settings)
+    config = towns.project.experiment("towns", name).training
+    environment = training.environment(towns.project, config)
+    marker = f"T2S_STORAGE={towns.project.storage}"
+    import os
+
+    child = subprocess.Popen(
+        training.command("towns", name, config),
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: len(checkpoints(towns, name)) >= 2, seconds=240, what="two checkpoints", every=0.01)
+    finally:
+        kill_all(marker)
+        child.wait()
+    assert not towns.project.path("towns", "adapter", name).exists()
+    resumed, lines = train(towns, name)
+    assert [line for line in lines if line.startswith("going on from checkpoint-")]
+    assert resumed["data_version"] == whole["data_version"]
+    assert resumed["steps"] == 120
+
+
+# ------------------------------------------------------------------------------------------------------- budget
+
+
+def test_a_budget_plans_its_steps_and_keeps_the_plan_on_resume(towns: ProjectFiles, experiment: Make) -> None:
+    name = experiment(max_steps=None, budget_minutes=0.1, eval_steps=5, save_steps=5)
+    lines = break_off(towns, name, 10)
+    assert [line for line in lines if line.startswith("planned from")]
+    plan_file = next(towns.project.path("towns", "checkpoints", name).glob("*/plan.json"))
+    plan = json.loads(plan_file.read_text())
+    assert plan["max_steps"] >= 10 and plan["seconds_a_step"] > 0 and plan["seconds"] > 0
+    manifest, lines = train(towns, name)
+    assert not [line for line in lines if line.startswith("planned from")]
+    assert "going on from checkpoint-5" in lines
+    assert manifest["planned_steps"] == plan["max_steps"]
+    assert manifest["steps"] == (manifest["stopped_by_budget_at"] or plan["max_steps"])
+
+
+def test_a_slower_machine_than_planned_still_ends_in_time(towns: ProjectFiles, experiment: Make) -> None:
+    name = experiment(max_steps=None, budget_minutes=0.02, eval_steps=1000, save_steps=1000)
+    break_plan(towns, name, steps=10**6)
+    manifest, lines = train(towns, name)
+    assert manifest["planned_steps"] == 10**6
+    assert manifest["stopped_by_budget_at"] == manifest["steps"] < 10**6
+    assert [line for line in lines if line.startswith(f"budget used up at step {manifest['steps']} of")]
+    assert manifest["validation_loss"] is not None
+
+
+def break_plan(files: ProjectFiles, name: str, *, steps: int) -> None:
+    """Leave the plan that a machine thousands of times as fast would have made."""
+    with pytest.raises(KeyboardInterrupt):
+        training.train(files.project, "towns", name, log=_stop_when_planned)
+    path = next(files.project.path("towns", "checkpoints", name).glob("*/plan.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_steps": steps, "seconds": 0.0}))
+
+
+def _stop_when_planned(line: str) -> None:
+    if line.startswith("planned from"):
+        raise KeyboardInterrupt
+
+
+# ----------------------------------------------------------------------------------------- what settings do
+
+
+def test_accumulation_and_batch_size_trade_one_for_one(towns: ProjectFiles, experiment: Make) -> None:
+    plain = {"group_by_length": False}
+    whole, _ = train(towns, experiment(batch_size=4, **plain))
+    parts, _ = train(towns, experiment(batch_size=2, gradient_accumulation=2, **plain))
+    saving, _ = train(towns, experiment(batch_size=4, gradient_checkpointing=True, **plain))
+    assert parts["examples_seen"] == whole["examples_seen"] == 16
+    assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-3)
+    assert saving["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+
+
+def test_epochs_are_turned_into_steps(towns: ProjectFiles, experiment: Make) -> None:
+    manifest, _ = train(towns, experiment(max_steps=None, epochs=0.5))
+    assert manifest["steps"] == round(0.5 * 18 / 4)
+
+
+def test_the_best_checkpoint_becomes_the_adapter(towns: ProjectFiles, experiment: Make) -> None:
+    """A learning rate that spoils the model early: the loss told must be the loss of the adapter kept."""
+    settings = {"max_steps": 8, "learning_rate": 0.3, "warmup_ratio": 0.5, "eval_examples": 6, "batch_size": 6}
+    names = {best: experiment(best=best, **settings) for best in ("loss", "last")}
+    told = {best: train(towns, name)[0]["validation_loss"] for best, name in names.items()}
+    history = read_json(towns.project.path("towns", "adapter", names["loss"]) / "trainer_state.json", made_by="")
+    losses = [h["eval_loss"] for h in history["log_history"] if "eval_loss" in h]
+    assert told["loss"] == round(min(losses), 5) < told["last"] == round(losses[-1], 5)
+    for best, name in names.items():
+        assert validation_loss(towns, name) == pytest.approx(told[best], rel=1e-3), best
+
+
+def validation_loss(files: ProjectFiles, name: str) -> float:
+    """Mean negative log-likelihood of a completion token over all validation questions, from the saved adapter."""
+    import torch
+
+    from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
+
+    adapter = adapters.open_adapter(files.project.path("towns", "adapter", name), made_by="")
+    model, tokenizer = adapters.load_tuned(
+        adapter, files.project, base_models.place(adapter.experiment.hardware)
+    )
+    total, count = 0.0, 0
+    for row in load_prompts(files.project, "towns", name)["validation"]:
+        prompt, completion = encode(tokenizer, [row["prompt"], row["completion"]])
+        example = encode_example(prompt, completion, tokenizer.eos_token_id)
+        with torch.inference_mode():
+            logits = model(torch.tensor([example["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(example["labels"][1:])
+        total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
+        count += int((labels != -100).sum())
+    return total / count
+
+
+def test_two_ranks_train_like_one_with_their_joint_batch(towns: ProjectFiles, experiment: Make) -> None:
+    plain = {"group_by_length": False, "eval_examples": 6}
+    one, _ = train(towns, experiment(batch_size=4, **plain))
+    two = training.run(towns.project, "towns", experiment(batch_size=2, processes=2, **plain))
+    assert two["world_size"] == 2
+    assert two["examples_seen"] == one["examples_seen"] == 16
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=0.02)
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.02)
+
+
+def test_nf4_trains_on_a_cpu_and_loads_again(towns: ProjectFiles, experiment: Make) -> None:
+    import torch
+
+    name = experiment(hardware={"device": "cpu", "dtype": "float32", "quantization": "nf4"}, max_steps=2)
+    manifest, lines = train(towns, name)
+    assert "nf4" in lines[0]
+    assert math.isfinite(manifest["train_loss"])
+    folder = towns.project.path("towns", "adapter", name)
+    adapter = adapters.open_adapter(folder, made_by="")
+    placement = base_models.place(adapter.experiment.hardware)
+    model, tokenizer = adapters.load_tuned(adapter, towns.project, placement)
+    assert {type(m).__name__ for m in model.modules()} >= {"Linear4bit"}
+    with torch.inference_mode():
+        logits = model(torch.tensor([tokenizer("SELECT").input_ids])).logits
+    assert bool(torch.isfinite(logits).all())
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("eval_steps", [2, 1000], ids=["seen at an evaluation", "seen at the end"])
+def test_a_loss_that_is_no_number_leaves_the_old_adapter(
+    towns: ProjectFiles, tiny_base: Path, experiment: Make, eval_steps: int
+) -> None:
+    name = experiment(max_steps=2)
+    good, _ = train(towns, name)
+    steps = {"eval_steps": eval_steps, "save_steps": eval_steps}
+    add_experiment(towns, tiny_base, name, learning_rate=1e30, max_steps=4, **steps)
+    with pytest.raises(T2SError, match="lower training.learning_rate"):
+        train(towns, name)
+    folder = towns.project.path("towns", "adapter", name)
+    assert read_json(folder / "manifest.json", made_by="") == good
+    assert file_hash(folder / adapters.WEIGHTS, length=16) == good["data_version"]
+
+
+def test_the_command_ends_with_one_clear_line_and_a_status(
+    towns: ProjectFiles, experiment: Make, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = experiment(lora={"rank": 4, "alpha": 8, "targets": ["q_proj", "query_key_value"]})
+    with pytest.raises(T2SError, match=rf"training of towns/{name} failed with status 1"):
+        training.run(towns.project, "towns", name)
+    said = capfd.readouterr()
+    line = next(line for line in said.out.splitlines() if line.startswith("error: "))
+    assert "lora.targets: ['query_key_value'] are no linear layers of this base" in line
+    assert "'q_proj'" in line and "'up_proj'" in line
+    assert not towns.project.path("towns", "adapter", name).exists()
+
+
+def test_packing_is_refused_where_nothing_keeps_the_examples_apart(towns: ProjectFiles, tiny_base: Path) -> None:
+    add_experiment(towns, tiny_base, "packed", packing=True)
+    with pytest.raises(ConfigError, match="packing joins examples in one row.*got attention: auto"):
+        train(towns, "packed")
+    add_experiment(
+        towns, tiny_base, "packed", packing=True, hardware={"device": "cpu", "attention": "flash_attention_2"}
+    )
+    make_prompts(towns.project, "towns", "packed", [].append)
+    with pytest.raises(ModelError, match="flash_attention_2 needs CUDA"):
+        train(towns, "packed")
+
+
+def test_a_split_without_examples_is_refused(towns: ProjectFiles, experiment: Make) -> None:
+    name = experiment(prompt={"max_length": 60})
+    with pytest.raises(T2SError, match="the validation split has no examples"):
+        train(towns, name)
+
+
+# ------------------------------------------------------------------------------------------ reaching the trainer
+
+REACHES: dict[str, tuple[Any, str, Any]] = {
+    "batch_size": (3, "per_device_train_batch_size", 3),
+    "gradient_accumulation": (5, "gradient_accumulation_steps", 5),
+    "learning_rate": (0.002, "learning_rate", 0.002),
+    "weight_decay": (0.1, "weight_decay", 0.1),
+    "max_grad_norm": (0.5, "max_grad_norm", 0.5),
+    "packing": (True, "packing", True),
+    "group_by_length": (False, "train_sampling_strategy", "random"),
+    "gradient_checkpointing": (True, "gradient_checkpointing", True),
+    "seed": (3, "seed", 3),
+    "eval_steps": (50, "eval_steps", 50),
+    "save_steps": (400, "save_steps", 400),
+    "keep_checkpoints": (7, "save_total_limit", 7),
+    "best": ("last", "load_best_model_at_end", False),
+}
+# These change the run around the arguments, and a test above trains with each.
+ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "warmup_ratio", "eval_examples"}
+
+
+def test_every_setting_is_accounted_for() -> None:
+    assert set(TrainingConfig.model_fields) == set(REACHES) | ELSEWHERE
+
+
+@pytest.mark.parametrize("field", REACHES)
+def test_a_setting_reaches_the_trainer(tmp_path: Path, field: str) -> None:
+    from t2s_assets.text2sql.trainer import arguments
+
+    value, attribute, wanted = REACHES[field]
+    placement = base_models.Placement("cpu", "float32", "sdpa", "none")
+
+    def made(**settings: Any) -> Any:
+        config = TrainingConfig(max_steps=9, **settings)
+        return getattr(arguments(config, placement, tmp_path, max_steps=9, max_length=99), attribute)
+
+    assert made(**{field: value}) == wanted
+    assert made() != wanted
+
+
+def test_run_and_machine_reach_the_trainer(tmp_path: Path) -> None:
+    from t2s_assets.text2sql.trainer import arguments
+
+    placement = base_models.Placement("cpu", "bfloat16", "sdpa", "none")
+    args = arguments(TrainingConfig(epochs=1), placement, tmp_path, max_steps=9, max_length=99)
+    assert (args.max_steps, args.max_length, args.output_dir) == (9, 99, str(tmp_path))
+    assert (args.bf16, args.fp16, args.use_cpu) == (True, False, True)
+    assert (args.per_device_eval_batch_size, args.data_seed, args.report_to) == (16, 17, [])
+
+
+# ------------------------------------------------------------------------------------------- inside the trainer
+
+
+@pytest.fixture(scope="module")
+def trainer_of(towns: ProjectFiles, tiny_base: Path) -> Callable[..., Any]:
+    """Builds the trainer on made-up examples of lengths 20 to 100, as training builds it on real ones."""
+    from datasets import Dataset
+
+    from t2s_assets.text2sql.trainer import BudgetTrainer, Clock, arguments
+
+    base = base_models.BaseModel(tiny_base, "", {})
+    placement = base_models.Placement("cpu", "float32", "sdpa", "none")
+
+    def build(*, budget: float | None = None, warmup: float = 0.1, **settings: Any) -> BudgetTrainer:
+        lengths = [20 + 7 * i % 81 for i in range(64)]
+        rows = [
+            {"input_ids": [5 + i % 90] * n, "labels": [-100] * (n - 6) + [7, 8, 9, 10, 11, 0], "length": n}
+            for i, n in enumerate(lengths)
+        ]
+        folder = towns.root / "trainer"
+        config = TrainingConfig(max_steps=8, batch_size=8, **settings)
+        return BudgetTrainer(
+            model=base_models.load_model(base, placement),
+            args=arguments(config, placement, folder, max_steps=8, max_length=256),
+            processing_class=base_models.load_tokenizer(base),
+            train_dataset=Dataset.from_list(rows),
+            eval_dataset=Dataset.from_list(rows[:4]),
+            clock=Clock(folder / "plan.json"),
+            budget_seconds=budget,
+            warmup=warmup,
+        )
+
+    return build
+
+
+def padding(trainer: Any) -> tuple[int, set[int]]:
+    """Padded positions of one epoch, and the widths of its batches."""
+    batches = list(trainer.get_train_dataloader())
+    pads = sum(int((b["attention_mask"] == 0).sum()) for b in batches)
+    return pads, {b["input_ids"].shape[1] for b in batches}
+
+
+def test_batches_of_like_length_pad_less_and_have_few_widths(trainer_of: Callable[..., Any]) -> None:
+    grouped, widths = padding(trainer_of(group_by_length=True))
+    mixed, mixed_widths = padding(trainer_of(group_by_length=False))
+    assert grouped < 0.6 * mixed
+    assert all(w % 16 == 0 for w in widths | mixed_widths)
+
+
+def test_the_loss_is_that_of_the_labelled_tokens(trainer_of: Callable[..., Any]) -> None:
+    """Against the model's own loss, which makes logits for every position."""
+    import torch
+
+    trainer = trainer_of()
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.inference_mode():
+        ours = trainer.compute_loss(trainer.model, batch).item()
+        theirs = trainer.model(**{k: v for k, v in batch.items() if k != "length"}).loss.item()
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_the_rate_warms_up_and_falls_to_zero(trainer_of: Callable[..., Any]) -> None:
+    trainer = trainer_of(warmup=0.1)
+    trainer.create_optimizer()
+    rate = trainer.create_scheduler(100, trainer.optimizer).lr_lambdas[0]
+    rates = [rate(step) for step in range(101)]
+    assert all(a < b for a, b in zip(rates[:10], rates[1:11]))
+    assert max(rates) == rates[10] == pytest.approx(1)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:]))
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+    assert rates[55] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_used_up_budget_ends_the_rate_whatever_the_step(trainer_of: Callable[..., Any]) -> None:
+    trainer = trainer_of(budget=1000.0, warmup=0.0)
+    trainer.create_optimizer()
+    rate = trainer.create_scheduler(100, trainer.optimizer).lr_lambdas[0]
+    assert rate(1) > 0.99
+    trainer.clock.plan["seconds"] = 500.0
+    assert rate(1) == pytest.approx(0.5, abs=0.01)
+    trainer.clock.plan["seconds"] = 1000.0
+    assert rate(1) == pytest.approx(0, abs=1e-9)
