@@ -1,20 +1,30 @@
-"""Fixtures for all tests: a project in a temporary folder, a tiny base model, and the WikiSQL archive where there is one."""
+"""Fixtures for all tests: a project in a temporary folder, a tiny base model, a Dagster instance, and what is only on
+some machines (the WikiSQL archive, a browser)."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from t2s_assets_tests.instance import Instance, make_instance
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.serving import save_served
 from t2s_assets_tests.tiny import save_tiny_base
 
+# A busy machine is slow, not wrong.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
 ROOT = Path(__file__).resolve().parents[1]
 _ARCHIVE_VARIABLE = "T2S_WIKISQL_ARCHIVE"
-_REQUIRE_VARIABLE = "T2S_REQUIRE_WIKISQL"
-_left_out = pytest.StashKey[int]()
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_left_out = pytest.StashKey[list[str]]()
 
 
 def archive_path() -> Path:
@@ -23,28 +33,68 @@ def archive_path() -> Path:
     return Path(named) if named else ROOT.parent / "shared" / "wikisql" / "data.tar.bz2"
 
 
+def browser_path() -> str | None:
+    """A Chromium on this machine, or None."""
+    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What some tests need and not every machine has."""
+
+    marker: str
+    fixture: str
+    required_by: str
+    is_there: Callable[[], bool]
+    missing: Callable[[], str]
+
+
+NEEDS = (
+    Need(
+        marker="wikisql",
+        fixture="wikisql_archive",
+        required_by="T2S_REQUIRE_WIKISQL",
+        is_there=lambda: archive_path().exists(),
+        missing=lambda: f"the WikiSQL archive, which is not at {archive_path()}; set {_ARCHIVE_VARIABLE} to run them",
+    ),
+    Need(
+        marker="browser",
+        fixture="chromium",
+        required_by="T2S_REQUIRE_BROWSER",
+        is_there=lambda: browser_path() is not None,
+        missing=lambda: f"a browser, and none of {', '.join(_BROWSERS)} is on the PATH; install one to run them",
+    ),
+)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs the archive where there is none: visibly, and with an error where it is required."""
-    if archive_path().exists():
-        return
-    needing = [i for i in items if i.get_closest_marker("wikisql") or "wikisql_archive" in getattr(i, "fixturenames", ())]
-    if needing and os.environ.get(_REQUIRE_VARIABLE) == "1":
-        raise pytest.UsageError(
-            f"{_REQUIRE_VARIABLE}=1 and {len(needing)} tests need the WikiSQL archive, which is not at {archive_path()}; "
-            f"set {_ARCHIVE_VARIABLE}"
-        )
-    config.stash[_left_out] = len(needing)
-    config.hook.pytest_deselected(items=needing)
-    items[:] = [i for i in items if i not in needing]
+    """Leave out what needs something that is not here: visibly, and with an error where it is required."""
+    config.stash[_left_out] = []
+    for need in NEEDS:
+        needing = [
+            i for i in items if i.get_closest_marker(need.marker) or need.fixture in getattr(i, "fixturenames", ())
+        ]
+        if not needing or need.is_there():
+            continue
+        if os.environ.get(need.required_by) == "1":
+            raise pytest.UsageError(f"{need.required_by}=1 and {len(needing)} tests need {need.missing()}")
+        config.stash[_left_out].append(f"{len(needing)} tests left out: they need {need.missing()}")
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [i for i in items if i not in needing]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(_left_out, 0):
-        terminalreporter.write_line(
-            f"{count} tests left out: they need the WikiSQL archive, which is not at {archive_path()}; "
-            f"set {_ARCHIVE_VARIABLE} to run them",
-            yellow=True,
-        )
+    for line in config.stash.get(_left_out, []):
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium."""
+    found = browser_path()
+    assert found is not None  # tests that ask for it are left out otherwise
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +127,18 @@ def shop(project_files: ProjectFiles, tiny_base: Path) -> ProjectFiles:
 def served(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> ProjectFiles:
     """A project with adapters that answer, not to be changed by tests."""
     return save_served(ProjectFiles(tmp_path_factory.mktemp("served")), tiny_base)
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Instance]:
+    """A Dagster instance of its own with the dataset `towns`, whose group the command line has materialized."""
+    made = make_instance(tmp_path_factory.mktemp("instance"), tiny_base, settings=ROOT / "storage/dagster/dagster.yaml")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def webserver(instance: Instance) -> Iterator[str]:
+    """The address of `dagster dev` on that instance."""
+    yield instance.serve(ROOT / "workspace.yaml")
+    instance.stop()

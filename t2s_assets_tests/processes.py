@@ -24,6 +24,17 @@ def processes_with(value: str) -> dict[int, str]:
     return found
 
 
+def ancestors(pid: int) -> dict[int, str]:
+    """Command lines by process id of a process, its parent, and so on up."""
+    found = {}
+    while pid > 1:
+        folder = Path(f"/proc/{pid}")
+        found[pid] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        # The name in brackets may hold spaces; after it come the state and the parent.
+        pid = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
 def kill_all(value: str) -> None:
     """SIGKILL to every process whose environment holds `value`, until none is left."""
 

@@ -25,7 +25,7 @@ ONE_EACH: dict[str, Made] = {
 """The smallest dataset that can be trained on, evaluated and reported."""
 
 
-def save_adapter(project: Project, dataset: str, experiment: str) -> Path:
+def save_adapter(project: Project, dataset: str, experiment: str, *, seed: int = 11) -> Path:
     """The adapter that training would leave for an experiment, with random weights instead of trained ones."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -34,7 +34,7 @@ def save_adapter(project: Project, dataset: str, experiment: str) -> Path:
     base = base_models.fetch(config.base_model, project)
     placement = base_models.place(config.hardware)
     tokenizer = base_models.load_tokenizer(base)
-    torch.manual_seed(11)
+    torch.manual_seed(seed)
     lora = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
@@ -57,7 +57,10 @@ def save_adapter(project: Project, dataset: str, experiment: str) -> Path:
 
 
 def save_served(files: ProjectFiles, base: Path) -> ProjectFiles:
-    """A dataset `peaks` with adapters: `tiny` (grammar), `free` (none), `samples` (with cell values), `short`."""
+    """A dataset `peaks` with adapters: `tiny` (grammar), `free` (none), `samples` (with cell values), and `short`.
+
+    `short` has other weights than the rest.
+    """
     files.dataset("peaks", ONE_EACH)
     experiments: dict[str, dict[str, Any]] = {
         "tiny": {},
@@ -67,6 +70,6 @@ def save_served(files: ProjectFiles, base: Path) -> ProjectFiles:
     }
     for name, sections in experiments.items():
         files.experiment("peaks", name, base=base, **sections)
-        save_adapter(files.project, "peaks", name)
+        save_adapter(files.project, "peaks", name, seed=12 if name == "short" else 11)
     files.experiment("peaks", "untrained", base=base)
     return files

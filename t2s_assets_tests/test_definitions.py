@@ -111,7 +111,7 @@ def test_only_what_runs_a_model_waits_in_the_gpu_pool(two: ProjectFiles) -> None
     definitions = load(two)
     pools = {name: definition_of(definitions, "shop", name).op.pool for name in ASSETS}
     assert {name for name, pool in pools.items() if pool == "gpu"} == {"adapter", "predictions"}
-    assert {pool for pool in pools.values()} == {"gpu", None}
+    assert set(pools.values()) == {"gpu", None}
 
 
 def test_one_job_a_dataset_holds_its_whole_group(two: ProjectFiles) -> None:

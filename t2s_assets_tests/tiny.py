@@ -89,5 +89,7 @@ def save_tiny_base(folder: Path) -> Path:
     tokenizer = tiny_tokenizer(special=("<|start|>",))
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(str(folder))
-    tiny_model(len(tokenizer), hidden_size=64, intermediate_size=128, num_attention_heads=4).save_pretrained(str(folder))
+    tiny_model(len(tokenizer), hidden_size=64, intermediate_size=128, num_attention_heads=4).save_pretrained(
+        str(folder)
+    )
     return folder

@@ -19,7 +19,9 @@ def _country(id: str, rows: list[tuple[str, str, int]]) -> tuple[Record, list[Re
         question(id, f"How many people live in {second}?", 2, 0, [[0, 0, second]]),
         question(id, "What is the largest number of people?", 2, 1),
         question(id, f"How many towns lie on the {river}?", 0, 3, [[1, 0, river]]),
-        question(id, f"Which towns on the {river} have over {people - 1} people?", 0, 0, [[1, 0, river], [2, 1, people - 1]]),
+        question(
+            id, f"Which towns on the {river} have over {people - 1} people?", 0, 0, [[1, 0, river], [2, 1, people - 1]]
+        ),
         question(id, "What are all the towns?", 0),
     ]
 
@@ -34,8 +36,12 @@ TOWNS: dict[str, tuple[list[Record], list[Record]]] = {
         _country("france", [("Lyon", "Rhone", 520000), ("Tours", "Loire", 137000), ("Nantes", "Loire", 320000)]),
         _country("italy", [("Turin", "Po", 850000), ("Pisa", "Arno", 89000), ("Cremona", "Po", 71000)]),
     ),
-    "dev": _split(_country("poland", [("Torun", "Vistula", 198000), ("Opole", "Oder", 127000), ("Plock", "Vistula", 118000)])),
-    "test": _split(_country("spain", [("Soria", "Duero", 39000), ("Huelva", "Odiel", 142000), ("Zamora", "Duero", 59000)])),
+    "dev": _split(
+        _country("poland", [("Torun", "Vistula", 198000), ("Opole", "Oder", 127000), ("Plock", "Vistula", 118000)])
+    ),
+    "test": _split(
+        _country("spain", [("Soria", "Duero", 39000), ("Huelva", "Odiel", 142000), ("Zamora", "Duero", 59000)])
+    ),
 }
 """18 training, 6 validation and 6 test questions on tables of their own."""
 

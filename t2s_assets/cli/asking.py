@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from t2s_assets.text2sql.inference import Text2SQL
     from t2s_assets.text2sql.sources import Source
 
 Model = Annotated[
@@ -66,6 +67,19 @@ def _source(ddl: str | None, schema: str | None, db: str | None) -> Source:
     return open_source(ddl=ddl, schema=schema, db=db)
 
 
+def _load(model: str, device: str | None) -> Text2SQL:
+    """The model, loaded without the progress bars and deprecation notes of its libraries."""
+    import warnings
+
+    from transformers.utils import logging
+
+    from t2s_assets.text2sql.inference import Text2SQL
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    return Text2SQL.load(model, device=device)
+
+
 def _check_device(device: str | None) -> None:
     if device not in (None, "cpu", "cuda", "mps"):
         raise typer.BadParameter(f"cpu, cuda or mps is wanted; got {device!r}", param_hint="--device")
@@ -79,6 +93,7 @@ def ask(
     db: Db = None,
     table: TableName = None,
     run: Run = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say in words what the SQL does.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     device: Device = None,
 ) -> None:
@@ -92,17 +107,23 @@ def ask(
     if run and not chosen.has_rows:
         raise PromptError(f"--run needs rows, and {chosen.name!r} is only a schema; give --db FILE")
     from t2s_assets.cli import show
-    from t2s_assets.text2sql.inference import Text2SQL, find_adapter
+    from t2s_assets.text2sql.inference import find_adapter
     from t2s_assets.text2sql.storage import Project
 
-    project = Project.find()
-    find_adapter(model, project)
-    with show.waiting("loading the model"), Text2SQL.load(model, project=project, device=device) as loaded:
+    find_adapter(model, Project.find())
+    with show.waiting("loading the model"), _load(model, device) as loaded:
         answer = loaded.ask(question, chosen, run=run)
+    from t2s_assets.text2sql.wording import in_words
+
+    words = in_words(answer.generated, chosen) if explain and answer.valid else None
     if as_json:
-        print(json.dumps(answer.as_dict(), ensure_ascii=False))
+        print(json.dumps(answer.as_dict() | ({"in_words": words} if explain else {}), ensure_ascii=False))
     else:
         show.print_answer(answer)
+        if explain and answer.valid:
+            show.say(
+                f"in words: {show.visible(words) if words else 'this query is more than can be put in words here'}"
+            )
     if not answer.valid or (answer.outcome is not None and not answer.outcome.ok):
         raise typer.Exit(1)
 
@@ -129,9 +150,7 @@ def batch(
 
     job = Batch(questions, answers, source, table, run=run)
     job.check(force=force)
-    from t2s_assets.text2sql.inference import Text2SQL
-
-    with Text2SQL.load(model, device=device) as loaded:
+    with _load(model, device) as loaded:
         try:
             job.work(loaded, force=force)
         except KeyboardInterrupt:
@@ -153,13 +172,11 @@ def repl(
     source = _source(ddl, schema, db)
     from t2s_assets.cli import show
     from t2s_assets.cli.repl import Session, lines
-    from t2s_assets.text2sql.inference import Text2SQL
     from t2s_assets.text2sql.storage import Project
 
-    project = Project.find()
     chosen = source.table(table) if table is not None or len(source.names) == 1 else None
     with show.waiting("loading the model"):
-        loaded = Text2SQL.load(model, project=project, device=device)
+        loaded = _load(model, device)
     with loaded:
         session = Session(loaded, source, chosen, run=run)
-        session.read(lines(session.prompt, project.cache("repl_history")))
+        session.read(lines(session.prompt, Project.find().cache("repl_history")))

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from t2s_assets.text2sql.errors import ConfigError
 
@@ -69,8 +77,23 @@ class HubSource(Section):
     """WikiSQL on the Hugging Face Hub, from its converted Parquet files."""
 
     kind: Literal["hub"]
-    repo: str = "Salesforce/wikisql"
+    repo: str = Field(
+        "Salesforce/wikisql",
+        min_length=1,
+        description="Or a local copy of its Parquet files: a path that starts with / . ~ or a $VARIABLE.",
+    )
     revision: str = Field("refs/convert/parquet", description="The loading script of `main` is dead on datasets >= 4.")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `repo` is a path on this machine."""
+        return self.repo.startswith(("/", ".", "~", "$"))
+
+    @model_validator(mode="after")
+    def _a_folder_has_no_revision(self) -> HubSource:
+        if self.is_local and "revision" in self.model_fields_set:
+            raise ValueError("a local copy has no revision; remove it")
+        return self
 
 
 Source = Annotated[BundledSource | LocalSource | UrlSource | HubSource, Field(discriminator="kind")]

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import PromptConfig
-from t2s_assets.text2sql.errors import PromptError
+from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.prepare import Table, load_questions, load_tables
 from t2s_assets.text2sql.query import cased_as_in, identifier, table_identifier, to_sql
 from t2s_assets.text2sql.schema import TableSchema
@@ -41,7 +41,7 @@ _SAMPLE_CHARACTERS = 40
 class PromptFormat(PromptConfig):
     """The prompt section of an experiment with what it resolved to on the base model."""
 
-    version: int = 1
+    version: Literal[1] = 1
     bos: str = Field("", description="Text put before every prompt, where the tokenizer wants a first token.")
 
     @property
@@ -56,10 +56,17 @@ class PromptFormat(PromptConfig):
     @classmethod
     def load(cls, folder: Path) -> PromptFormat:
         """The format in an adapter's folder. Raises DataError."""
-        content = read_json(folder / FORMAT_FILE, made_by="t2s train, which writes it beside the adapter")
-        if content["template"] != "samples":
-            content.pop("sample_values")
-        return cls.model_validate(content)
+        path = folder / FORMAT_FILE
+        content = read_json(path, made_by="t2s train, which writes it beside the adapter")
+        try:
+            if content["template"] != "samples":
+                content.pop("sample_values", None)
+            return cls.model_validate(content)
+        except (KeyError, TypeError, ValueError) as e:
+            raise DataError(
+                f"{path} is no prompt format that this version reads ({e}); without it the model cannot be asked "
+                "as it was trained. Train again, or use the version that wrote it"
+            ) from e
 
 
 def resolve_format(config: PromptConfig, tokenizer: Any) -> PromptFormat:
@@ -139,7 +146,7 @@ def render(
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts that already hold their special tokens."""
-    return tokenizer(list(texts), add_special_tokens=False).input_ids
+    return tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
 
 
 def encode_example(prompt_ids: list[int], completion_ids: list[int], eos: int) -> dict[str, list[int]]:
@@ -180,11 +187,13 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
     Training examples longer than `max_length` would lose the end of their SQL and their EOS, so they are kept
     out of training, counted and listed. Raises PromptError when none is left.
     """
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, Features, Value
 
     config = project.experiment(dataset, experiment)
     tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
     format = resolve_format(config.prompt, tokenizer)
+    texts, counts = ("id", "table_id", "prompt", "completion"), ("prompt_tokens", "completion_tokens")
+    features = Features({n: Value("string") for n in texts} | {n: Value("int64") for n in counts})
     splits, statistics, too_long = {}, {}, {}
     for split in ("train", "validation", "test"):
         examples = build_examples(format, tokenizer, project, dataset, split)
@@ -211,7 +220,8 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
             for e, p, c, k in zip(examples, prompt_ids, completion_ids, keep)
             if k
         ]
-        splits[split] = Dataset.from_list(rows)
+        # By column, since a split without examples has no row that names them.
+        splits[split] = Dataset.from_dict({n: [r[n] for r in rows] for n in features}, features=features)
         statistics[split] = length_statistics(lengths)
         log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
     folder = project.path(dataset, "prompts", experiment)
@@ -250,8 +260,8 @@ def load_prompts(project: Project, dataset: str, experiment: str) -> Any:
     return load_from_disk(str(folder / "dataset"))
 
 
-def prompt_problems(data: Any, tokenizer: Any, gold: dict[str, dict[str, Any]] | None = None) -> Counter[str]:
-    """What would spoil training: examples without a completion, with an empty prompt, or without room for EOS."""
+def prompt_problems(data: Any, tokenizer: Any) -> Counter[str]:
+    """What would spoil training: examples without a prompt or a completion, or that end before their SQL does."""
     problems: Counter[str] = Counter()
     for row in data["train"]:
         problems["empty completion"] += not row["completion"].strip()

@@ -75,6 +75,12 @@ def test_ask_as_json(t2s: T2S, serving: ProjectFiles, peaks: Path) -> None:
     assert {"sequence_probability", "tokens", "prefill_ms", "decode_ms", "total_ms"} <= answer.keys()
 
 
+def test_ask_explains(t2s: T2S, serving: ProjectFiles, peaks: Path) -> None:
+    words = ["ask", "-m", "peaks/tiny", "--db", peaks, "--explain", "how high is k2?"]
+    assert re.search(r"^in words: .*“(Name|Height \(m\))” in peaks", t2s(*words).err, re.MULTILINE)
+    assert " in peaks" in json.loads(t2s(*words, "--json").out)["in_words"]
+
+
 def test_ask_says_plainly_when_sql_is_not_valid(t2s: T2S, serving: ProjectFiles) -> None:
     ended = t2s("ask", "-m", "peaks/free", "--ddl", FRUIT, "which fruit is cheapest?")
     assert ended.status == 1

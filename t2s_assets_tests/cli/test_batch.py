@@ -73,7 +73,7 @@ def test_batch_refuses_answers_to_other_questions_or_of_another_model(
     questions, out = _jsonl(tmp_path / "q.jsonl", [{"question": "cheapest?"}]), tmp_path / "a.jsonl"
     t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT)
     before = out.read_text()
-    other = t2s("batch", "-m", "peaks/samples", "--in", questions, "--out", out, "--ddl", FRUIT)
+    other = t2s("batch", "-m", "peaks/short", "--in", questions, "--out", out, "--ddl", FRUIT)
     assert other.status == 1 and "answers of another model" in other.err
     _jsonl(questions, [{"question": "dearest?"}])
     changed = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT)

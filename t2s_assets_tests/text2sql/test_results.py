@@ -116,7 +116,9 @@ def test_other_cells(cell: Any, normal: Any) -> None:
     assert normal_cell(cell) == normal
 
 
-CELL = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text(max_size=5))
+CELL = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text(max_size=5)
+)
 
 
 @given(st.lists(st.tuples(CELL, CELL), max_size=6), st.randoms())

@@ -55,7 +55,7 @@ def test_unknown_names_list_the_known_ones(project_files: ProjectFiles, tmp_path
         project.dataset("shot")
     with pytest.raises(ConfigError, match=r"no experiment 'tny' in .*; there are \['tiny'\]"):
         project.experiment("shop", "tny")
-    with pytest.raises(ConfigError, match="no experiment '../shop/tiny'"):
+    with pytest.raises(ConfigError, match=r"no experiment '\.\./shop/tiny'"):
         project.experiment("shop", "../shop/tiny")
 
 

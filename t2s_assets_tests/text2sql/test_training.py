@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from t2s_assets.text2sql.prompts import make_prompts
 from t2s_assets.text2sql.storage import file_hash, read_json
 from t2s_assets_tests.processes import kill_all, wait_for
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+from t2s_assets_tests.trainable import TOWNS, add_experiment, add_towns, prepare
 
 Make = Callable[..., str]
 
@@ -216,14 +217,12 @@ def test_a_checkpoint_without_one_of_its_parts_is_no_checkpoint(tmp_path: Path, 
 
 
 def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles, experiment: Make) -> None:
-    settings = LONG | {"max_steps": 120, "best": "last", "keep_checkpoints": 50}
+    settings = LONG | {"max_steps": 200, "eval_steps": 10, "save_steps": 10}
     whole, _ = train(towns, experiment(**settings))
     name = experiment(**settings)
     config = towns.project.experiment("towns", name).training
     environment = training.environment(towns.project, config)
     marker = f"T2S_STORAGE={towns.project.storage}"
-    import os
-
     child = subprocess.Popen(
         training.command("towns", name, config),
         env={**os.environ, **environment},
@@ -239,22 +238,22 @@ def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles
     resumed, lines = train(towns, name)
     assert [line for line in lines if line.startswith("going on from checkpoint-")]
     assert resumed["data_version"] == whole["data_version"]
-    assert resumed["steps"] == 120
+    assert resumed["steps"] == 200
 
 
 # ------------------------------------------------------------------------------------------------------- budget
 
 
 def test_a_budget_plans_its_steps_and_keeps_the_plan_on_resume(towns: ProjectFiles, experiment: Make) -> None:
-    name = experiment(max_steps=None, budget_minutes=0.1, eval_steps=5, save_steps=5)
-    lines = break_off(towns, name, 10)
+    name = experiment(max_steps=None, budget_minutes=0.15)
+    lines = break_off(towns, name, 4)
     assert [line for line in lines if line.startswith("planned from")]
     plan_file = next(towns.project.path("towns", "checkpoints", name).glob("*/plan.json"))
     plan = json.loads(plan_file.read_text())
-    assert plan["max_steps"] >= 10 and plan["seconds_a_step"] > 0 and plan["seconds"] > 0
+    assert plan["max_steps"] >= 4 and plan["seconds_a_step"] > 0 and plan["seconds"] > 0
     manifest, lines = train(towns, name)
     assert not [line for line in lines if line.startswith("planned from")]
-    assert "going on from checkpoint-5" in lines
+    assert "going on from checkpoint-2" in lines
     assert manifest["planned_steps"] == plan["max_steps"]
     assert manifest["steps"] == (manifest["stopped_by_budget_at"] or plan["max_steps"])
 
@@ -302,7 +301,7 @@ def test_epochs_are_turned_into_steps(towns: ProjectFiles, experiment: Make) -> 
 
 def test_the_best_checkpoint_becomes_the_adapter(towns: ProjectFiles, experiment: Make) -> None:
     """A learning rate that spoils the model early: the loss told must be the loss of the adapter kept."""
-    settings = {"max_steps": 8, "learning_rate": 0.3, "warmup_ratio": 0.5, "eval_examples": 6, "batch_size": 6}
+    settings = {"max_steps": 8, "learning_rate": 0.6, "warmup_ratio": 1.0, "eval_examples": 6, "batch_size": 6}
     names = {best: experiment(best=best, **settings) for best in ("loss", "last")}
     told = {best: train(towns, name)[0]["validation_loss"] for best, name in names.items()}
     history = read_json(towns.project.path("towns", "adapter", names["loss"]) / "trainer_state.json", made_by="")
@@ -319,9 +318,7 @@ def validation_loss(files: ProjectFiles, name: str) -> float:
     from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
 
     adapter = adapters.open_adapter(files.project.path("towns", "adapter", name), made_by="")
-    model, tokenizer = adapters.load_tuned(
-        adapter, files.project, base_models.place(adapter.experiment.hardware)
-    )
+    model, tokenizer = adapters.load_tuned(adapter, files.project, base_models.place(adapter.experiment.hardware))
     total, count = 0.0, 0
     for row in load_prompts(files.project, "towns", name)["validation"]:
         prompt, completion = encode(tokenizer, [row["prompt"], row["completion"]])
@@ -335,13 +332,12 @@ def validation_loss(files: ProjectFiles, name: str) -> float:
 
 
 def test_two_ranks_train_like_one_with_their_joint_batch(towns: ProjectFiles, experiment: Make) -> None:
-    plain = {"group_by_length": False, "eval_examples": 6}
+    plain = {"group_by_length": False, "eval_examples": 6, "learning_rate": 0.01}
     one, _ = train(towns, experiment(batch_size=4, **plain))
     two = training.run(towns.project, "towns", experiment(batch_size=2, processes=2, **plain))
     assert two["world_size"] == 2
     assert two["examples_seen"] == one["examples_seen"] == 16
-    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=0.02)
-    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.02)
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-3)
 
 
 def test_nf4_trains_on_a_cpu_and_loads_again(towns: ProjectFiles, experiment: Make) -> None:
@@ -372,7 +368,7 @@ def test_a_loss_that_is_no_number_leaves_the_old_adapter(
     good, _ = train(towns, name)
     steps = {"eval_steps": eval_steps, "save_steps": eval_steps}
     add_experiment(towns, tiny_base, name, learning_rate=1e30, max_steps=4, **steps)
-    with pytest.raises(T2SError, match="lower training.learning_rate"):
+    with pytest.raises(T2SError, match=r"lower training\.learning_rate"):
         train(towns, name)
     folder = towns.project.path("towns", "adapter", name)
     assert read_json(folder / "manifest.json", made_by="") == good
@@ -394,7 +390,7 @@ def test_the_command_ends_with_one_clear_line_and_a_status(
 
 def test_packing_is_refused_where_nothing_keeps_the_examples_apart(towns: ProjectFiles, tiny_base: Path) -> None:
     add_experiment(towns, tiny_base, "packed", packing=True)
-    with pytest.raises(ConfigError, match="packing joins examples in one row.*got attention: auto"):
+    with pytest.raises(ConfigError, match=r"packing joins examples in one row.*got attention: auto"):
         train(towns, "packed")
     add_experiment(
         towns, tiny_base, "packed", packing=True, hardware={"device": "cpu", "attention": "flash_attention_2"}
@@ -404,10 +400,12 @@ def test_packing_is_refused_where_nothing_keeps_the_examples_apart(towns: Projec
         train(towns, "packed")
 
 
-def test_a_split_without_examples_is_refused(towns: ProjectFiles, experiment: Make) -> None:
-    name = experiment(prompt={"max_length": 60})
+def test_a_dataset_without_validation_questions_is_refused(project_files: ProjectFiles, tiny_base: Path) -> None:
+    files = add_towns(project_files, tiny_base)
+    files.dataset("towns", TOWNS | {"dev": ([], [])})
+    prepare(files, "tiny")
     with pytest.raises(T2SError, match="the validation split has no examples"):
-        train(towns, name)
+        train(files, "tiny")
 
 
 # ------------------------------------------------------------------------------------------ reaching the trainer
@@ -474,7 +472,7 @@ def trainer_of(towns: ProjectFiles, tiny_base: Path) -> Callable[..., Any]:
     placement = base_models.Placement("cpu", "float32", "sdpa", "none")
 
     def build(*, budget: float | None = None, warmup: float = 0.1, **settings: Any) -> BudgetTrainer:
-        lengths = [20 + 7 * i % 81 for i in range(64)]
+        lengths = [20 + 7 * i % 81 for i in range(512)]
         rows = [
             {"input_ids": [5 + i % 90] * n, "labels": [-100] * (n - 6) + [7, 8, 9, 10, 11, 0], "length": n}
             for i, n in enumerate(lengths)
@@ -526,10 +524,10 @@ def test_the_rate_warms_up_and_falls_to_zero(trainer_of: Callable[..., Any]) -> 
     trainer.create_optimizer()
     rate = trainer.create_scheduler(100, trainer.optimizer).lr_lambdas[0]
     rates = [rate(step) for step in range(101)]
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11]))
+    assert rates[:11] == sorted(rates[:11])
     assert max(rates) == rates[10] == pytest.approx(1)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:]))
-    assert rates[100] == pytest.approx(0, abs=1e-9)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[0] < 0.1 and rates[100] == pytest.approx(0, abs=1e-9)
     assert rates[55] == pytest.approx(0.5, abs=0.01)
 
 

@@ -38,4 +38,4 @@ def read_source(
             except DataError as e:
                 raise DataError(f"{e}\nIt came from {url}; remove {archive} to download it again") from e
         case HubSource() as hub:
-            return read_hub(hub, log=log)
+            return read_hub(hub, folder=folder, log=log)

@@ -102,7 +102,7 @@ def _fetch(url: str, part: Path, validator: list[str], timeout: float, log: Call
         total = have + int(length) if length else None
         shown = time.monotonic()
         with part.open("ab" if have else "wb") as out:
-            while block := response.read(_BLOCK):
+            while block := response.read1(_BLOCK):  # what has arrived, so that a later silence loses none of it
                 out.write(block)
                 have += len(block)
                 if time.monotonic() - shown > _SHOW_EVERY:

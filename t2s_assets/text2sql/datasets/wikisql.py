@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ def read_wikisql(path: Path, *, log: Callable[[str], None] = lambda line: None) 
             split_tables: dict[str, SourceTable] = {}
             for where, record in _records(open_member, f"data/{file_name}.tables.jsonl", problems):
                 try:
-                    table = _table(record, split)
+                    table = parse_table(record, split)
                 except (KeyError, TypeError, ValueError) as e:
                     problems.append(f"{where}: {_reason(e)}")
                     continue
@@ -87,7 +87,7 @@ def read_wikisql(path: Path, *, log: Callable[[str], None] = lambda line: None) 
             count = len(questions)
             for where, record in _records(open_member, f"data/{file_name}.jsonl", problems):
                 try:
-                    questions.append(_question(record, split, where, split_tables))
+                    questions.append(parse_question(record, split, f"{split}-{where.rsplit(':', 1)[1]}", split_tables))
                 except (KeyError, TypeError, ValueError, SketchError) as e:
                     problems.append(f"{where}: {_reason(e)}")
             tables += split_tables.values()
@@ -103,7 +103,8 @@ def _reason(error: Exception) -> str:
     return f"key {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def _table(record: dict[str, Any], split: str) -> SourceTable:
+def parse_table(record: Mapping[str, Any], split: str) -> SourceTable:
+    """A table from its record. Raises KeyError, TypeError or ValueError where it breaks the format."""
     header, types, rows = record["header"], record["types"], record["rows"]
     if not isinstance(record["id"], str) or not record["id"]:
         raise ValueError(f"id must be a non-empty string; got {record['id']!r}")
@@ -120,14 +121,15 @@ def _table(record: dict[str, Any], split: str) -> SourceTable:
     return SourceTable(record["id"], split, tuple(header), tuple(types), cells)
 
 
-def _question(record: dict[str, Any], split: str, where: str, tables: dict[str, SourceTable]) -> SourceQuestion:
+def parse_question(record: Mapping[str, Any], split: str, id: str, tables: Mapping[str, SourceTable]) -> SourceQuestion:
+    """A question on one of `tables` from its record. Raises KeyError, TypeError, ValueError or SketchError."""
     text, table_id = record["question"], record["table_id"]
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"question must be a non-empty string; got {text!r}")
     if not isinstance(table_id, str) or table_id not in tables:
         raise ValueError(f"table {table_id!r} is not among the tables of this split")
     query = Query.from_json(record["sql"], width=len(tables[table_id].header))
-    return SourceQuestion(f"{split}-{where.rsplit(':', 1)[1]}", split, table_id, text.strip(), query)
+    return SourceQuestion(id, split, table_id, text.strip(), query)
 
 
 def _records(

@@ -12,6 +12,7 @@ as an error that a reader understands.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +99,7 @@ def _is_flat(tokens: list[tuple[str, str]], tables: set[str]) -> bool:
 def _called(tokens: list[tuple[str, str]]) -> Counter[str]:
     """Names with a parenthesis after them that are neither functions nor keywords, and how often."""
     names: Counter[str] = Counter()
-    for (kind, text), after in zip(tokens, tokens[1:]):
+    for (kind, text), after in itertools.pairwise(tokens):
         if after[1] == "(" and kind in ("word", "quoted"):
             name = folded(kind, text)
             if kind == "quoted" or (name not in FUNCTIONS and name not in KEYWORDS):

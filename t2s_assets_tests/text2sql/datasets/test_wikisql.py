@@ -82,7 +82,7 @@ def test_tables_and_questions_come_as_they_stand(folder: Path) -> None:
     first = source.questions[0]
     assert (first.id, first.table_id, first.text) == ("train-1", "fruit", "which fruit does o'hara sell in AUTUMN?")
     assert to_sql(first.query, fruit.schema("t")) == (
-        "SELECT \"Name\" FROM t WHERE \"column 4\" = 'O''Hara' AND \"The \"\"best\"\" season\" = 'Autumn'"
+        'SELECT "Name" FROM t WHERE "column 4" = \'O\'\'Hara\' AND "The ""best"" season" = \'Autumn\''
     )
 
 
@@ -225,7 +225,9 @@ def test_a_member_given_twice_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "data/train.tables.jsonl is in the archive twice" in problem(path)
 
 
-@pytest.mark.parametrize("name", ["../data/dev.jsonl", "/data/dev.jsonl", "data/../../data/dev.jsonl", "x/data/dev.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["../data/dev.jsonl", "/data/dev.jsonl", "data/../../data/dev.jsonl", "x/data/dev.jsonl"]
+)
 def test_members_elsewhere_are_ignored_and_nothing_is_written(folder: Path, tmp_path: Path, name: str) -> None:
     path = pack(folder, tmp_path / "hostile.tar", "w")
     before = sorted(p for p in tmp_path.rglob("*"))
@@ -258,9 +260,7 @@ def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, name: str) -> Non
     assert name in message
 
 
-def test_many_small_members_are_a_bomb_too(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_small_members_are_a_bomb_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wikisql, "UNPACKED_BYTES", 100_000)
     path = pack(folder, tmp_path / "many.tar", "w", members=[])
     with tarfile.open(path, "w:bz2") as archive:

@@ -86,9 +86,7 @@ RUNS = Relation.from_rows(
     ],
 )
 # 2,000 rows: three of them side by side are 8e9 rows, which no query gets through in its time.
-BIG = Relation.from_rows(
-    "big", [("n", "BIGINT"), ("s", "VARCHAR")], [(n, f"{n:08d}a" * 20) for n in range(2000)]
-)
+BIG = Relation.from_rows("big", [("n", "BIGINT"), ("s", "VARCHAR")], [(n, f"{n:08d}a" * 20) for n in range(2000)])
 
 
 @pytest.fixture(scope="session")

@@ -239,9 +239,7 @@ def test_hostile_queries_do_no_harm_behind_the_guard(
     assert {"ok", "refused", "error", "timeout", "memory"} <= statuses
 
 
-def run_hostile(
-    database: Database, queries: list[str], folder: Path, *, guard: bool
-) -> tuple[list[Outcome], float]:
+def run_hostile(database: Database, queries: list[str], folder: Path, *, guard: bool) -> tuple[list[Outcome], float]:
     """Outcomes of the queries, each followed by one with a known result, and the seconds of the slowest."""
     canary = folder / "canary.csv"
     canary.write_text("tweet-tweet\n")
@@ -286,9 +284,7 @@ def test_result_sizes_are_limited(unguarded: SqlExecutor, database: Database) ->
     assert (exactly.truncated, len(exactly.rows)) == (False, 1000)
     more = unguarded.run_one(database, "SELECT range FROM range(1001)")
     assert (more.truncated, len(more.rows), more.rows[-1]) == (True, 1000, (999,))
-    dates = unguarded.run_one(
-        database, "SELECT DATE '2024-01-01' + range::INT AS d FROM range(5000) ORDER BY d"
-    )
+    dates = unguarded.run_one(database, "SELECT DATE '2024-01-01' + range::INT AS d FROM range(5000) ORDER BY d")
     assert (dates.truncated, len(dates.rows)) == (True, 1000)
     for cell, status in (("repeat('é', 100000)", "ok"), ("repeat('é', 100001)", "error")):
         outcome = unguarded.run_one(database, f"SELECT {cell}")
@@ -365,10 +361,9 @@ def test_a_worker_has_no_files_environment_or_group_of_its_parent(
             return  # what follows looks into /proc
         environment = Path(f"/proc/{pid}/environ").read_bytes()
         targets = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
-        limits = dict(
-            (line[:25].strip(), line[25:].split()[0])
-            for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
-        )
+        limits = {
+            line[:25].strip(): line[25:].split()[0] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+        }
         assert os.readlink(f"/proc/{pid}/cwd") == executor._cwd
     assert b"tweet" not in environment and b"PATH=" not in environment
     assert {target.partition(":")[0] for target in targets} <= {"pipe", "/dev/null"}
@@ -377,9 +372,7 @@ def test_a_worker_has_no_files_environment_or_group_of_its_parent(
     assert limits["Max address space"].isdigit() and limits["Max cpu time"].isdigit()
 
 
-def test_statements_that_the_guard_would_refuse_meet_a_second_check(
-    unguarded: SqlExecutor, database: Database
-) -> None:
+def test_statements_that_the_guard_would_refuse_meet_a_second_check(unguarded: SqlExecutor, database: Database) -> None:
     for sql in (
         "CREATE TABLE x AS SELECT 1",
         "SELECT 1; SELECT 2",
@@ -436,9 +429,7 @@ def test_a_worker_is_not_believed() -> None:
             len(text).to_bytes(4, "big") + text
             for text in (b"[]", b"{}", b"{", b"\xff", b'{"status": "\\ud800"}', b"NaN", b"[" * 99_999)
         ),
-        (lambda text: len(text).to_bytes(4, "big") + text)(
-            b'{"status": "ok", "seconds": ' + b"1" * 9_999 + b"}"
-        ),
+        (lambda text: len(text).to_bytes(4, "big") + text)(b'{"status": "ok", "seconds": ' + b"1" * 9_999 + b"}"),
     ):
         with pytest.raises(wire.ProtocolError):
             wire.take_frame(bytearray(frame), limits)

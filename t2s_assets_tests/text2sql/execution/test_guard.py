@@ -130,20 +130,26 @@ def test_allowed_functions_exist_read_only_their_arguments_and_are_not_random() 
             assert stability in (None, "CONSISTENT", "CONSISTENT_WITHIN_QUERY"), name
             assert not effects, name
     # A keyword that is also a table function would open a door that the list of functions keeps shut.
-    assert not [
-        name for name in KEYWORDS if any(kind in ("table", "pragma") for kind, *_ in kinds.get(name, ()))
-    ]
+    assert not [name for name in KEYWORDS if any(kind in ("table", "pragma") for kind, *_ in kinds.get(name, ()))]
 
 
 # Pieces from which the fuzz makes text that is almost SQL.
 PIECES = st.sampled_from(
-    """
+    [
+        *"""
     SELECT FROM WHERE WITH AS ( ) , ; * "table" "Name" races name 'x' 1 = AND OR NOT IN JOIN ON GROUP BY
     ORDER LIMIT UNION ALL VALUES read_text repeat lower count ( ) pg_tables c DISTINCT CASE WHEN THEN
     END CAST INT [ ] :: . -- /* */ ' " $$ $1 ? -> := { } INTO RECURSIVE LATERAL OVER PARTITION INTERVAL
     DATE EXISTS unnest range main. PIVOT TABLESAMPLE COLUMNS COPY DROP SET PRAGMA
-    """.split()
-    + ["\n", "\0", "\u00a0", "\ud800", "e'", "\r", "é"]
+    """.split(),
+        "\n",
+        "\0",
+        "\u00a0",
+        "\ud800",
+        "e'",
+        "\r",
+        "é",
+    ]
 )
 ALMOST_SQL = st.lists(PIECES, max_size=25).map(" ".join) | st.lists(PIECES, max_size=12).map("".join)
 
