@@ -226,7 +226,8 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
     folder = project.path(dataset, "prompts", experiment)
     with replacing_folder(folder) as fresh:
-        DatasetDict(splits).save_to_disk(fresh / "dataset")
+        # One file each: an empty split gets none by default, and is then not read back.
+        DatasetDict(splits).save_to_disk(fresh / "dataset", num_shards=dict.fromkeys(splits, 1))
         format.save(fresh)
         facts = {
             "examples": {s: len(d) for s, d in splits.items()},

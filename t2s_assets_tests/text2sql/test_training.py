@@ -300,15 +300,22 @@ def test_epochs_are_turned_into_steps(towns: ProjectFiles, experiment: Make) -> 
 
 
 def test_the_best_checkpoint_becomes_the_adapter(towns: ProjectFiles, experiment: Make) -> None:
-    """A learning rate that spoils the model early: the loss told must be the loss of the adapter kept."""
+    """On a run that ends worse than it was before, the loss told must be the loss of the adapter kept."""
     settings = {"max_steps": 8, "learning_rate": 0.6, "warmup_ratio": 1.0, "eval_examples": 6, "batch_size": 6}
-    names = {best: experiment(best=best, **settings) for best in ("loss", "last")}
-    told = {best: train(towns, name)[0]["validation_loss"] for best, name in names.items()}
-    history = read_json(towns.project.path("towns", "adapter", names["loss"]) / "trainer_state.json", made_by="")
-    losses = [h["eval_loss"] for h in history["log_history"] if "eval_loss" in h]
-    assert told["loss"] == round(min(losses), 5) < told["last"] == round(losses[-1], 5)
-    for best, name in names.items():
-        assert validation_loss(towns, name) == pytest.approx(told[best], rel=1e-3), best
+    for seed in range(8):  # a rate this high makes the loss jump; most seeds do not end at their best
+        name = experiment(best="loss", seed=seed, **settings)
+        told = train(towns, name)[0]["validation_loss"]
+        history = read_json(towns.project.path("towns", "adapter", name) / "trainer_state.json", made_by="")
+        losses = [h["eval_loss"] for h in history["log_history"] if "eval_loss" in h]
+        if losses[-1] > 1.01 * min(losses):
+            break
+    assert losses[-1] > 1.01 * min(losses)
+    assert told == round(min(losses), 5)
+    assert validation_loss(towns, name) == pytest.approx(told, rel=1e-3)
+    name = experiment(best="last", seed=seed, **settings)
+    told = train(towns, name)[0]["validation_loss"]
+    assert told == round(losses[-1], 5)
+    assert validation_loss(towns, name) == pytest.approx(told, rel=1e-3)
 
 
 def validation_loss(files: ProjectFiles, name: str) -> float:
@@ -332,7 +339,8 @@ def validation_loss(files: ProjectFiles, name: str) -> float:
 
 
 def test_two_ranks_train_like_one_with_their_joint_batch(towns: ProjectFiles, experiment: Make) -> None:
-    plain = {"group_by_length": False, "eval_examples": 6, "learning_rate": 0.01}
+    # Four validation questions: one batch for both, so that both weigh its tokens alike.
+    plain = {"group_by_length": False, "eval_examples": 4, "learning_rate": 0.01}
     one, _ = train(towns, experiment(batch_size=4, **plain))
     two = training.run(towns.project, "towns", experiment(batch_size=2, processes=2, **plain))
     assert two["world_size"] == 2

@@ -32,9 +32,7 @@ class Batch:
                 groups.setdefault(job.database.key, []).append(index)
         # Each chunk is of one database; `_alone` are queries that must be the first of a worker.
         self._chunks = deque(
-            deque(group[start : start + CHUNK])
-            for group in groups.values()
-            for start in range(0, len(group), CHUNK)
+            deque(group[start : start + CHUNK]) for group in groups.values() for start in range(0, len(group), CHUNK)
         )
         self._open: dict[WorkerProcess, deque[int]] = {}
         self._alone: deque[int] = deque()

@@ -84,9 +84,7 @@ class SqlExecutor:
         """Run one query."""
         return self.run([Job(database, sql)])[0]
 
-    def run(
-        self, jobs: Sequence[Job], *, progress: Callable[[int, int], None] | None = None
-    ) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job], *, progress: Callable[[int, int], None] | None = None) -> list[Outcome]:
         """Run the jobs; outcomes come in the jobs' order.
 
         Jobs of one database (by its key) run together whatever their order, and jobs with the same database
@@ -245,9 +243,7 @@ class SqlExecutor:
 
     def _expired(self, worker: WorkerProcess, batch: Batch) -> None:
         worker.kill()
-        outcome = Outcome(
-            "timeout", message=f"took more than {self.limits.seconds:g} s", seconds=self.limits.seconds
-        )
+        outcome = Outcome("timeout", message=f"took more than {self.limits.seconds:g} s", seconds=self.limits.seconds)
         self._bury(worker, batch, outcome)
 
     def _died(self, worker: WorkerProcess, batch: Batch) -> None:
@@ -260,9 +256,7 @@ class SqlExecutor:
             self._bury(worker, batch, Outcome("timeout", message=message, seconds=self.limits.seconds))
             return
         try:
-            cause = (
-                f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-            )
+            cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         except ValueError:
             cause = f"was killed by signal {-code}"
         self._bury(worker, batch, Outcome("crashed", message=f"the worker {cause}"), final=False)

@@ -72,17 +72,13 @@ class Relation:
                 )
 
     @classmethod
-    def from_rows(
-        cls, name: str, columns: Iterable[tuple[str, str]], rows: Iterable[Sequence[Any]]
-    ) -> Relation:
+    def from_rows(cls, name: str, columns: Iterable[tuple[str, str]], rows: Iterable[Sequence[Any]]) -> Relation:
         """Build the relation from Python rows; each cell must suit its column's type, or be None."""
         columns = tuple((str(column), str(sql_type)) for column, sql_type in columns)
         rows = [tuple(row) for row in rows]
         for number, row in enumerate(rows, 1):
             if len(row) != len(columns):
-                raise ExecutionError(
-                    f"table {name!r}, row {number}: {len(row)} cells for {len(columns)} columns"
-                )
+                raise ExecutionError(f"table {name!r}, row {number}: {len(row)} cells for {len(columns)} columns")
         arrays = []
         for i, (column, sql_type) in enumerate(columns):
             try:

@@ -79,14 +79,9 @@ def outcome(message: dict[str, Any], limits: Limits) -> Outcome:
             raise ProtocolError("sent a row of the wrong width")
         cells = [cell if type(cell) in _SCALARS else _cell(cell) for cell in row]
         if converts:
-            cells = [
-                reader(cell) if reader and isinstance(cell, str) else cell
-                for reader, cell in zip(readers, cells)
-            ]
+            cells = [reader(cell) if reader and isinstance(cell, str) else cell for reader, cell in zip(readers, cells)]
         decoded.append(tuple(cells))
-    return Outcome(
-        "ok", columns, types, tuple(decoded), seconds=seconds, truncated=message.get("truncated") is True
-    )
+    return Outcome("ok", columns, types, tuple(decoded), seconds=seconds, truncated=message.get("truncated") is True)
 
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
