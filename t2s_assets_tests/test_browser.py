@@ -1,4 +1,4 @@
-"""Dagster's pages in a real browser: the lineage, and what a materialization shows."""
+"""Dagster's pages in a real browser: the lineage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets_tests.instance import DATASET, EXPERIMENT, Instance
+from t2s_assets_tests.instance import DATASET, Instance
 
 pytestmark = pytest.mark.browser
 
@@ -45,17 +45,3 @@ def test_the_lineage_shows_the_groups_assets(page: Any, webserver: str, tmp_path
     picture = tmp_path / "lineage.png"
     page.screenshot(path=str(picture))
     assert picture.stat().st_size > 10_000
-
-
-def test_a_materialization_shows_its_figures(page: Any, webserver: str, tmp_path: Path) -> None:
-    page.goto(f"{webserver}/assets/{DATASET}/adapter?view=partitions&partition={EXPERIMENT}")
-    see(page, "tokens_a_second", "validation_loss", "trainable_share", "adapter_size")
-    page.screenshot(path=str(tmp_path / "adapter.png"))
-
-
-def test_the_report_opens_as_a_page(page: Any, webserver: str, tmp_path: Path) -> None:
-    page.goto(f"{webserver}/assets/{DATASET}/report?view=partitions&partition={EXPERIMENT}")
-    see(page, "em_target", "latency_p95_ms")
-    page.get_by_text("[Show Markdown]").first.click()
-    see(page, "By category", "Worst failures")
-    page.screenshot(path=str(tmp_path / "report.png"))
