@@ -68,7 +68,12 @@ def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd
             sys.setprofile(None)
             yield "which fruit is dearest?"
 
-        session.read(typed())
+        # A process started in the background ignores SIGINT; this one is to be interrupted either way.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            session.read(typed())
+        finally:
+            signal.signal(signal.SIGINT, before)
         expected = model.ask("which fruit is dearest?", source.table()).sql
     out, err = capfd.readouterr()
     assert err.count("stopped") == 1
