@@ -106,7 +106,6 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     requests = {q.id: _request(q, tables, prompts) for q in everything}
     placement = base_models.place(config.hardware)
     key = {"decoding": config.decoding.model_dump(), "version": _DECODING_VERSION, "placement": placement.as_dict()}
-    latency: dict[str, Any] = {}
 
     def tuned() -> tuple[Any, Any]:
         return adapters.load_tuned(adapter, project, placement)
