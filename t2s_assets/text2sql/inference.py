@@ -331,8 +331,9 @@ class Text2SQL:
             limit = f"prompt.max_length = {format.max_length} tokens for prompt and SQL, with which it was trained"
             if length < format.max_length:
                 limit = f"a context of {context} tokens, of which decoding.max_new_tokens = {room} are kept for the SQL"
+            columns = sum(len(s.columns) for s in shown)
             raise PromptError(
-                f"the prompt has {length} tokens ({sum(len(s.columns) for s in shown)} columns), and the model has {limit}; leave out "
+                f"the prompt has {length} tokens ({columns} columns), and the model has {limit}; leave out "
                 "columns that the question does not need, shorten the question, or train with a higher limit"
             )
         return request_for(prompt, clean_question(question), about.schemas)
