@@ -47,7 +47,10 @@ def _result(name: str, passed: bool, *, blocking: bool, **metadata: Any) -> dg.A
 
 
 def splits_disjoint(shared: list[str], twins: list[tuple[str, str]]) -> dg.AssetCheckResult:
-    """No table is asked about in two splits. Tables of the same content under two ids are shown beside it."""
+    """No table is asked about in two splits; of data of one's own, no question of a database.
+
+    Tables of the same content under two ids, or questions with the same gold, are shown beside it.
+    """
     metadata = {"tables_in_two_splits": len(shared), "first": ", ".join(shared[:10]), "same_content": len(twins)}
     return _result("splits_disjoint", not shared, blocking=True, **metadata)
 
