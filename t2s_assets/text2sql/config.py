@@ -1,13 +1,14 @@
-"""Dataset and experiment files: `configs/<dataset>/dataset.yaml` and `configs/<dataset>/<experiment>.yaml`.
+"""Experiment files, `configs/<dataset>/<experiment>.yaml`, and how every config file is read.
 
-Unknown keys, wrong types and broken bounds are all reported at once, each with its file and field.
+Unknown keys, wrong types and broken bounds are all reported at once, each with its file and field. What a
+`dataset.yaml` holds is in dataset_config.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -47,71 +48,6 @@ class Settings(Section):
         if isinstance(value, bool) and not isinstance(checked, bool):
             raise ValueError("this is no yes-or-no field")
         return checked
-
-
-# ---------------------------------------------------------------------------------------------- dataset.yaml
-
-
-class BundledSource(Section):
-    """The data that ships inside the package."""
-
-    kind: Literal["bundled"]
-
-
-class LocalSource(Section):
-    """A WikiSQL archive (`.tar.bz2`, or any tar) or its unpacked folder on this machine."""
-
-    kind: Literal["local"]
-    path: str = Field(description="A path; $VARIABLES and ~ are expanded; relative to the dataset file.")
-
-
-class UrlSource(Section):
-    """A WikiSQL archive behind HTTP(S), downloaded once into the storage folder."""
-
-    kind: Literal["url"]
-    url: str = Field(pattern=r"^https?://")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checked after the download.")
-
-
-class HubSource(Section):
-    """WikiSQL on the Hugging Face Hub, from its converted Parquet files."""
-
-    kind: Literal["hub"]
-    repo: str = Field(
-        "Salesforce/wikisql",
-        min_length=1,
-        description="Or a local copy of its Parquet files: a path that starts with / . ~ or a $VARIABLE.",
-    )
-    revision: str = Field("refs/convert/parquet", description="The loading script of `main` is dead on datasets >= 4.")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether `repo` is a path on this machine."""
-        return self.repo.startswith(("/", ".", "~", "$"))
-
-    @model_validator(mode="after")
-    def _a_folder_has_no_revision(self) -> HubSource:
-        if self.is_local and "revision" in self.model_fields_set:
-            raise ValueError("a local copy has no revision; remove it")
-        return self
-
-
-Source = Annotated[BundledSource | LocalSource | UrlSource | HubSource, Field(discriminator="kind")]
-
-
-class Retrain(Section):
-    """The schedule that retrains one experiment; it is off until switched on in Dagster."""
-
-    experiment: str
-    cron: str = Field("0 3 * * 0", pattern=r"^\S+ \S+ \S+ \S+ \S+$", description="Five cron fields, UTC.")
-
-
-class DatasetConfig(Section):
-    """`configs/<dataset>/dataset.yaml`."""
-
-    description: str = Field(min_length=1)
-    source: Source
-    retrain: Retrain | None = None
 
 
 # ----------------------------------------------------------------------------------------- <experiment>.yaml
@@ -295,6 +231,11 @@ def read_config(model: type[Model], path: Path) -> Model:
     Raises:
         ConfigError: the file is missing or no YAML mapping, or breaks rules: every one of them is named.
     """
+    return validated(model, read_yaml(path, model.model_fields), path)
+
+
+def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The mapping in the file at `path`; `keys` are those that an error says it wants. Raises ConfigError."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError as e:
@@ -303,7 +244,12 @@ def read_config(model: type[Model], path: Path) -> Model:
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: not readable as YAML: {e}") from e
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a mapping of {', '.join(model.model_fields)} is wanted; got {content!r}")
+        raise ConfigError(f"{path}: a mapping of {', '.join(keys)} is wanted; got {content!r}")
+    return content
+
+
+def validated(model: type[Model], content: dict[str, Any], path: Path) -> Model:
+    """`content`, read from `path`, as a `model`. Raises ConfigError that names every problem."""
     try:
         return model.model_validate(content)
     except ValidationError as e:

@@ -8,13 +8,31 @@ from typing import Literal
 
 ColumnType = Literal["text", "real"]
 
+_FAMILIES = {
+    "BIGINT": "integer",
+    "BOOLEAN": "boolean",
+    "DATE": "date",
+    "DECIMAL": "decimal",
+    "TIME": "time",
+    "TIMESTAMP": "timestamp",
+}
+
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its SQL name (unquoted) and its type, `text` or `real` (any number)."""
+    """One column: its SQL name (unquoted) and its type, `text` or `real` (any number).
+
+    `sql_type` is its DuckDB type where data keep theirs (a dataset of one's own), else empty.
+    """
 
     name: str
     type: ColumnType
+    sql_type: str = ""
+
+    @property
+    def shown_type(self) -> str:
+        """The type as prompts show it: WikiSQL's two, or a plain name of the DuckDB type's family."""
+        return _FAMILIES.get(self.sql_type.partition("(")[0], self.type)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import config
+from t2s_assets.text2sql import config, dataset_config
 from t2s_assets.text2sql.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
@@ -44,12 +44,12 @@ class Project:
         """A folder for what can be made again: downloads, unpacked base weights."""
         return self.storage.joinpath("cache", *parts)
 
-    def dataset(self, name: str) -> config.DatasetConfig:
+    def dataset(self, name: str) -> dataset_config.DatasetConfig:
         """The dataset's config. Raises ConfigError."""
         if name not in config.dataset_names(self.configs):
             there = config.dataset_names(self.configs)
             raise ConfigError(f"no dataset {name!r} in {self.configs}; there are {there}")
-        return config.read_config(config.DatasetConfig, self.configs / name / "dataset.yaml")
+        return dataset_config.read_dataset(self.configs / name / "dataset.yaml")
 
     def experiment(self, dataset: str, name: str) -> config.Experiment:
         """The experiment's config. Raises ConfigError."""

@@ -56,12 +56,17 @@ class UserTable:
         read: Callable[[], Content] | None = None,
         *,
         where: str,
+        sql_types: Sequence[str] = (),
     ) -> UserTable:
-        """From raw names and types. Raises DataError for a table without columns; `where` says which one."""
+        """From raw names and types, DuckDB's types among them where the data keep theirs.
+
+        Raises DataError for a table without columns; `where` says which one.
+        """
         path = (name,) if isinstance(name, str) else name
         if not header:
             raise DataError(f"{where}: table {'.'.join(path)!r} has no columns; a question needs at least one")
-        columns = tuple(Column(n, t) for n, t in zip(column_names(header), types, strict=True))
+        names, kept = column_names(header), sql_types or [""] * len(header)
+        columns = tuple(Column(n, t, s) for n, t, s in zip(names, types, kept, strict=True))
         return cls(path, tuple(header), columns, read)
 
     @property
@@ -100,14 +105,19 @@ class UserTable:
         return {}
 
     def database(self, name: str) -> Database:
-        """The rows for execution under an SQL name, made once; text compares ignoring case, as in evaluation."""
+        """The rows for execution under an SQL name, made once."""
         if name not in self._databases:
-            content = self.content
-            types = [t if t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
-            columns = tuple(zip((c.name for c in self.columns), types))
-            relation = Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
-            self._databases[name] = Database.of(relation)
+            self._databases[name] = Database.of(self.relation(name))
         return self._databases[name]
+
+    def relation(self, name: str) -> Relation:
+        """The rows under an SQL name. As in evaluation, text compares ignoring case unless types are kept."""
+        content = self.content
+        columns = tuple(
+            (c.name, "VARCHAR COLLATE NOCASE" if t == "VARCHAR" and not c.sql_type else t)
+            for c, t in zip(self.columns, content.types)
+        )
+        return Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
 
     def sql_name(self) -> str:
         """The table's name as SQL text."""
@@ -162,19 +172,26 @@ def row_cap(width: int) -> int:
     return max(1, min(MAX_ROWS, MAX_CELLS // max(1, width)))
 
 
-def from_rows(rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType]) -> Content:
-    """Content of Python rows, up to the cap; in a `real` column what spells no number is NULL, as in evaluation."""
+def from_rows(
+    rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType], types: Sequence[str] | None = None
+) -> Content:
+    """Content of Python rows, up to the cap; in a `real` column what spells no number is NULL, as in evaluation.
+
+    `types` are DuckDB's: DOUBLE, VARCHAR, and BIGINT for columns that hold whole numbers alone.
+    """
     cap = row_cap(len(kinds))
+    types = types or ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds]
     arrays = []
-    for position, kind in enumerate(kinds):
+    for position, (kind, kept) in enumerate(zip(kinds, types)):
         cells = [row[position] for row in rows[:cap]]
-        if kind == "real":
+        if kept == "BIGINT":
+            arrays.append(pa.array(cells, type=pa.int64()))
+        elif kind == "real":
             arrays.append(pa.array([_number(c) for c in cells], type=pa.float64()))
         else:
             arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
     names = [str(i) for i in range(len(kinds))]
-    types = tuple("DOUBLE" if k == "real" else "VARCHAR" for k in kinds)
-    return Content(pa.Table.from_arrays(arrays, names=names), types, len(rows) > cap)
+    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap)
 
 
 def _number(cell: Any) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql.config import DatasetConfig
+from t2s_assets.text2sql.dataset_config import WikiSQLDataset
 from t2s_assets.text2sql.datasets import MINI, read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
@@ -65,7 +65,7 @@ def test_there_is_enough_of_it(source: Source) -> None:
 
 
 def test_it_is_what_the_bundled_source_reads(source: Source) -> None:
-    config = DatasetConfig.model_validate({"description": "d", "source": {"kind": "bundled"}})
+    config = WikiSQLDataset.model_validate({"description": "d", "source": {"kind": "bundled"}})
     assert read_source(config, folder=MINI, downloads=MINI) == source
 
 
