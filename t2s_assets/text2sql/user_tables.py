@@ -27,11 +27,15 @@ _SAMPLED_ROWS = 1_000
 
 @dataclass(frozen=True)
 class Content:
-    """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names."""
+    """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names.
+
+    `lost` counts cells of columns of numbers that spell none and became NULL.
+    """
 
     data: pa.Table
     types: tuple[str, ...]
     truncated: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,17 +185,19 @@ def from_rows(
     """
     cap = row_cap(len(kinds))
     types = types or ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds]
-    arrays = []
+    arrays, lost = [], 0
     for position, (kind, kept) in enumerate(zip(kinds, types)):
         cells = [row[position] for row in rows[:cap]]
         if kept == "BIGINT":
             arrays.append(pa.array(cells, type=pa.int64()))
         elif kind == "real":
-            arrays.append(pa.array([_number(c) for c in cells], type=pa.float64()))
+            numbers = [_number(c) for c in cells]
+            lost += sum(n is None and c not in (None, "") for n, c in zip(numbers, cells))
+            arrays.append(pa.array(numbers, type=pa.float64()))
         else:
             arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
     names = [str(i) for i in range(len(kinds))]
-    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap)
+    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap, lost)
 
 
 def _number(cell: Any) -> float | None:

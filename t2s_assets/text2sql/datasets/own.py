@@ -28,13 +28,15 @@ Log = Callable[[str], None]
 class OwnTable:
     """One table with its rows, under its own names; `types` are DuckDB's, one a column of `data`.
 
-    `cut` says that `data` holds only the first rows of a table that has more.
+    `cut` says that `data` holds only the first rows of a table that has more; `lost` cells of columns of numbers
+    spelt none (SQLite allows that) and are NULL.
     """
 
     schema: TableSchema
     types: tuple[str, ...]
     data: pa.Table
     cut: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def check_names(table: UserTable, where: str) -> None:
 def _own_table(table: UserTable) -> OwnTable:
     content = table.content
     data = content.data.rename_columns([c.name for c in table.columns])
-    return OwnTable(table.schema(table.name), content.types, data, content.truncated)
+    return OwnTable(table.schema(table.name), content.types, data, content.truncated, content.lost)
 
 
 def read_questions(path: Path, databases: Mapping[str, list[str]], problems: list[str]) -> tuple[OwnQuestion, ...]:
