@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from t2s_assets.cli import asking, pipeline
+from t2s_assets.cli import asking, data, pipeline
 
 app = typer.Typer(
     name="t2s",
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+data.register(app)
 pipeline.register(app)
 asking.register(app)
 
