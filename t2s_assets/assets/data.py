@@ -59,11 +59,9 @@ def data_assets(dataset: str) -> list[dg.AssetsDefinition]:
     def questions(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         project = folders.project
         manifest = prepare.make_questions(project, dataset, context.log.info)
-        loaded = prepare.load_tables(project, dataset)
-        shared = prepare.shared_tables(loaded, prepare.load_questions(project, dataset))
         return result(
             manifest,
-            checks.splits_disjoint(shared, prepare.same_content_across_splits(loaded)),
+            checks.splits_disjoint(*prepare.leaks(project, dataset)),
             **{
                 "dagster/row_count": sum(manifest["questions"].values()),
                 "dagster/column_schema": table_schema(

@@ -54,25 +54,18 @@ def prepare(
 
 def _prepare(project: Project, address: str) -> None:
     from t2s_assets.text2sql.errors import DataError
-    from t2s_assets.text2sql.prepare import (
-        load_questions,
-        load_tables,
-        make_questions,
-        make_sql,
-        make_tables,
-        shared_tables,
-    )
+    from t2s_assets.text2sql.prepare import leaks, make_questions, make_sql, make_tables
 
     dataset, _, experiment = address.partition("/")
     for name, make in (("tables", make_tables), ("questions", make_questions), ("sql", make_sql)):
         _say(f"{dataset}/{name}")
         make(project, dataset, _say)
         if name == "questions":
-            leaks = shared_tables(load_tables(project, dataset), load_questions(project, dataset))
-            if leaks:
+            shared, _ = leaks(project, dataset)
+            if shared:
                 raise DataError(
-                    f"{dataset}: {len(leaks)} tables are asked about in a split that is not theirs, so a model would "
-                    f"be tested on tables it was trained on: {', '.join(leaks[:10])}; mend the source"
+                    f"{dataset}: {len(shared)} tables or questions are in two splits, so a model would be tested on "
+                    f"what it was trained on: {', '.join(shared[:10])}; mend the source"
                 )
     if experiment:
         from t2s_assets.text2sql.prompts import make_prompts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.errors import DataError
@@ -74,8 +74,14 @@ class Question(Protocol):
     table_id: str
     text: str
 
+    def shown(self, about: Any) -> tuple[TableSchema, ...]:
+        """The tables that its prompt may show."""
+
     def completion(self, about: Any) -> str:
         """What the model learns to write."""
+
+    def columns(self, about: Any) -> set[tuple[str, str]]:
+        """(table, column) of everything that the gold names, for the recall of schema linking."""
 
     def verdict(self, text: str, about: Any) -> Verdict:
         """Whether generated text means the gold, and where not."""
@@ -87,7 +93,7 @@ class Question(Protocol):
 class Gold(Protocol):
     """A kind of gold."""
 
-    FORMAT: str
+    FORMAT: Literal["sketch", "sql"]
     ERROR_KINDS: tuple[str, ...]
 
     def make_tables(self, project: Project, dataset: str, log: Log) -> Facts:

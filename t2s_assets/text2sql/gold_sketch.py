@@ -138,6 +138,15 @@ class Question:
     text: str
     query: Query
 
+    def shown(self, table: Table) -> tuple[TableSchema, ...]:
+        """The table, under its name in prompts."""
+        return table.schemas
+
+    def columns(self, table: Table) -> set[tuple[str, str]]:
+        """Its columns that the query names."""
+        named = {self.query.column, *(c.column for c in self.query.conditions)}
+        return {(TABLE, table.schema.columns[i].name) for i in named}
+
     def completion(self, table: Table) -> str:
         """What the model learns to write: SQL over `t`, its values cased as in the question."""
         (schema,) = table.schemas

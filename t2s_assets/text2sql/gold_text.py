@@ -133,6 +133,13 @@ class TextQuestion:
         """The tables that its prompt may show."""
         return tuple(s for s in about.schemas if not self.tables or s.name in self.tables)
 
+    def columns(self, about: OwnDatabase) -> set[tuple[str, str]]:
+        """The columns of base tables that its gold names, empty where it has no normal form."""
+        try:
+            return sql_normal.columns_of(self.sql, about.schemas)
+        except sql_normal.NormalFormError:
+            return set()
+
     def completion(self, about: OwnDatabase) -> str:
         """What the model learns to write."""
         return self.sql

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from t2s_assets.text2sql.config import DecodingConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.metrics import error_kinds, exact_match, parse_prediction, percentiles
-from t2s_assets.text2sql.prepare import Question, Table, load_questions, load_sql, load_tables, sample
-from t2s_assets.text2sql.prompts import TABLE, clean_question, load_prompts
-from t2s_assets.text2sql.results import result_fingerprints
+from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
+from t2s_assets.text2sql.metrics import percentiles
+from t2s_assets.text2sql.prepare import load_sql, load_tables, load_usable, sample
+from t2s_assets.text2sql.prompts import check_grammar, clean_question, load_prompts
+from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -85,12 +86,15 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     same from training to training.
     """
     config = project.experiment(dataset, experiment)
+    gold = gold_of(project, dataset)
+    check_grammar(config.decoding, gold.FORMAT)
     adapter = adapters.open_adapter(
         project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
     )
-    prompts_version = read_manifest(
+    prompts_manifest = read_manifest(
         project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
-    )["data_version"]
+    )
+    prompts_version = prompts_manifest["data_version"]
     trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
     if trained_on != prompts_version:
         raise DataError(
@@ -128,13 +132,16 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         for name, rows in sets.items():
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), fresh / name, compression="zstd")
         write_json(fresh / "latency.json", latency)
-        total = {s: sum(1 for q in load_questions(project, dataset, [s])) for s in chosen}
+        total = {s: sum(1 for q in load_usable(project, dataset, [s])) for s in chosen}
         facts = {
             "questions": {s: len(questions) for s, questions in chosen.items()},
             "of": total,
             "adapter_version": adapter.version,
             "latency_p95_ms": latency["total_ms"].get("p95"),
+            "error_kinds": list(gold.ERROR_KINDS),
         }
+        if (about := gold.about(project, dataset)) is not None:
+            facts["data"] = about | {"linking": prompts_manifest.get("linking")}
         write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
     return read_manifest(folder, made_by="")
 
@@ -144,15 +151,19 @@ def choose_questions(project: Project, dataset: str, config: Experiment) -> dict
     limits = {"test": config.evaluation.test_limit, "validation": config.evaluation.validation_limit}
     return {
         split: list(
-            sample(load_questions(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
+            sample(load_usable(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
         )
         for split, limit in limits.items()
     }
 
 
-def _request(question: Question, tables: dict[str, Table], prompts: dict[str, str]) -> Request:
-    schema = tables[question.table_id].schema_as(TABLE)
-    return Request(prompts[question.id], clean_question(question.text), schema)
+def _request(question: Question, tables: Mapping[str, AskedAbout], prompts: dict[str, str]) -> Request:
+    return request_for(prompts[question.id], clean_question(question.text), tables[question.table_id].schemas)
+
+
+def request_for(prompt: str, question: str, schemas: Sequence[TableSchema]) -> Request:
+    """What the decoder is asked. A sketch's grammar is over its one table; for more there is none (check_grammar)."""
+    return Request(prompt, question, schemas[0] if len(schemas) == 1 else None)
 
 
 class _Generations:
@@ -231,7 +242,7 @@ def score(
     project: Project,
     dataset: str,
     questions: Sequence[Question],
-    tables: dict[str, Table],
+    tables: Mapping[str, AskedAbout],
     answers: Generated,
     log: Log,
 ) -> list[dict[str, Any]]:
@@ -239,18 +250,17 @@ def score(
     gold = load_sql(project, dataset, sorted({q.split for q in questions}))
     jobs = []
     for question in questions:
-        database = tables[question.table_id].database
-        jobs.append(Job(tables[question.table_id].database_as(TABLE), answers[question.id]["text"].strip()))
-        jobs.append(Job(database, gold[question.id]["sql"]))
+        about = tables[question.table_id]
+        jobs.append(Job(about.prompted, answers[question.id]["text"].strip()))
+        jobs.append(Job(about.database, gold[question.id]["sql"]))
     log(f"executing {len(jobs):,} queries")
     with SqlExecutor() as executor:
         outcomes = executor.run(jobs)
     rows = []
     for question, predicted_outcome, gold_outcome in zip(questions, outcomes[::2], outcomes[1::2]):
         answer, truth = answers[question.id], gold[question.id]
-        schema = tables[question.table_id].schema_as(TABLE)
-        query, reason = parse_prediction(answer["text"], schema)
-        ordered, bag = result_fingerprints(predicted_outcome)
+        verdict = question.verdict(answer["text"], tables[question.table_id])
+        result = question.compared(predicted_outcome, truth)
         rows.append(
             {
                 "id": question.id,
@@ -259,24 +269,22 @@ def score(
                 "question": question.text,
                 "gold_sql": truth["sql"],
                 "sql": answer["text"].strip(),
-                "parsed": query.to_json() if query else None,
-                "unparsed_because": reason,
+                "parsed": verdict.parsed,
+                "unparsed_because": verdict.unparsed_because,
                 "category": truth["category"],
                 "aggregate": truth["aggregate"],
                 "conditions": truth["conditions"],
-                "predicted_aggregate": ("none", "MAX", "MIN", "COUNT", "SUM", "AVG")[query.aggregate]
-                if query
-                else None,
+                "predicted_aggregate": verdict.aggregate,
                 "status": predicted_outcome.status,
                 "message": predicted_outcome.message,
-                "fingerprint": ordered,
+                "fingerprint": result.fingerprint,
                 "gold_fingerprint": truth["fingerprint"],
                 "gold_degenerate": truth["degenerate"],
                 "valid": predicted_outcome.status == "ok",
-                "em": exact_match(query, question.query, schema),
-                "ex": ordered is not None and ordered == truth["fingerprint"],
-                "ex_strict": not truth["degenerate"] and bag is not None and bag == truth["bag_fingerprint"],
-                "errors": error_kinds(query, question.query, schema),
+                "em": verdict.em,
+                "ex": result.ex,
+                "ex_strict": result.ex_strict,
+                "errors": verdict.errors,
                 "logprob": answer["logprob"],
                 "tokens": answer["n_tokens"],
                 "forward_passes": answer["forward_passes"],

@@ -20,12 +20,14 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.qualify import qualify
+from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.schema import MappingSchema
 
 from t2s_assets.text2sql.errors import T2SError
@@ -78,12 +80,37 @@ def normal_form(sql: str, schemas: Sequence[TableSchema], *, values: bool = True
     Raises:
         NormalFormError: `sql` is not one query, or a name in it is not in the schemas.
     """
+    with _told():
+        return _Writer(values).query(_qualified(sql, schemas), {}, {})
+
+
+def columns_of(sql: str, schemas: Sequence[TableSchema]) -> set[tuple[str, str]]:
+    """(table, column), lower-cased, of every column of the given tables that a query names; `*` names them all.
+
+    Raises NormalFormError as `normal_form` does.
+    """
+    found = set()
+    with _told():
+        for scope in traverse_scope(_qualified(sql, schemas)):
+            for column in scope.columns:
+                source = scope.sources.get(column.table)
+                if isinstance(source, exp.Table):
+                    found.add((source.name.lower(), column.name.lower()))
+    return found
+
+
+def _qualified(sql: str, schemas: Sequence[TableSchema]) -> exp.Query:
+    trees = [tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None]
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        raise NormalFormError("one SELECT statement is wanted")
+    return qualify(trees[0], schema=_mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever sqlglot raises, as NormalFormError."""
     try:
-        trees = [tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None]
-        if len(trees) != 1 or not isinstance(trees[0], exp.Query):
-            raise NormalFormError("one SELECT statement is wanted")
-        tree = qualify(trees[0], schema=_mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)
-        return _Writer(values).query(tree, {}, {})
+        yield
     except RecursionError as e:
         raise NormalFormError("nested too deep") from e
     except NormalFormError:

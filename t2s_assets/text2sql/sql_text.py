@@ -140,6 +140,10 @@ def styled(tree: exp.Query, schemas: Sequence[TableSchema]) -> str:
         if real is not None:
             quoted = isinstance(node, exp.Column) or table_identifier(real) != real
             node.set("this", exp.to_identifier(real, quoted=quoted))
+    for window in tree.find_all(exp.WindowSpec):  # sqlglot keeps the case of `rows between ...`
+        for key, value in window.args.items():
+            if isinstance(value, str):
+                window.set(key, value.upper())
     return tree.sql(dialect="duckdb", comments=False)
 
 

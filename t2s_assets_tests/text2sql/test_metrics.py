@@ -11,6 +11,7 @@ import pytest
 
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
+from t2s_assets.text2sql.gold_sketch import Table
 from t2s_assets.text2sql.metrics import (
     ERROR_KINDS,
     breakdown,
@@ -22,7 +23,6 @@ from t2s_assets.text2sql.metrics import (
     rate,
     summary,
 )
-from t2s_assets.text2sql.prepare import Table
 from t2s_assets.text2sql.query import Query, condition_number, to_sql
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.schema import Column, TableSchema
