@@ -254,7 +254,7 @@ def _look_at_prompts(project: Project, found: DataCheck, name: str, settings: Ex
     log(f"building the prompts of {name}")
     try:
         facts = make_prompts(project, found.dataset, name, log=_quiet)
-    except PromptError as e:
+    except (ConfigError, PromptError) as e:
         found.findings.append(Finding("error", "prompts", name, str(e)))
         return 0
     except ModelError as e:

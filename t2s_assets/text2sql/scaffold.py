@@ -63,6 +63,7 @@ training:
   eval_steps: 10
   save_steps: 10
 decoding:
+  grammar: none               # the grammar knows the SQL of WikiSQL's questions alone
   max_new_tokens: 160         # longer than your longest query
 evaluation:
   validation_limit: null      # all validation questions
