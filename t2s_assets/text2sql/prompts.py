@@ -94,11 +94,14 @@ def resolve_format(config: PromptConfig, tokenizer: Any, gold: Literal["sketch",
     return PromptFormat(**settings, bos=tokenizer.bos_token if adds_bos and tokenizer.bos_token else "")
 
 
-def schema_text(schema: TableSchema, samples: Sequence[Sequence[str]] | None = None) -> str:
-    """The table in one line: name, quoted columns, types, and with `samples` some values of each column."""
+def schema_text(
+    schema: TableSchema, samples: Sequence[Sequence[str]] | None = None, *, gold: Literal["sketch", "sql"] = "sketch"
+) -> str:
+    """The table in one line: name, quoted columns, types (WikiSQL's two for a sketch), and with `samples` some values
+    of each column."""
     columns = []
     for i, column in enumerate(schema.columns):
-        text = f"{identifier(column.name)} {column.shown_type}"
+        text = f"{identifier(column.name)} {column.type if gold == 'sketch' else column.shown_type}"
         if samples and samples[i]:
             text += f" [{'; '.join(samples[i])}]"
         columns.append(text)
@@ -159,7 +162,7 @@ def render_tables(
                 "schema; give a database, CSV or Parquet file"
             )
         samples = [sample_values(r, len(s.columns), format.sample_values) for r, s in zip(rows, schemas)]
-    lines = [schema_text(schema, values) for schema, values in zip(schemas, samples)]
+    lines = [schema_text(schema, values, gold=format.gold) for schema, values in zip(schemas, samples)]
     body = "\n".join([*lines, f"Question: {question}", "SQL:"])
     if format.template == "chat":
         messages = [{"role": "user", "content": body}]

@@ -11,6 +11,7 @@ from typing import Any
 from t2s_assets.text2sql import adapters, plots
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
+from t2s_assets.text2sql.report_data import data_parts
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -231,6 +232,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
     parts.append("Targets: " + "; ".join(targets) + ".")
     parts.append(f"![accuracy by category]({images['accuracy']})")
+    parts += data_parts(report.get("data"))
     for title, key in (
         ("category", "by_category"),
         ("aggregate", "by_aggregate"),

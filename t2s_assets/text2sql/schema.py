@@ -25,7 +25,7 @@ _FAMILIES = {
 class Column:
     """One column: its SQL name (unquoted) and its type, `text` or `real` (any number).
 
-    `sql_type` is its DuckDB type where data keep theirs (a dataset of one's own), else empty.
+    `sql_type` is its DuckDB type, which models of SQL text are shown; empty in WikiSQL, which has none.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Column:
 
     @property
     def shown_type(self) -> str:
-        """The type as prompts show it: WikiSQL's two, or a plain name of the DuckDB type's family."""
+        """The type as models of SQL text are shown it: a plain name of the DuckDB type's family."""
         return _FAMILIES.get(self.sql_type.partition("(")[0], self.type)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 
@@ -29,68 +29,63 @@ _TEXT_PATTERNS = {
 
 @dataclass(frozen=True)
 class Kept:
-    """A column as it is kept: our type, the DuckDB type of the copy, and `sql_type` where types are kept."""
+    """A column as it is kept: our type, and the DuckDB types of its copy: `plain` for models that know text and
+    numbers alone, `sql_type` for those that know real types."""
 
     name: str
     type: ColumnType
-    kept: str
-    sql_type: str = ""
+    plain: str
+    sql_type: str
+
+    def copied(self, typed: bool) -> str:
+        """The DuckDB type of the copy."""
+        return self.sql_type if typed else self.plain
 
 
-@dataclass(frozen=True)
-class TypeRules:
-    """With `typed`, columns keep their DuckDB type where it has a place in the copy; else they are text or numbers."""
+def of_duckdb(name: str, duckdb_type: str) -> Kept:
+    """Numbers stay exact where they can; what has no plain counterpart (lists, intervals, ...) becomes text."""
+    if duckdb_type in _INTEGERS:
+        return Kept(name, "real", "BIGINT", "BIGINT")
+    if duckdb_type in _FLOATS:
+        return Kept(name, "real", "DOUBLE", "DOUBLE")
+    if duckdb_type.startswith("DECIMAL"):
+        return Kept(name, "real", duckdb_type, duckdb_type)
+    return Kept(name, "text", "VARCHAR", _KEPT.get(duckdb_type, "VARCHAR"))
 
-    typed: bool
 
-    def _kept(self, name: str, type: ColumnType, kept: str) -> Kept:
-        return Kept(name, type, kept, kept if self.typed else "")
+def of_sqlite(name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:
+    """By SQLite's affinity; `stored` tells the storage classes that the column's values have.
 
-    def of_duckdb(self, name: str, duckdb_type: str) -> Kept:
-        """Numbers stay exact where they can; what has no plain counterpart (lists, intervals, ...) becomes text."""
-        if duckdb_type in _INTEGERS:
-            return self._kept(name, "real", "BIGINT")
-        if duckdb_type in _FLOATS:
-            return self._kept(name, "real", "DOUBLE")
-        if duckdb_type.startswith("DECIMAL"):
-            return self._kept(name, "real", duckdb_type)
-        if self.typed and duckdb_type in _KEPT:
-            return self._kept(name, "text", _KEPT[duckdb_type])
-        return self._kept(name, "text", "VARCHAR")
+    SQLite has no dates and no booleans: they stay the text and the numbers that they are stored as.
+    """
+    kind = _affinity(declared)
+    if kind == "text":
+        return Kept(name, "text", "VARCHAR", "VARCHAR")
+    found = stored()
+    if kind is None and not (found and found <= {"integer", "real"}):
+        return Kept(name, "text", "VARCHAR", "VARCHAR")
+    return Kept(name, "real", "DOUBLE", "BIGINT" if found <= {"integer"} else "DOUBLE")
 
-    def of_sqlite(self, name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:
-        """By SQLite's affinity; `stored` tells the storage classes that the column's values have.
 
-        SQLite has no dates and no booleans: they stay the text and the numbers that they are stored as.
-        """
-        found = stored() if self.typed or not declared else set()
-        numeric = bool(found) and found <= {"integer", "real"}
-        kind: ColumnType = _affinity(declared) or ("real" if numeric else "text")
-        whole = self.typed and kind == "real" and found <= {"integer"}
-        return self._kept(name, kind, "BIGINT" if whole else "DOUBLE" if kind == "real" else "VARCHAR")
+def of_text(connection: duckdb.DuckDBPyConnection, relation: str, header: Sequence[str]) -> list[Kept]:
+    """Types of the text columns c0, c1, ... of `relation`, by what all of their non-empty cells spell."""
+    numbers = _all_match(connection, relation, len(header), _NUMBER)
+    found = [Kept(n, *(("real", "DOUBLE") if real else ("text", "VARCHAR")), "") for n, real in zip(header, numbers)]
+    types = [c.plain for c in found]
+    for kept, pattern in _TEXT_PATTERNS.items():
+        tests = _all_match(connection, relation, len(header), pattern, cast=kept)
+        types = [kept if fits else old for fits, old in zip(tests, types)]
+    return [replace(c, sql_type=t) for c, t in zip(found, types)]
 
-    def of_text(self, connection: duckdb.DuckDBPyConnection, relation: str, header: Sequence[str]) -> list[Kept]:
-        """Types of the text columns c0, c1, ... of `relation`, by what all of their non-empty cells spell."""
-        numbers = _all_match(connection, relation, len(header), _NUMBER)
-        found = [self._kept(n, "real", "DOUBLE") if is_number else None for n, is_number in zip(header, numbers)]
-        for kept, pattern in _TEXT_PATTERNS.items() if self.typed else ():
-            tests = _all_match(connection, relation, len(header), pattern, cast=kept)
-            found = [
-                self._kept(n, "real" if kept == "BIGINT" else "text", kept) if fits else old
-                for n, fits, old in zip(header, tests, found)
-            ]
-        return [column or self._kept(n, "text", "VARCHAR") for n, column in zip(header, found)]
 
-    def casts(self, columns: Sequence[Kept]) -> list[str]:
-        """SQL that turns the text columns c0, c1, ... into their types."""
-        plain = {
-            "VARCHAR": "c{0} AS c{0}",
-            "DOUBLE": "TRY_CAST(replace(replace(c{0}, ',', ''), chr(8722), '-') AS DOUBLE) AS c{0}",
-        }
-        return [
-            plain.get(c.kept, f"TRY_CAST(nullif(trim(c{{0}}), '') AS {c.kept}) AS c{{0}}").format(i)
-            for i, c in enumerate(columns)
-        ]
+def casts(columns: Sequence[Kept], typed: bool) -> list[str]:
+    """SQL that turns the text columns c0, c1, ... into their types."""
+    plain = {
+        "VARCHAR": "c{0} AS c{0}",
+        "DOUBLE": "TRY_CAST(replace(replace(c{0}, ',', ''), chr(8722), '-') AS DOUBLE) AS c{0}",
+    }
+    types = [c.copied(typed) for c in columns]
+    return [plain.get(t, f"TRY_CAST(nullif(trim(c{{0}}), '') AS {t}) AS c{{0}}").format(i) for i, t in enumerate(types)]
 
 
 def _all_match(

@@ -270,7 +270,7 @@ def test_a_failure_while_writing_leaves_the_asset_as_it_was(
     def full_disk(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(prepare, "write_manifest", full_disk)
+    monkeypatch.setattr(gold_sketch, "write_manifest", full_disk)
     with pytest.raises(OSError, match="no space left"):
         getattr(prepare, f"make_{asset}")(project_files.project, "shop", silent)
     assert contents(project_files.project.storage) == before
@@ -282,11 +282,11 @@ def test_a_killed_make_leaves_the_asset_as_it_was(project_files: ProjectFiles) -
     make_all(project)
     before = contents(project.path("shop", "sql"))
     code = (
-        "from t2s_assets.text2sql import prepare\n"
+        "from t2s_assets.text2sql import gold_sketch, prepare\n"
         "from t2s_assets.text2sql.storage import Project\n"
         "import time\n"
         "def stop(*args): print('writing', flush=True); time.sleep(60)\n"
-        "prepare.write_manifest = stop\n"
+        "gold_sketch.write_manifest = stop\n"
         "if __name__ == '__main__': prepare.make_sql(Project.find(), 'shop', lambda line: None)\n"
     )
     script = project_files.root / "killed.py"

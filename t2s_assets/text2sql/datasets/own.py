@@ -118,7 +118,7 @@ def read_database(path: Path) -> tuple[OwnTable, ...]:
     Raises:
         DataError: it cannot be read, has no table, or a column's name cannot stand in one line of a prompt.
     """
-    source = open_folder(path, typed=True) if path.is_dir() else open_file(path, typed=True)
+    source = open_folder(path) if path.is_dir() else open_file(path)
     tables = [source.table(name) for name in source.names]
     tables = [t for t in tables if len(t.path) == 1]
     if not tables:
@@ -139,7 +139,7 @@ def check_names(table: UserTable, where: str) -> None:
 
 
 def _own_table(table: UserTable) -> OwnTable:
-    content = table.content
+    content = table.typed_content
     data = content.data.rename_columns([c.name for c in table.columns])
     return OwnTable(table.schema(table.name), content.types, data, content.truncated, content.lost)
 
