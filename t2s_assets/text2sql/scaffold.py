@@ -64,7 +64,7 @@ training:
   save_steps: 10
 decoding:
   grammar: none               # the grammar knows the SQL of WikiSQL's questions alone
-  max_new_tokens: 160         # longer than your longest query
+  max_new_tokens: 200         # longer than your longest query
 evaluation:
   validation_limit: null      # all validation questions
 """
