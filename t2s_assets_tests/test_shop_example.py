@@ -6,6 +6,7 @@ import importlib.util
 import json
 import random
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +17,22 @@ import pytest
 from sqlglot import exp, parse_one
 
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
+from t2s_assets.text2sql.predictions import make_predictions
+from t2s_assets.text2sql.prepare import make_questions, make_sql, make_tables
+from t2s_assets.text2sql.prompts import make_prompts
+from t2s_assets.text2sql.report import make_report
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
+from t2s_assets.text2sql.training import train
 from t2s_assets_tests.conftest import ROOT
+from t2s_assets_tests.projects import ProjectFiles
 
 SHOP = ROOT / "examples" / "shop"
+SECTIONS: dict[str, dict[str, Any]] = {
+    "prompt": {"max_length": 700},
+    "training": {"max_steps": 2, "batch_size": 2, "eval_steps": 2, "eval_examples": 2, "save_steps": 2},
+    "decoding": {"grammar": "none", "max_new_tokens": 16},
+    "evaluation": {"test_limit": 4, "validation_limit": 2, "latency_questions": 1, "baseline": False},
+}
 Content = dict[str, tuple[list[tuple[str, str]], list[tuple[Any, ...]]]]
 
 
@@ -136,3 +149,21 @@ def test_sql_covers_the_whole_range(questions: list[dict[str, str]]) -> None:
     }
     wanted = dict.fromkeys(counts, 6) | {"filter": 60, "aggregate": 60, "GROUP BY": 35, "sub-query": 30, "dates": 20}
     assert {k: n for k, n in counts.items() if n < wanted[k]} == {}
+
+
+def test_the_whole_chain(tmp_path: Path, tiny_base: Path) -> None:
+    """As the page walks it, with a tiny model in place of SmolLM2."""
+    files = ProjectFiles(tmp_path)
+    shutil.copytree(SHOP, files.project.configs / "shop", ignore=shutil.ignore_patterns("smollm2.yaml"))
+    files.experiment("shop", "tiny", base=tiny_base, **SECTIONS)
+    project, said = files.project, [].append
+    for make in (make_tables, make_questions, make_sql):
+        facts = make(project, "shop", said)
+    assert facts["gold_that_does_not_run"] == {} and sum(facts["questions"].values()) == 150
+    # The tiny tokenizer knows no words, so the ten tables are too long for it and linking must choose among them.
+    facts = make_prompts(project, "shop", "tiny", said)
+    assert facts["linking"]["train"]["linked"] > 0
+    train(project, "shop", "tiny", log=said)
+    make_predictions(project, "shop", "tiny", said)
+    report = make_report(project, "shop", "tiny", said)
+    assert report["n"] == 4 and report["of"] == facts["examples"]["test"]

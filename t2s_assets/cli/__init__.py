@@ -29,6 +29,7 @@ def main() -> None:
     """Entry point. Status 0; 1 after an error that a message explains; 2 for wrong usage; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from t2s_assets.text2sql.errors import T2SError
 
     try:

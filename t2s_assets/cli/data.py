@@ -117,5 +117,5 @@ def _print_prompts(found: DataCheck) -> None:
         line += "; for minutes give --rate TOKENS (a second), or train once"
     else:
         rate = f" at {cost.rate:,.1f} tokens a second" if cost.rate else ""
-        line += f", about {cost.minutes:,.1f} minutes{rate} (an estimate: {cost.basis})"
+        line += f", about {cost.minutes:,.1f} minutes{rate} (an estimate; {cost.basis})"
     print(line)

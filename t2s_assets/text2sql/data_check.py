@@ -145,6 +145,7 @@ def _unreadable(config: OwnDataset, folder: Path) -> tuple[list[str], set[int] |
         try:
             known[name] = [t.schema.name for t in read_database(path)]
         except DataError as e:
+            known[name] = []  # its questions are still looked at, as far as that goes
             problems.append(str(e))
     no_database = bool(problems)
     try:
@@ -153,6 +154,8 @@ def _unreadable(config: OwnDataset, folder: Path) -> tuple[list[str], set[int] |
         return [*problems, str(e)], None
     about_lines: list[str] = []
     questions = read_questions(file, known, about_lines) if known else ()
+    if no_database:
+        about_lines = [p for p in about_lines if ": tables: " not in p]
     lines = set()
     for problem in about_lines:
         number = problem.removeprefix(f"{file}:").split(":")[0]
@@ -261,6 +264,13 @@ def _look_at_prompts(project: Project, found: DataCheck, name: str, settings: Ex
         found.findings.append(Finding("warning", "prompts", name, f"not measured, for want of the tokenizer: {e}"))
         return 0
     found.lengths = facts["tokens"]
+    for split, linked in facts.get("linking", {}).items():
+        if linked["linked"]:
+            kept = "" if linked["recall"] is None else f"; it keeps {linked['recall']:.1%} of the gold's columns"
+            found.notes.append(
+                f"{linked['linked']} of {linked['of']} {split} prompts show a choice of columns, since the schema is "
+                f"too long{kept}"
+            )
     limit = settings.prompt.max_length
     for split in SPLITS:
         count = facts["over_max_length"].get(split, 0)

@@ -34,11 +34,11 @@ def training_cost(
     `rate` is in tokens a second; without it, that of the last training in the folder `adapter` is taken, where there
     is one: the same base on the same machine, one hopes.
     """
-    basis = "the rate given"
+    basis = "at the rate given"
     if rate is None and adapter is not None and (adapter / MANIFEST).exists():
-        rate, basis = read_manifest(adapter, made_by="").get("tokens_a_second"), "the rate of its last training"
+        rate, basis = read_manifest(adapter, made_by="").get("tokens_a_second"), "at the rate of its last training"
     if rate is None:
-        basis = "no rate is known"
+        basis = "how many passes that makes, --rate tells" if training.budget_minutes else "no rate is known"
     minutes = training.budget_minutes
     if training.epochs is not None:
         passes: float | None = training.epochs
