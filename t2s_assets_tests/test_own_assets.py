@@ -166,7 +166,7 @@ def test_a_grammar_that_is_not_there_is_refused(library: ProjectFiles, tiny_base
     files.root, files.project = library.root, library.project
     files.experiment("library", "constrained", base=tiny_base, **sections)
     try:
-        with pytest.raises(ConfigError, match="set decoding.grammar: none"):
+        with pytest.raises(ConfigError, match=r"set decoding\.grammar: none"):
             make_prompts(library.project, "library", "constrained", [].append)
     finally:
         (library.project.configs / "library" / "constrained.yaml").unlink()

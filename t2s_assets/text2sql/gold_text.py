@@ -394,6 +394,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
             "gold_that_does_not_run": dict(Counter(r["split"] for r in failed)),
             "gold_without_an_answer": dict(Counter(r["split"] for r in rows if r["degenerate"])),
             "gold_without_a_normal_form": [f"{r['where']}: {r['no_normal_form']}" for r in rows if r["no_normal_form"]],
+            "left_out": read_manifest(project.path(dataset, "questions"), made_by=f"t2s prepare {dataset}")["left_out"],
             "failures": [{k: r[k] for k in ("id", "where", "sql", "message")} for r in failed],
         }
         write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)

@@ -15,13 +15,13 @@ def data_parts(data: Mapping[str, Any] | None) -> list[str]:
     left_out = data["left_out"]
     lines = [
         f"Splits: {data['split_by']}.",
-        f"Left out of training and scoring: {left_out['sql_that_cannot_be_read']:,} questions whose SQL cannot be read, "
-        f"{left_out['sql_that_does_not_run']:,} whose SQL does not run.",
+        f"Left out of training and scoring: {left_out['sql_that_cannot_be_read']:,} questions whose SQL cannot be "
+        f"read, {left_out['sql_that_does_not_run']:,} whose SQL does not run.",
     ]
     if data["gold_without_a_normal_form"]:
         lines.append(
-            f"{data['gold_without_a_normal_form']:,} gold queries have no normal form; only their own text counts as an "
-            "exact match."
+            f"{data['gold_without_a_normal_form']:,} gold queries have no normal form; only their own text counts "
+            "as an exact match."
         )
     for split, found in (data["linking"] or {}).items():
         if found["linked"]:

@@ -1,7 +1,7 @@
 """Dealing questions out to train, validation and test, so that what is tested was not trained on.
 
-The finest unit that stays together is chosen from the coarsest down: all questions of a database; all questions that
-share a table, directly or through others; all questions with the same gold or the same wording. The first that gives
+What stays together is chosen from the coarsest down: all questions of a database; all questions that share a table or a
+wording, directly or through others; all questions with the same gold or wording. The first of them that gives
 validation and test at least half of what `split` asks for, and leaves training at least half of its share, is taken.
 """
 
@@ -38,10 +38,13 @@ def deal(questions: Sequence[Dealt], settings: SplitSettings) -> tuple[dict[str,
 
     Which unit goes where depends on the seed and the ids in it alone.
     """
-    by_grain: dict[str, list[Iterable[Hashable]]] = {
+    same: list[list[Hashable]] = [
+        [("gold", q.database, q.gold), ("text", q.database, q.text.casefold())] for q in questions
+    ]
+    by_grain: dict[str, list[list[Hashable]]] = {
         "database": [[q.database] for q in questions],
-        "tables": [[(q.database, t) for t in q.tables] or [q.database] for q in questions],
-        "question": [[(q.database, q.gold), (q.database, q.text.casefold(), "text")] for q in questions],
+        "tables": [[*keys, *(("table", q.database, t) for t in q.tables)] for keys, q in zip(same, questions)],
+        "question": same,
     }
     for grain, keys in by_grain.items():
         units = together(keys)
