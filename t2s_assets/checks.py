@@ -17,9 +17,28 @@ GOLD_FAILURES_ALLOWED = 0.05
 LEFT_OUT_ALLOWED = 0.2
 
 
-def specs(asset: dg.AssetKey, *names: str, blocking: bool) -> list[dg.AssetCheckSpec]:
-    """Check specs of one asset."""
-    return [dg.AssetCheckSpec(name, asset=asset, blocking=blocking) for name in names]
+_DESCRIPTIONS = {
+    "splits_disjoint": "No table is asked about in two splits.",
+    "gold_runs": f"At most {GOLD_FAILURES_ALLOWED:.0%} of a split's gold queries fail in DuckDB.",
+    "gold_matches_itself": "Gold scored as a prediction is right wherever it runs.",
+    "examples_sound": "Every training example has a prompt, SQL to learn, and one EOS, at its end.",
+    "adapter_size": f"The adapter is under {reports.ADAPTER_TARGET_MB:g} MB.",
+    "em_target": f"EM on the test questions is over {reports.EM_TARGET:.0%}.",
+    "ex_target": f"EX on the test questions is over {reports.EX_TARGET:.0%}.",
+    "latency_target": f"95 % of single queries take less than {reports.LATENCY_TARGET_MS:g} ms on this machine.",
+}
+
+
+def specs(
+    asset: dg.AssetKey, *names: str, blocking: bool, partitions: dg.PartitionsDefinition | None = None
+) -> list[dg.AssetCheckSpec]:
+    """Check specs of one asset; with `partitions`, each experiment keeps a result of its own."""
+    return [
+        dg.AssetCheckSpec(
+            name, asset=asset, blocking=blocking, description=_DESCRIPTIONS[name], partitions_def=partitions
+        )
+        for name in names
+    ]
 
 
 def _result(name: str, passed: bool, *, blocking: bool, **metadata: Any) -> dg.AssetCheckResult:
@@ -28,7 +47,10 @@ def _result(name: str, passed: bool, *, blocking: bool, **metadata: Any) -> dg.A
 
 
 def splits_disjoint(shared: list[str], twins: list[tuple[str, str]]) -> dg.AssetCheckResult:
-    """No table is asked about in two splits. Tables of the same content under two ids are shown beside it."""
+    """No table is asked about in two splits; of data of one's own, no question of a database.
+
+    Tables of the same content under two ids, or questions with the same gold, are shown beside it.
+    """
     metadata = {"tables_in_two_splits": len(shared), "first": ", ".join(shared[:10]), "same_content": len(twins)}
     return _result("splits_disjoint", not shared, blocking=True, **metadata)
 

@@ -142,9 +142,9 @@ def write_questions(path: Path, questions: Iterable[Any] = QUESTIONS) -> Path:
     return path
 
 
-def add_library(files: ProjectFiles, questions: Iterable[Any] = QUESTIONS, **settings: Any) -> ProjectFiles:
+def add_library(files: ProjectFiles, asked: Iterable[Any] = QUESTIONS, **settings: Any) -> ProjectFiles:
     """The dataset `library` on its DuckDB file; `settings` replace or add to its dataset.yaml."""
-    write_questions(files.root / "questions.jsonl", questions)
+    write_questions(files.root / "questions.jsonl", asked)
     if "databases" not in settings and not (files.root / "library.duckdb").exists():
         write_duckdb(files.root / "library.duckdb")
     content = {

@@ -1,4 +1,4 @@
-"""Dagster's pages in a real browser: the lineage."""
+"""Dagster's pages in a real browser: the lineage, an adapter's materialization, the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets_tests.instance import DATASET, Instance
+from t2s_assets_tests.instance import DATASET, EXPERIMENT, Instance
 
 pytestmark = pytest.mark.browser
 
@@ -45,3 +45,35 @@ def test_the_lineage_shows_the_groups_assets(page: Any, webserver: str, tmp_path
     picture = tmp_path / "lineage.png"
     page.screenshot(path=str(picture))
     assert picture.stat().st_size > 10_000
+
+
+def materialization(page: Any, webserver: str, asset: str) -> None:
+    """Open the page of an experiment's materialization and wait for its metadata."""
+    page.goto(f"{webserver}/assets/{DATASET}/{asset}?view=partitions&partition={EXPERIMENT}")
+    see(page, "Latest materialization", "Metadata")
+
+
+def shown_images(page: Any) -> list[str]:
+    """The alternative texts of the pictures that really have pixels."""
+    script = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth > 100).map(i => i.alt)"
+    return page.evaluate(script)
+
+
+def test_an_adapters_materialization_shows_its_metrics_and_loss_curve(page: Any, webserver: str) -> None:
+    materialization(page, webserver, "adapter")
+    see(page, "validation_loss", "tokens_a_second", "peak_memory_gb", "trainable_share", "adapter_mb", "git_commit")
+    page.get_by_text("[Show Markdown]").first.click()
+    page.get_by_alt_text("loss").wait_for(state="visible")
+    assert shown_images(page) == ["loss"]
+
+
+def test_the_report_is_read_in_its_materialization(page: Any, webserver: str) -> None:
+    materialization(page, webserver, "report")
+    page.get_by_text("[Show Markdown]").first.click()
+    see(page, "By category", "Worst failures", "untrained base")
+    assert {"accuracy by category", "latency", "loss"} <= set(shown_images(page))
+
+
+def test_the_checks_say_what_they_check(page: Any, webserver: str) -> None:
+    page.goto(f"{webserver}/assets/{DATASET}/report?view=checks")
+    see(page, "em_target", "ex_target", "latency_target", "EM on the test questions is over 60%.")

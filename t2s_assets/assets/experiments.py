@@ -25,7 +25,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         deps=[key["sql"]],
         kinds={"huggingface"},
         description="Prompts and completions in the experiment's format.",
-        check_specs=checks.specs(key["prompts"], "examples_sound", blocking=True),
+        check_specs=checks.specs(key["prompts"], "examples_sound", blocking=True, partitions=partitions),
         **common,
     )
     def prompts_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
@@ -61,7 +61,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         kinds={"pytorch", "huggingface"},
         pool=GPU_POOL,
         description="The trained LoRA adapter.",
-        check_specs=checks.specs(key["adapter"], "adapter_size", blocking=False),
+        check_specs=checks.specs(key["adapter"], "adapter_size", blocking=False, partitions=partitions),
         **common,
     )
     def adapter(
@@ -130,7 +130,9 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         deps=[key["predictions"], key["adapter"]],
         kinds={"markdown"},
         description="The scores, by category, with plots and the worst failures.",
-        check_specs=checks.specs(key["report"], "em_target", "ex_target", "latency_target", blocking=False),
+        check_specs=checks.specs(
+            key["report"], "em_target", "ex_target", "latency_target", blocking=False, partitions=partitions
+        ),
         **common,
     )
     def report_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:

@@ -13,6 +13,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -249,4 +250,4 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
         connection.register("given", plain)
         columns = _described(connection, "given")
         contents = {typed: _copied(connection, "given", columns, typed) for typed in (False, True)}
-    return _table(name, columns, contents.__getitem__, "table")
+    return _table(name, [replace(c, name=h) for c, h in zip(columns, header)], contents.__getitem__, "table")
