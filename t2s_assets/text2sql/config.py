@@ -26,7 +26,7 @@ from pydantic import (
 from t2s_assets.text2sql.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -297,7 +297,7 @@ def _tag(section: type[BaseModel]) -> str | None:
 def dataset_names(configs: Path) -> list[str]:
     """The datasets under `configs`: its folders that hold a dataset.yaml."""
     names = sorted(p.parent.name for p in configs.glob("*/dataset.yaml"))
-    bad = [n for n in names if not _DATASET_NAME.fullmatch(n)]
+    bad = [n for n in names if not DATASET_NAME.fullmatch(n)]
     if bad:
         raise ConfigError(f"{configs}: a dataset's folder name is letters, digits and _, a letter first; got {bad}")
     return names

@@ -40,8 +40,8 @@ Place = tuple[int, int]
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_KEYS = frozenset("id key code no nr num number uuid guid".split())
-_LABELS = frozenset("name title label caption".split())
+KEY_WORDS = frozenset("id key code no nr num number uuid guid".split())
+LABEL_WORDS = frozenset("name title label caption".split())
 # They stand in every question and in names such as "date of birth", where they tell nothing.
 _FUNCTION_WORDS = frozenset(
     "a all an and any are as at be been by can did do does for from give had has have how i in is it its many me my"
@@ -96,6 +96,17 @@ def recall(kept: Iterable[TableSchema], gold_columns: Iterable[tuple[str, str]])
     wanted = {(t.casefold(), c.casefold()) for t, c in gold_columns}
     there = {(t.name.casefold(), c.name.casefold()) for t in kept for c in t.columns}
     return len(wanted & there) / len(wanted) if wanted else None
+
+
+def key_pairs(schemas: Sequence[TableSchema]) -> list[tuple[Place, Place]]:
+    """Pairs of columns in different tables that seem to be keys of one another, by their names; each pair once."""
+    joins = _index(tuple(schemas)).joins
+    found: dict[tuple[Place, Place], None] = {}
+    for others in joins.values():
+        for places in others.values():
+            for here, there in zip(places[::2], places[1::2]):
+                found[min(here, there), max(here, there)] = None
+    return sorted(found)
 
 
 def _kept(schemas: Sequence[TableSchema], steps: Iterable[Iterable[Place]]) -> tuple[TableSchema, ...]:
@@ -168,9 +179,9 @@ def _joins(
     sharing: dict[tuple[str, ...], list[Place]] = defaultdict(list)
     for table, columns in enumerate(column_words):
         for column, name in enumerate(columns):
-            if len(name) > 1 and _KEYS & set(name):
+            if len(name) > 1 and KEY_WORDS & set(name):
                 sharing[name].append((table, column))
-            elif len(name) == 1 and name[0] in _KEYS:
+            elif len(name) == 1 and name[0] in KEY_WORDS:
                 for owner in {table_words[table], _singular(table_words[table])}:
                     sharing[(*owner, *name)].append((table, column))
     joins: dict[int, dict[int, tuple[Place, ...]]] = defaultdict(dict)
@@ -235,7 +246,7 @@ def _score(name: tuple[str, ...], asked: tuple[str, ...], weights: dict[str, flo
 def _face(index: _Index, table: int) -> list[Place]:
     """The columns that a table is asked about by: its first, and its names."""
     names = index.column_words[table]
-    return [(table, c) for c, name in enumerate(names) if c == 0 or _LABELS & set(name)]
+    return [(table, c) for c, name in enumerate(names) if c == 0 or LABEL_WORDS & set(name)]
 
 
 def _take(index: _Index, kept: dict[int, set[int]], places: Iterable[Place], *, bridge: bool = True) -> list[Place]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.errors import PromptError
-from t2s_assets.text2sql.linking import likeness, link, recall, words
+from t2s_assets.text2sql.linking import key_pairs, likeness, link, recall, words
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 
@@ -68,6 +68,16 @@ def test_plain_ids_join_by_the_table_s_name() -> None:
     schemas = (_table("companies", "id", "motto"), _table("people", "id", "company_id", "age"), _table("x", "a", "b"))
     kept = link("motto of the companies by the age of their people", schemas, 8, size)
     assert {"companies.id", "people.company_id"} <= columns(kept) and "x.a" not in columns(kept)
+
+
+def test_key_pairs_are_found_by_their_names() -> None:
+    named = [(SHOP[a].columns[i].name, SHOP[b].name) for (a, i), (b, _) in key_pairs(SHOP)]
+    assert named == [
+        ("customer_id", "orders"),
+        ("order_id", "order_items"),
+        ("product_id", "products"),
+        ("supplier_id", "suppliers"),
+    ]
 
 
 def test_a_table_s_own_names_come_with_it() -> None:
