@@ -201,21 +201,6 @@ def test_a_broken_checkpoint_is_passed_over(towns: ProjectFiles, experiment: Mak
     assert resumed["steps"] == 8
 
 
-@pytest.mark.parametrize("missing", [adapters.WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json"])
-def test_a_checkpoint_without_one_of_its_parts_is_no_checkpoint(tmp_path: Path, missing: str) -> None:
-    for step in (200, 1000):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for name in (adapters.WEIGHTS, "optimizer.pt", "scheduler.pt"):
-            (folder / name).write_bytes(b"x")
-        (folder / "trainer_state.json").write_text("{}")
-    assert training.last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-1000"
-    (tmp_path / "checkpoint-1000" / missing).unlink()
-    assert training.last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-200"
-    (tmp_path / "checkpoint-200" / missing).unlink()
-    assert training.last_whole_checkpoint(tmp_path) is None
-
-
 def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles, experiment: Make) -> None:
     settings = LONG | {"max_steps": 200, "eval_steps": 10, "save_steps": 10}
     whole, _ = train(towns, experiment(**settings))
@@ -434,7 +419,10 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
     "best": ("last", "load_best_model_at_end", False),
 }
 # These change the run around the arguments, and a test above trains with each.
-ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "warmup_ratio", "eval_examples"}
+ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "warmup_ratio", "eval_examples"} | {
+    "early_stopping",  # test_selection.py
+    "eval_share",
+}
 
 
 def test_every_setting_is_accounted_for() -> None:
