@@ -21,7 +21,12 @@ _RUNTIME = {"cpu": 0.62e9, "mps": 1.0e9, "cuda": 0.6e9}
 # Memory that allocators hold and do not use, as a share of what passes through them. A CPU's heap is left to grow
 # (`training.environment`), since giving pages back and faulting them in again takes a third of the time.
 _UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
-_PAD_TO = 16
+
+PAD_TO = 16
+"""Widths of batches are multiples of this: few distinct ones let a CPU's kernels and the allocator reuse their work."""
+PASS_TOKENS = 768
+"""Padded tokens that one forward and backward pass takes on a CPU; a wider batch is taken in several with the same
+gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,11 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
 def widest_pass(batch_size: int, longest: int, pass_tokens: int | None) -> tuple[int, int]:
     """(rows, width) of the largest pass: a batch of `batch_size` rows as wide as the longest example, cut in passes
     of at most `pass_tokens` padded tokens."""
-    width = -(-longest // _PAD_TO) * _PAD_TO
+    width = -(-longest // PAD_TO) * PAD_TO
     found = (batch_size, width)
     if pass_tokens is not None:
         sizes = []
-        for w in range(_PAD_TO, width + 1, _PAD_TO):
+        for w in range(PAD_TO, width + 1, PAD_TO):
             passes = min(-(-batch_size * w // pass_tokens), batch_size)
             sizes.append((-(-batch_size // passes), w))
         found = max(sizes, key=lambda s: (s[0] * s[1], s[1]))
@@ -173,10 +178,10 @@ def memory(
     *,
     longest: int,
     longest_completion: int,
-    pass_tokens: int | None = None,
 ) -> Memory:
     """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion."""
-    rows, width = widest_pass(training.batch_size, longest, pass_tokens if placement.device == "cpu" else None)
+    limit = PASS_TOKENS if placement.device == "cpu" else None
+    rows, width = widest_pass(training.batch_size, longest, limit)
     tokens, labelled = rows * width, rows * min(longest_completion, width)
     layer = layer_bytes(shape, lora, placement, width) * tokens
     activations = layer * shape.layers

@@ -105,8 +105,6 @@ def before_loading(
         ConfigError: it cannot fit the memory, or the adapter's limit.
         StorageError: the disk cannot hold its checkpoints.
     """
-    from t2s_assets.text2sql.trainer_limits import PASS_TOKENS
-
     if shape is None:
         return Plan(placement, None, None, None)
     have = available_gb if available_gb is not None else available_memory_gb(placement.device)
@@ -119,7 +117,6 @@ def before_loading(
             placement,
             longest=longest,
             longest_completion=longest_completion,
-            pass_tokens=PASS_TOKENS,
         )
 
     plan = Plan(placement, need(config.training), have, cost.adapter_bytes(shape, config.lora) / 1e6)

@@ -19,12 +19,9 @@ from trl import SFTConfig, SFTTrainer
 from t2s_assets.text2sql import checkpoints
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS
 from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.storage import write_json
-from t2s_assets.text2sql.trainer_limits import PASS_TOKENS
-
-# Few distinct widths let the kernels of a CPU and the allocator be reused from batch to batch.
-_PAD_TO = 16
 
 
 class Clock:
@@ -220,7 +217,7 @@ def arguments(
         dataset_kwargs=None if config.packing else {"skip_prepare_dataset": True},
         packing=config.packing,
         eval_packing=False,
-        pad_to_multiple_of=None if config.packing else _PAD_TO,
+        pad_to_multiple_of=None if config.packing else PAD_TO,
         train_sampling_strategy="group_by_length" if config.group_by_length and not config.packing else "random",
         length_column_name="length",
         gradient_checkpointing=config.gradient_checkpointing,
