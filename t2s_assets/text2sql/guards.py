@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from t2s_assets.text2sql.errors import DataError, ModelError
+from t2s_assets.text2sql.prompts import encode, encode_example
 
 IGNORED = -100
 _LORA = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_")
@@ -40,6 +41,15 @@ def example_problems(
         text = tokenizer.decode(gold, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         problems["label tokens that do not decode to the gold SQL"] += text != row["completion"]
     return +problems
+
+
+def data_problems(data: Mapping[str, Any], tokenizer: Any, *, max_length: int) -> Counter[str]:
+    """The problems of an experiment's prompts (`prompts.load_prompts`): its training examples, and its splits."""
+    rows = data["train"].to_list()
+    prompts, completions = (encode(tokenizer, [r[n] for r in rows]) for n in ("prompt", "completion"))
+    examples = (encode_example(p, c, tokenizer.eos_token_id) for p, c in zip(prompts, completions))
+    found = example_problems(examples, rows, tokenizer, max_length=max_length)
+    return found + split_problems({split: data[split]["table_id"] for split in data})
 
 
 def split_problems(tables: Mapping[str, Iterable[str]]) -> Counter[str]:

@@ -138,7 +138,7 @@ class BudgetTrainer(SFTTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         if self.figures is not None:
             found = self.figures(self.model, output.metrics["eval_loss"])
-            output.metrics |= {f"eval_{name}": value for name, value in found.items()}
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
         return output
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -179,14 +179,16 @@ class BudgetTrainer(SFTTrainer):
         """Linear warm-up over `warmup` of the run, then half a cosine to zero."""
 
         recorded = self.clock.plan.setdefault("rates", {})
+        asked: dict[int, float] = {}  # each group of parameters asks, and all are to have the same rate
 
         def rate(step: int) -> float:
             if self.clock.replay is not None and (rates := self.clock.replay["rates"]):
                 return rates[min(step, len(rates) - 1)]
-            value = computed(step)
-            if self.budget_seconds is not None and not (step == 0 and recorded):
-                recorded[str(step)] = value  # a resumed run makes the scheduler anew, which asks for step 0 again
-            return value
+            if step not in asked:
+                asked[step] = computed(step)
+                if self.budget_seconds is not None and not (step == 0 and recorded):
+                    recorded[str(step)] = asked[step]  # a resumed run's scheduler is new, and asks for step 0 again
+            return asked[step]
 
         def computed(step: int) -> float:
             if step < self.warmup * num_training_steps:

@@ -323,7 +323,7 @@ def test_told_to_stop_it_leaves_a_checkpoint_and_goes_on_from_there(towns: Proje
     assert resumed["data_version"] == whole["data_version"]
 
 
-@pytest.mark.parametrize("end", ["SIGTERM", "the launcher's death"])
+@pytest.mark.parametrize("end", ["SIGTERM", pytest.param("the launcher's death", marks=pytest.mark.slow)])
 def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     towns: ProjectFiles, experiment: Make, end: str
 ) -> None:
@@ -360,27 +360,47 @@ def whole_checkpoint(files: ProjectFiles, name: str) -> bool:
 def test_a_full_disk_is_told_and_training_goes_on_when_there_is_room(
     towns: ProjectFiles, experiment: Make, tmp_path: Path
 ) -> None:
-    """On a file system of 1 MB, where that can be mounted: a checkpoint here has about 0.3 MB."""
+    """On a file system of 8 MB, where that can be mounted: first full before the start, then while training."""
     name = experiment(**LONG)
     small = tmp_path / "small"
     small.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(small)], capture_output=True)
     if done.returncode:
         pytest.skip("mounting a small file system needs root")
+    beside = towns.project.path("towns", "checkpoints", name)
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    beside.symlink_to(small)
+    filler = small / "filler"
+
+    def fill(line: str) -> None:
+        if line.startswith("step 4/"):
+            fill_up(filler)
+
     try:
-        beside = towns.project.path("towns", "checkpoints", name)
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.symlink_to(small)
-        filler = small / "filler"
-        filler.write_bytes(b"x" * 900_000)
-        with pytest.raises(StorageError, match=r"the disk is full .* goes on from the last whole checkpoint"):
+        filler.write_bytes(b"x" * 8_000_000)
+        with pytest.raises(StorageError, match=r"checkpoints need .* lower training.keep_checkpoints"):
             train(towns, name)
-        assert checkpoints(towns, name) == {}
         filler.unlink()
-        assert train(towns, name)[0]["steps"] == 8
+        with pytest.raises(StorageError, match=r"the disk is full .* goes on from the last whole checkpoint"):
+            training.train(towns.project, "towns", name, log=fill)
+        assert sorted(checkpoints(towns, name)) == [2]
+        filler.unlink()
+        manifest, lines = train(towns, name)
+        assert "going on from checkpoint-2" in lines
+        assert manifest["steps"] == 8
     finally:
         subprocess.run(["umount", str(small)], check=True)
         beside.unlink()
+
+
+def fill_up(path: Path) -> None:
+    with path.open("wb", buffering=0) as out:
+        for size in (100_000, 4_096):
+            try:
+                while True:
+                    out.write(b"x" * size)
+            except OSError:
+                continue
 
 
 def test_storage_that_cannot_be_written_is_told(towns: ProjectFiles, experiment: Make) -> None:
