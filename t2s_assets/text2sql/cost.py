@@ -156,18 +156,19 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
     return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads)
 
 
+def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:
+    """Into how many rows a batch is cut for passes of at most `pass_tokens` padded tokens, evenly; at least one."""
+    most = max(1, min(rows, pass_tokens // width))
+    return -(-rows // -(-rows // most))
+
+
 def widest_pass(batch_size: int, longest: int, pass_tokens: int | None) -> tuple[int, int]:
-    """(rows, width) of the largest pass: a batch of `batch_size` rows as wide as the longest example, cut in passes
-    of at most `pass_tokens` padded tokens."""
+    """(rows, width) of the largest pass among batches of up to `longest` tokens, cut as `rows_a_pass` does."""
     width = -(-longest // PAD_TO) * PAD_TO
-    found = (batch_size, width)
-    if pass_tokens is not None:
-        sizes = []
-        for w in range(PAD_TO, width + 1, PAD_TO):
-            passes = min(-(-batch_size * w // pass_tokens), batch_size)
-            sizes.append((-(-batch_size // passes), w))
-        found = max(sizes, key=lambda s: (s[0] * s[1], s[1]))
-    return found
+    if pass_tokens is None:
+        return batch_size, width
+    sizes = [(rows_a_pass(batch_size, w, pass_tokens), w) for w in range(PAD_TO, width + 1, PAD_TO)]
+    return max(sizes, key=lambda s: (s[0] * s[1], s[1]))
 
 
 def memory(

@@ -237,6 +237,8 @@ def time_it(
     answer = figures.seconds_a_question(trainer.model) if figures is not None else 0.0
     questions = len(figures.questions) if figures is not None else 0
     if training.budget_minutes:
+        from accelerate.utils import broadcast_object_list
+
         from t2s_assets.text2sql.selection import questions_within
 
         seconds = training.budget_minutes * 60 * (1 - _RESERVE)
@@ -246,10 +248,13 @@ def time_it(
                 training.eval_share, seconds, -(-rough // training.eval_steps), answer, questions
             )
         each = step + (evaluation + questions * answer) / training.eval_steps
-        steps = max(1, int(seconds / each))
+        decided = [max(1, int(seconds / each)), step, questions]
+        broadcast_object_list(decided)  # ranks measure apart, and have to agree
+        steps, step, questions = decided
         clock.plan |= {"max_steps": steps, "seconds_a_step": round(step, 4), "scored_questions": questions}
         clock.plan["seconds_an_evaluation"] = round(evaluation, 2)
-        clock.save()
+        if trainer.is_world_process_zero():
+            clock.save()
         trainer.args.max_steps = steps
         log(f"planned from {step:.2f} s a step: {steps:,} steps")
     else:

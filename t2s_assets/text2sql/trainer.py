@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from t2s_assets.text2sql import checkpoints
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
-from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS
+from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
 from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.storage import write_json
 
@@ -123,9 +123,9 @@ class BudgetTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
         ids = inputs["input_ids"]
-        passes = -(-ids.numel() // PASS_TOKENS) if ids.device.type == "cpu" and num_items_in_batch is not None else 1
-        rows = -(-ids.shape[0] // min(passes, ids.shape[0]))
-        if rows >= ids.shape[0]:
+        whole = ids.device.type != "cpu" or num_items_in_batch is None
+        rows = ids.shape[0] if whole else rows_a_pass(*ids.shape, PASS_TOKENS)
+        if rows == ids.shape[0]:
             return super().training_step(model, inputs, num_items_in_batch)
         parts = [{k: v[at : at + rows] for k, v in inputs.items()} for at in range(0, ids.shape[0], rows)]
         with self.accelerator.no_sync(model):
@@ -175,6 +175,14 @@ class BudgetTrainer(SFTTrainer):
             share = max(share, self.clock.seconds / self.budget_seconds)
         return min(1.0, share)
 
+    def _rank_zeros(self, value: float) -> float:
+        """Rank 0's value on every rank: clocks differ, and ranks of other learning rates would drift apart."""
+        if self.budget_seconds is None or not torch.distributed.is_initialized():
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+        torch.distributed.broadcast(shared, src=0)
+        return shared.item()
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up over `warmup` of the run, then half a cosine to zero."""
 
@@ -185,7 +193,7 @@ class BudgetTrainer(SFTTrainer):
             if self.clock.replay is not None and (rates := self.clock.replay["rates"]):
                 return rates[min(step, len(rates) - 1)]
             if step not in asked:
-                asked[step] = computed(step)
+                asked[step] = self._rank_zeros(computed(step))
                 if self.budget_seconds is not None and not (step == 0 and recorded):
                     recorded[str(step)] = asked[step]  # a resumed run's scheduler is new, and asks for step 0 again
             return asked[step]

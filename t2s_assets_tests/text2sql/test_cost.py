@@ -86,6 +86,7 @@ def test_the_widest_pass_is_that_of_the_worst_batch() -> None:
     assert widest_pass(8, 250, 768) == (3, 256)  # three passes of three, three and two rows
     assert widest_pass(8, 90, 768) == (8, 96)
     assert widest_pass(8, 1000, 768) == (1, 1008)
+    assert widest_pass(8, 110, 768) == (8, 96)  # eight of 112 go as four and four
 
 
 def test_each_setting_moves_the_memory_its_way() -> None:

@@ -544,6 +544,15 @@ def test_two_ranks_train_like_one_with_their_joint_batch(towns: ProjectFiles, ex
     assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
+def test_two_ranks_agree_on_a_clocks_decisions(towns: ProjectFiles, experiment: Make) -> None:
+    """On steps, rates and the end: each rank has a clock of its own, and by itself would decide otherwise."""
+    name = experiment(max_steps=None, budget_minutes=0.1, batch_size=2, processes=2, eval_steps=50, save_steps=50)
+    manifest = training.run(towns.project, "towns", name)
+    assert manifest["world_size"] == 2
+    assert manifest["steps"] == (manifest["stopped_by_budget_at"] or manifest["planned_steps"])
+
+
 def test_nf4_trains_on_a_cpu_and_loads_again(towns: ProjectFiles, experiment: Make) -> None:
     import torch
 
@@ -724,6 +733,31 @@ def test_the_loss_is_that_of_the_labelled_tokens(trainer_of: Callable[..., Any])
         ours = trainer.compute_loss(trainer.model, batch).item()
         theirs = trainer.model(**{k: v for k, v in batch.items() if k != "length"}).loss.item()
     assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_a_wide_batch_in_passes_has_the_gradient_of_the_whole(
+    trainer_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from t2s_assets.text2sql import trainer as trainers
+
+    found = []
+    for limit in (10**6, 300):
+        monkeypatch.setattr(trainers, "PASS_TOKENS", limit)
+        trainer = trainer_of(group_by_length=False)
+        batch = next(iter(trainer.get_train_dataloader()))
+        widths: list[int] = []
+        trainer.model.register_forward_pre_hook(
+            lambda m, a, k, w=widths: w.append(k["input_ids"].numel()), with_kwargs=True
+        )
+        loss = trainer.training_step(trainer.model, batch, (batch["labels"] != -100).sum())
+        grads = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        found.append((loss.item(), grads, widths))
+    (loss, grads, widths), (parts_loss, parts_grads, parts_widths) = found
+    assert len(widths) == 1 and len(parts_widths) > 1 and max(parts_widths) <= 300
+    assert parts_loss == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(grads, parts_grads, rtol=1e-3, atol=1e-5)
 
 
 def test_the_rate_warms_up_and_falls_to_zero(trainer_of: Callable[..., Any]) -> None:
