@@ -35,7 +35,8 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project))
         data = prompts.load_prompts(project, dataset, experiment)
         problems = prompts.prompt_problems(data, tokenizer)
-        problems += guards.data_problems(data, tokenizer, max_length=config.prompt.max_length)
+        apart = guards.tables_apart(project, dataset)
+        problems += guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
         first = data["train"][0]
         return result(
             manifest,

@@ -11,6 +11,7 @@ from typing import Any
 
 from t2s_assets.text2sql.errors import DataError, ModelError
 from t2s_assets.text2sql.prompts import encode, encode_example
+from t2s_assets.text2sql.storage import Project, read_manifest
 
 IGNORED = -100
 _LORA = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_")
@@ -43,13 +44,19 @@ def example_problems(
     return +problems
 
 
-def data_problems(data: Mapping[str, Any], tokenizer: Any, *, max_length: int) -> Counter[str]:
-    """The problems of an experiment's prompts (`prompts.load_prompts`): its training examples, and its splits."""
+def tables_apart(project: Project, dataset: str) -> bool:
+    """Whether each split has tables of its own. Data of one's own say how they were split: it can be by question."""
+    return "split_by" not in read_manifest(project.path(dataset, "questions"), made_by=f"t2s prepare {dataset}")
+
+
+def data_problems(data: Mapping[str, Any], tokenizer: Any, *, max_length: int, apart: bool) -> Counter[str]:
+    """The problems of an experiment's prompts (`prompts.load_prompts`): its training examples, and where the splits
+    are to have tables `apart`, those that do not."""
     rows = data["train"].to_list()
     prompts, completions = (encode(tokenizer, [r[n] for r in rows]) for n in ("prompt", "completion"))
     examples = (encode_example(p, c, tokenizer.eos_token_id) for p, c in zip(prompts, completions))
     found = example_problems(examples, rows, tokenizer, max_length=max_length)
-    return found + split_problems({split: data[split]["table_id"] for split in data})
+    return found + (split_problems({split: data[split]["table_id"] for split in data}) if apart else Counter())
 
 
 def split_problems(tables: Mapping[str, Iterable[str]]) -> Counter[str]:

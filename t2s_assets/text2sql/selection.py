@@ -8,10 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from t2s_assets.text2sql.config import Experiment
-from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.prepare import Question, load_questions, load_tables
-from t2s_assets.text2sql.prompts import TABLE, clean_question
 from t2s_assets.text2sql.storage import Project
 
 CHOICE = "eval_choice"
@@ -86,10 +84,7 @@ class AnswerFigures:
         if self._decoder is None:
             self._decoder = Decoder(model, self.tokenizer, predictions.options(self.config.decoding))
         self._decoder.forget()  # what it keeps belongs to the weights before
-        requests = [
-            Request(self.prompts[q.id], clean_question(q.text), self.tables[q.table_id].schema_as(TABLE))
-            for q in questions
-        ]
+        requests = [predictions._request(q, self.tables, self.prompts) for q in questions]
         answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
         self._decoder.forget()
         rows = predictions.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)

@@ -167,11 +167,12 @@ class TrainingRun:
                 example["length"] = len(example["input_ids"])  # type: ignore[assignment]
             built.append(Dataset.from_list(examples))
             kept[split] = rows
-        guards.refuse(
-            guards.split_problems({split: data[split]["table_id"] for split in data}),
-            what=f"the prompts of {self.dataset}/{self.experiment}",
-            way_out="mend the source's splits and prepare again",
-        )
+        if guards.tables_apart(self.project, self.dataset):
+            guards.refuse(
+                guards.split_problems({split: data[split]["table_id"] for split in data}),
+                what=f"the prompts of {self.dataset}/{self.experiment}",
+                way_out="mend the source's splits and prepare again",
+            )
         return built[0], built[1], kept["validation"]
 
     def _trainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from t2s_assets.text2sql import guards
 from t2s_assets.text2sql.errors import DataError, ModelError
 from t2s_assets.text2sql.prompts import encode, encode_example
+from t2s_assets.text2sql.storage import Project, write_manifest
 from t2s_assets_tests.tiny import tiny_model, tiny_tokenizer
 
 ROW = {"prompt": 't("Year" real)\nQuestion: when?\nSQL:\n', "completion": 'SELECT "Year" FROM t'}
@@ -89,6 +91,20 @@ def test_a_test_table_in_training_is_found() -> None:
     assert guards.split_problems(apart) == {}
     assert guards.split_problems(apart | {"test": ["d", "b", "b"]}) == {"test tables in the training set": 1}
     assert guards.split_problems(apart | {"validation": ["a"]}) == {"validation tables in the training set": 1}
+
+
+def test_data_of_ones_own_may_share_tables(tokenizer: Any, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    rows = [ROW | {"table_id": "a"}]
+    data = {"train": Dataset.from_list(rows), "test": Dataset.from_list(rows)}
+    assert guards.data_problems(data, tokenizer, max_length=200, apart=False) == {}
+    found = guards.data_problems(data, tokenizer, max_length=200, apart=True)
+    assert found == {"test tables in the training set": 1}
+    project = Project(tmp_path, tmp_path)
+    for facts, apart in (({}, True), ({"split_by": "question"}, False)):
+        write_manifest(project.path("shop", "questions"), "1", facts)
+        assert guards.tables_apart(project, "shop") is apart
 
 
 def test_tokens_without_an_embedding_are_found(tokenizer: Any) -> None:
