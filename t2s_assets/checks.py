@@ -21,7 +21,8 @@ _DESCRIPTIONS = {
     "splits_disjoint": "No table is asked about in two splits.",
     "gold_runs": f"At most {GOLD_FAILURES_ALLOWED:.0%} of a split's gold queries fail in DuckDB.",
     "gold_matches_itself": "Gold scored as a prediction is right wherever it runs.",
-    "examples_sound": "Every training example has a prompt, SQL to learn, and one EOS, at its end.",
+    "examples_sound": "Every training example has a prompt, SQL to learn that its labels spell, and one EOS, at its "
+    "end; no table of another split is trained on.",
     "adapter_size": f"The adapter is under {reports.ADAPTER_TARGET_MB:g} MB.",
     "em_target": f"EM on the test questions is over {reports.EM_TARGET:.0%}.",
     "ex_target": f"EX on the test questions is over {reports.EX_TARGET:.0%}.",
