@@ -143,6 +143,12 @@ def test_verdicts(library: ProjectFiles, made: Any) -> None:
         assert {k: row[k] for k in wanted} == wanted, name
 
 
+def test_a_split_without_questions_has_no_rows(library: ProjectFiles) -> None:
+    from t2s_assets.text2sql import predictions
+
+    assert predictions.score(library.project, "library", [], {}, {}, [].append) == []
+
+
 def test_ask_about_a_whole_database(library: ProjectFiles, made: Any, tmp_path: Path) -> None:
     """The tiny model's answers are noise; that prompt, check and execution are over all tables is not."""
     with Text2SQL.load("library/tiny", project=library.project) as model:

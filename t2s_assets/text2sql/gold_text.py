@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from t2s_assets.text2sql import sql_normal
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import OwnTable, read_own
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.gold import Compared, Facts, Log, Verdict, every, existing
-from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
+from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
+from t2s_assets.text2sql.gold import Facts, Log, every, existing
+from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.splits import GRAINS, Dealt, deal
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql, shape
@@ -36,12 +35,12 @@ from t2s_assets.text2sql.storage import (
     replacing_folder,
     write_manifest,
 )
+from t2s_assets.text2sql.text_questions import OwnDatabase, TableFile, TextQuestion, fingerprint
 
 FORMAT = "sql"
 """How prompts call this kind of gold."""
 ERROR_KINDS = sql_normal.ERROR_KINDS
 
-SAMPLED_ROWS = 1_000
 _LISTED = 100
 
 _TABLES = pa.schema(
@@ -68,107 +67,6 @@ _SQL = pa.schema(
         ("degenerate", pa.bool_()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """One table of a database as prepared, with its rows in a Parquet file."""
-
-    schema: TableSchema
-    types: tuple[str, ...]
-    path: Path
-
-    @cached_property
-    def data(self) -> pa.Table:
-        """The rows, read once."""
-        return pq.read_table(self.path)
-
-    @property
-    def relation(self) -> Relation:
-        """The table for execution; text compares to the letter, as DuckDB does."""
-        return Relation(self.schema.name, tuple(zip((c.name for c in self.schema.columns), self.types)), self.data)
-
-
-@dataclass(frozen=True)
-class OwnDatabase:
-    """A database as prepared, or those of its tables that a question's line names."""
-
-    name: str
-    tables: tuple[TableFile, ...]
-
-    @property
-    def schemas(self) -> tuple[TableSchema, ...]:
-        """The tables under their own names."""
-        return tuple(t.schema for t in self.tables)
-
-    @cached_property
-    def sample_rows(self) -> tuple[tuple[tuple[Any, ...], ...], ...]:
-        """The first rows of each table."""
-        return tuple(tuple(tuple(r.values()) for r in t.data.slice(0, SAMPLED_ROWS).to_pylist()) for t in self.tables)
-
-    @cached_property
-    def database(self) -> Database:
-        """All tables for execution."""
-        return Database.of(*(t.relation for t in self.tables))
-
-    @property
-    def prompted(self) -> Database:
-        """Generated SQL runs on what gold runs on: names are the real ones."""
-        return self.database
-
-
-@dataclass(frozen=True)
-class TextQuestion:
-    """A question with its gold as DuckDB SQL; `tables` are those that its prompt shows (none: all)."""
-
-    id: str
-    split: str
-    table_id: str
-    text: str
-    sql: str
-    tables: tuple[str, ...] = ()
-    where: str = ""
-
-    def shown(self, about: OwnDatabase) -> tuple[TableSchema, ...]:
-        """The tables that its prompt may show."""
-        return tuple(s for s in about.schemas if not self.tables or s.name in self.tables)
-
-    def columns(self, about: OwnDatabase) -> set[tuple[str, str]]:
-        """The columns of base tables that its gold names, empty where it has no normal form."""
-        try:
-            return sql_normal.columns_of(self.sql, about.schemas)
-        except sql_normal.NormalFormError:
-            return set()
-
-    def completion(self, about: OwnDatabase) -> str:
-        """What the model learns to write."""
-        return self.sql
-
-    def verdict(self, text: str, about: OwnDatabase) -> Verdict:
-        """Whether generated text has the gold's normal form, and where not.
-
-        A gold without a normal form, which `sql` counts, is matched only by its own text.
-        """
-        try:
-            written = read_sql(text, "duckdb", about.schemas)
-            sql_normal.normal_form(written, about.schemas)
-        except (SqlTextError, sql_normal.NormalFormError) as e:
-            return Verdict(None, str(e), None, text.strip() == self.sql, ["unparsable"])
-        try:
-            errors = sql_normal.differences(written, self.sql, about.schemas)
-            return Verdict(written, "", shape(written).aggregate, not errors, errors)
-        except sql_normal.NormalFormError:
-            return Verdict(written, "", shape(written).aggregate, written == self.sql, [])
-
-    def compared(self, outcome: Outcome, truth: dict[str, Any]) -> Compared:
-        """A result against the gold's: in order where the gold has an outermost ORDER BY, else as bags."""
-        mine = _fingerprint(outcome, truth["ordered"])
-        right = mine is not None and mine == truth["fingerprint"]
-        return Compared(mine, right, right and not truth["degenerate"])
-
-
-def _fingerprint(outcome: Outcome, ordered: bool) -> str | None:
-    return result_fingerprints(outcome, fold=False)[0 if ordered else 1]
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -374,8 +272,8 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
         row |= {
             "status": outcome.status,
             "message": outcome.message,
-            "fingerprint": _fingerprint(outcome, row["ordered"]),
-            "bag_fingerprint": _fingerprint(outcome, False),
+            "fingerprint": fingerprint(outcome, row["ordered"]),
+            "bag_fingerprint": fingerprint(outcome, False),
             "degenerate": is_degenerate(outcome),
         }
     failed = [r for r in rows if r["status"] != "ok"]
@@ -419,7 +317,7 @@ def _no_normal_form(question: TextQuestion, about: OwnDatabase) -> str:
 
 def same_again(outcome: Outcome, truth: dict[str, Any]) -> bool:
     """Whether gold, run once more, gives the result that `sql` has of it."""
-    return _fingerprint(outcome, truth["ordered"]) == truth["fingerprint"]
+    return fingerprint(outcome, truth["ordered"]) == truth["fingerprint"]
 
 
 def about(project: Project, dataset: str) -> Facts:

@@ -247,6 +247,8 @@ def score(
     log: Log,
 ) -> list[dict[str, Any]]:
     """One row a question with its verdicts; predicted and gold SQL run in DuckDB side by side."""
+    if not questions:  # data of one's own may come without a test split
+        return []
     gold = load_sql(project, dataset, sorted({q.split for q in questions}))
     jobs = []
     for question in questions:

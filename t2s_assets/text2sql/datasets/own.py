@@ -73,7 +73,7 @@ def read_own(config: OwnDataset, *, folder: Path, log: Log = lambda line: None) 
     databases: dict[str, tuple[OwnTable, ...]] = {}
     for name, path in database_paths(config, folder, problems).items():
         try:
-            databases[name] = read_database(path)
+            databases[name] = read_database(path, log)
         except DataError as e:
             problems.append(str(e))
             continue
@@ -112,14 +112,17 @@ def _expanded(text: str, folder: Path, problems: list[str]) -> Path | None:
         return None
 
 
-def read_database(path: Path) -> tuple[OwnTable, ...]:
-    """The tables of a DuckDB or SQLite file (those of its main schema), or of a folder of CSV and Parquet files.
+def read_database(path: Path, log: Log = lambda line: None) -> tuple[OwnTable, ...]:
+    """The tables of a DuckDB or SQLite file, or of a folder of CSV and Parquet files. SQL that the executor runs names
+    no schemas, so those beside DuckDB's `main` are left out, and `log` says so.
 
     Raises:
         DataError: it cannot be read, has no table, or a column's name cannot stand in one line of a prompt.
     """
     source = open_folder(path) if path.is_dir() else open_file(path)
     tables = [source.table(name) for name in source.names]
+    if other := [t.name for t in tables if len(t.path) > 1]:
+        log(f"{path}: left out {', '.join(other)}: only tables of the schema main are read")
     tables = [t for t in tables if len(t.path) == 1]
     if not tables:
         raise DataError(f"{path}: no table in it")

@@ -224,6 +224,16 @@ def test_types_of_duckdb_survive(project_files: ProjectFiles) -> None:
     }
 
 
+def test_tables_of_other_schemas_are_left_out_and_said(project_files: ProjectFiles) -> None:
+    path = project_files.root / "schemas.duckdb"
+    with closing(duckdb.connect(str(path))) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER); CREATE SCHEMA old; CREATE TABLE old.u (b INTEGER)")
+    add_library(project_files, [("a?", "SELECT a FROM t")], databases=str(path))
+    said: list[str] = []
+    assert prepare.make_tables(project_files.project, "library", said.append)["tables"] == {"schemas": 1}
+    assert any("left out old.u" in line for line in said)
+
+
 def test_a_column_that_prompts_cannot_show_is_refused(project_files: ProjectFiles) -> None:
     path = project_files.root / "odd.duckdb"
     with closing(duckdb.connect(str(path))) as connection:
