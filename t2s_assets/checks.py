@@ -76,7 +76,8 @@ def gold_matches_itself(agreement: Mapping[str, Any]) -> dg.AssetCheckResult:
 
 
 def examples_sound(problems: Mapping[str, int]) -> dg.AssetCheckResult:
-    """Every training example has a prompt, SQL to learn, and one EOS, at its end."""
+    """Every training example has a prompt, SQL to learn that its labels spell, and one EOS, at its end; no table of
+    another split is trained on."""
     return _result("examples_sound", not problems, blocking=True, **problems)
 
 

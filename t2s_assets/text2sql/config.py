@@ -147,7 +147,15 @@ class TrainingConfig(Settings):
     eval_examples: int = Field(256, ge=1, description="Size of that seeded sample.")
     save_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1)
-    best: Literal["loss", "last"] = Field("loss", description="Which checkpoint becomes the adapter.")
+    best: Literal["loss", "ex", "em", "last"] = Field(
+        "loss", description="Which checkpoint becomes the adapter. ex and em generate SQL at each evaluation."
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="Stop after so many evaluations without a better figure; the figure is `best`'s."
+    )
+    eval_share: float = Field(
+        0.2, gt=0, le=0.5, description="Of budget_minutes, at most, for the generating that best: ex and em do."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
@@ -156,9 +164,13 @@ class TrainingConfig(Settings):
             raise ValueError(f"give exactly one of epochs, max_steps, budget_minutes; got {lengths or 'none'}")
         if self.packing and self.group_by_length and "group_by_length" in self.model_fields_set:
             raise ValueError("packing fills each batch whole, group_by_length then does nothing; choose one")
-        if self.best == "loss" and self.save_steps % self.eval_steps:
+        if self.best == "last" and self.early_stopping:
+            raise ValueError("early_stopping watches best's figure, and best: last has none; use ex, em or loss")
+        if "eval_share" in self.model_fields_set and (self.best not in ("ex", "em") or not self.budget_minutes):
+            raise ValueError("eval_share bounds the generating of best: ex or em within budget_minutes; remove it")
+        if self.best != "last" and self.save_steps % self.eval_steps:
             raise ValueError(
-                f"best: loss compares evaluated checkpoints, so save_steps must be a multiple of eval_steps; "
+                f"best: {self.best} compares evaluated checkpoints, so save_steps must be a multiple of eval_steps; "
                 f"got {self.save_steps} and {self.eval_steps}"
             )
         return self
