@@ -9,7 +9,8 @@ from typing import Any
 
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import ConfigError
-from t2s_assets.text2sql.prepare import Question, load_questions, load_tables
+from t2s_assets.text2sql.gold import Question
+from t2s_assets.text2sql.prepare import load_questions, load_tables
 from t2s_assets.text2sql.storage import Project
 
 CHOICE = "eval_choice"
