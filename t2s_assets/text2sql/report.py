@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, plots
+from t2s_assets.text2sql import adapters, comparison, plots
+from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
+from t2s_assets.text2sql.report_page import PLOTS, headline, page
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -21,7 +21,7 @@ from t2s_assets.text2sql.storage import (
     write_manifest,
 )
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 LATENCY_TARGET_MS = 500.0
 ADAPTER_TARGET_MB = 100.0
 EM_TARGET = 0.60
@@ -41,7 +41,10 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     latency = read_json(project.path(dataset, "predictions", experiment) / "latency.json", made_by="")
     adapter = project.path(dataset, "adapter", experiment)
     training = read_json(adapter / adapters.METRICS, made_by=f"t2s train {dataset}/{experiment}")
-    report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions)
+    own = comparison.verdicts(experiment, predictions, rows)
+    others = comparison.references(project, dataset, experiment, own)
+    compared = {name: comparison.compare(own, other) for name, other in others.items()}
+    report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions, compared)
     folder = project.path(dataset, "report", experiment)
     with replacing_folder(folder) as fresh:
         write_json(fresh / "report.json", report)
@@ -50,7 +53,9 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         title = f"{dataset}/{experiment}, test"
         plots.plot_rates(report["test"]["by_category"], fresh / "accuracy.png", title=title)
         plots.plot_latency(latency["each_ms"], fresh / "latency.png", target=LATENCY_TARGET_MS)
-        (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in _PLOTS}), encoding="utf-8")
+        plots.plot_calibration(report["calibration"], fresh / "calibration.png")
+        (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in PLOTS}), encoding="utf-8")
+        write_json(fresh / comparison.COMPARED, {"own": own, **others})
         facts = {name: report["test"]["overall"][name]["value"] for name in ("em", "ex", "ex_strict", "validity")} | {
             "n": report["test"]["n"],
             "of": report["test"]["of"],
@@ -62,9 +67,6 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     return read_manifest(folder, made_by="")
 
 
-_PLOTS = ("accuracy", "loss", "latency")
-
-
 def build_report(
     name: str,
     rows: Sequence[Row],
@@ -72,8 +74,12 @@ def build_report(
     latency: Mapping[str, Any],
     training: Mapping[str, Any],
     predictions: Mapping[str, Any],
+    compared: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """report.json's content from scored predictions; the same predictions give the same content."""
+    """report.json's content from scored predictions; the same predictions give the same content.
+
+    `compared` holds the comparisons of comparison.py by their names.
+    """
     report: dict[str, Any] = {
         "version": REPORT_VERSION,
         "experiment": name,
@@ -94,6 +100,8 @@ def build_report(
         }
     tested = [r for r in rows if r["split"] == "test"]
     report["baseline"] = baseline(tested, base) if base else None
+    report["comparisons"] = {name: compared.get(name) for name in comparison.REFERENCES}
+    report["calibration"] = calibration(tested)
     report["worst"] = worst_failures(tested)
     report["latency"] = {k: v for k, v in latency.items() if k != "each_ms"}
     keep = ("steps", "examples_seen", "epochs", "validation_loss", "minutes", "tokens_a_second", "peak_memory_gb")

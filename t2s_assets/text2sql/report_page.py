@@ -41,6 +41,9 @@ def headline(report: Mapping[str, Any]) -> str:
         f"  training  {training['minutes']} min, {training['examples_seen']:,} examples, "
         f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB"
     )
+    for name, compared in report["comparisons"].items():
+        if compared:
+            lines.append(f"  {'than ' + name:<10}{comparison_line(compared)}")
     missed = [name for name, met in report["targets"].items() if not met]
     lines.append(f"  targets   {'missed: ' + ', '.join(missed) if missed else 'all met'}")
     return "\n".join(lines)
@@ -63,10 +66,9 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     ]
     parts.append(_table(header, body))
     if base:
-        p = base["ex_test"]["p"]
         parts.append(
             f"Training won {base['ex_test']['won']:,} questions in EX and lost {base['ex_test']['lost']:,} "
-            f"(McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}). Of those won, the base's SQL did not run on "
+            f"(McNemar {p_value(base['ex_test']['p'])}). Of those won, the base's SQL did not run on "
             f"{base['won_by_validity']:,} and was wrong on {base['won_by_understanding']:,}."
         )
     targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
@@ -95,6 +97,8 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
         )
     parts.append("## Errors\nPredictions that differ from their gold, by slot; one may count in several.")
     parts.append(_table(["slot", "predictions"], [[k, f"{v:,}"] for k, v in test["errors"].items()]))
+    parts += _comparisons(report["comparisons"])
+    parts += _calibration(report["calibration"], images["calibration"])
     parts.append("## Latency\nOne query at a time, on the machine that ran the evaluation.")
     latency = report["latency"]
     parts.append(
@@ -124,6 +128,69 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
             f"- differs in: {', '.join(failure['errors']) or 'the result alone'}"
         )
     return "\n\n".join(parts) + "\n"
+
+
+def comparison_line(compared: Mapping[str, Any]) -> str:
+    """A comparison in a line: both EX, questions won and lost, McNemar's p, and what that says."""
+    return (
+        f"EX {100 * compared['ex']:.1f} % against {100 * compared['ex_other']:.1f} % ({compared['experiment']}) on "
+        f"{compared['n']:,} questions: {compared['won']:,} won, {compared['lost']:,} lost, "
+        f"{p_value(compared['p'])}, {compared['verdict']}"
+    )
+
+
+def p_value(p: float) -> str:
+    """McNemar's p for people."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+_REFERENCES = {"previous": "the report before this one", "champion": "the champion"}
+_NONE = {
+    "previous": "no report of this experiment on other predictions came before",
+    "champion": "no other experiment served when these predictions were first reported",
+}
+_LISTED = 50
+
+
+def _comparisons(comparisons: Mapping[str, Any]) -> list[str]:
+    parts = ["## Against others"]
+    for name, what in _REFERENCES.items():
+        compared = comparisons[name]
+        if not compared:
+            parts.append(f"Nothing to compare with: {_NONE[name]}.")
+            continue
+        parts.append(f"Against {what}, on test questions that both answered: {comparison_line(compared)} (McNemar).")
+        for kind in ("won", "lost"):
+            ids = compared[f"{kind}_questions"]
+            more = f" and {len(ids) - _LISTED:,} more, in report.json" if len(ids) > _LISTED else ""
+            if ids:
+                parts.append(f"- {kind}: {', '.join(_plain(i) for i in ids[:_LISTED])}{more}")
+    return parts
+
+
+def _calibration(calibration: Mapping[str, Any] | None, image: str) -> list[str]:
+    if calibration is None:
+        return []
+    parts = [
+        "## Calibration\nDoes the probability of the written SQL tell whether its result is right (EX)?",
+        f"Area under the risk-coverage curve {calibration['aurc']:.3f}; {calibration['aurc_optimal']:.3f} is the least "
+        f"that these verdicts allow, {calibration['aurc_random']:.3f} what no order at all would give. Expected "
+        f"calibration error {calibration['ece']:.3f}: the mean confidence is "
+        f"{100 * calibration['mean_confidence']:.1f} %.",
+        _table(
+            ["at most wrong", "questions that can be answered", "from confidence"],
+            [
+                [
+                    f"{100 * at['risk']:.0f} %",
+                    f"{100 * at['coverage']:.1f} %",
+                    "none" if at["confidence"] is None else f"{at['confidence']:.3f}",
+                ]
+                for at in calibration["coverage_at_risk"]
+            ],
+        ),
+        f"![calibration]({image})",
+    ]
+    return parts
 
 
 def page_with_images(folder: Path) -> str:
