@@ -140,11 +140,10 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         manifest = report.make_report(project, dataset, experiment, context.log.info)
         folder = project.path(dataset, "report", experiment)
         content = read_json(folder / "report.json", made_by="")
-        measures = ("em", "ex", "ex_strict", "validity")
         return result(
             manifest,
             *checks.targets(content),
-            **{name: manifest[name] for name in measures if manifest[name] is not None},
+            **{name: manifest[name] for name, _ in report_page.MEASURES if manifest[name] is not None},
             n=manifest["n"],
             of=manifest["of"],
             latency_p95_ms=content["latency"]["total_ms"].get("p95") or 0.0,

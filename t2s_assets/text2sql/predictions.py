@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
-from t2s_assets.text2sql.config import DecodingConfig, Experiment
+from t2s_assets.text2sql.config import DecodingConfig, EvaluationConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
 from t2s_assets.text2sql.metrics import error_kinds, exact_match, parse_prediction, percentiles
+from t2s_assets.text2sql.perturbation import Case, suite_verdicts
 from t2s_assets.text2sql.prepare import Question, Table, load_questions, load_sql, load_tables, sample
 from t2s_assets.text2sql.prompts import TABLE, clean_question, load_prompts
+from t2s_assets.text2sql.query import to_sql
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.storage import (
     Project,
@@ -56,7 +58,7 @@ _SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
         ("gold_fingerprint", pa.string()),
         ("gold_degenerate", pa.bool_()),
-        *((n, pa.bool_()) for n in ("valid", "em", "ex", "ex_strict")),
+        *((n, pa.bool_()) for n in ("valid", "em", "ex", "ex_strict", "test_suite")),
         ("errors", pa.list_(pa.string())),
         ("logprob", pa.float64()),
         ("tokens", pa.int64()),
@@ -118,11 +120,16 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     answers = cache.get("adapter", content_hash(key, adapter.version, adapter.base_identity), requests, tuned)
     timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
     latency = measure_latency(tuned, timed, config.decoding, log)
-    sets = {"predictions.parquet": score(project, dataset, everything, tables, answers, log)}
+
+    def scored(questions: Sequence[Question], answers: Generated) -> list[Row]:
+        rows = score(project, dataset, questions, tables, answers, log)
+        return add_suite_verdicts(project, dataset, questions, tables, rows, config.evaluation, log)
+
+    sets = {"predictions.parquet": scored(everything, answers)}
     if config.evaluation.baseline:
         asked = {q.id: requests[q.id] for q in chosen["test"]}
         base_answers = cache.get("base", content_hash(key, "base", adapter.base_identity), asked, untuned)
-        sets["base.parquet"] = score(project, dataset, chosen["test"], tables, base_answers, log)
+        sets["base.parquet"] = scored(chosen["test"], base_answers)
     folder = project.path(dataset, "predictions", experiment)
     with replacing_folder(folder) as fresh:
         for name, rows in sets.items():
@@ -237,11 +244,13 @@ def score(
 ) -> list[dict[str, Any]]:
     """One row a question with its verdicts; predicted and gold SQL run in DuckDB side by side."""
     gold = load_sql(project, dataset, sorted({q.split for q in questions}))
+    databases = _databases(questions, tables)
     jobs = []
     for question in questions:
-        database = tables[question.table_id].database
-        jobs.append(Job(tables[question.table_id].database_as(TABLE), answers[question.id]["text"].strip()))
-        jobs.append(Job(database, gold[question.id]["sql"]))
+        # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
+        database = databases[question.table_id]
+        jobs.append(Job(database, answers[question.id]["text"].strip()))
+        jobs.append(Job(database, _gold_text(question, tables)))
     log(f"executing {len(jobs):,} queries")
     with SqlExecutor() as executor:
         outcomes = executor.run(jobs)
@@ -286,6 +295,44 @@ def score(
             }
         )
     return rows
+
+
+def _databases(questions: Iterable[Question], tables: dict[str, Table]) -> dict[str, Database]:
+    return {i: tables[i].database_as(TABLE) for i in dict.fromkeys(q.table_id for q in questions)}
+
+
+def _gold_text(question: Question, tables: dict[str, Table]) -> str:
+    """The gold over the name that predictions know its table by."""
+    return to_sql(question.query, tables[question.table_id].schema_as(TABLE))
+
+
+def add_suite_verdicts(
+    project: Project,
+    dataset: str,
+    questions: Sequence[Question],
+    tables: dict[str, Table],
+    rows: list[Row],
+    config: EvaluationConfig,
+    log: Log,
+) -> list[Row]:
+    """`rows` with `test_suite`: whether the prediction is right on its table and on every perturbed copy of it.
+
+    An answer that means the gold's own query returns the gold's result on any table and is not run; one that is wrong
+    on its own table is wrong. None everywhere where `evaluation.test_suite_copies` is 0.
+    """
+    if not config.test_suite_copies:
+        return [row | {"test_suite": None} for row in rows]
+    databases = _databases(questions, tables)
+    doubtful = [i for i, row in enumerate(rows) if row["ex"] and not row["em"]]
+    golds: dict[str, list[str]] = {}
+    for gold in load_sql(project, dataset, sorted({q.split for q in questions})).values():
+        if gold["table_id"] in databases:
+            golds.setdefault(databases[gold["table_id"]].key, []).append(gold["sql"])
+    cases = [Case(databases[questions[i].table_id], _gold_text(questions[i], tables), rows[i]["sql"]) for i in doubtful]
+    with SqlExecutor() as executor:
+        verdicts = suite_verdicts(executor, cases, golds, copies=config.test_suite_copies, seed=config.seed, log=log)
+    run = dict(zip(doubtful, verdicts))
+    return [row | {"test_suite": run.get(i, row["ex"])} for i, row in enumerate(rows)]
 
 
 def _shown(outcome: Any) -> str:

@@ -10,7 +10,7 @@ from t2s_assets.text2sql import adapters, comparison, plots
 from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
-from t2s_assets.text2sql.report_page import PLOTS, headline, page
+from t2s_assets.text2sql.report_page import MEASURES, PLOTS, headline, page
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -56,7 +56,7 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         plots.plot_calibration(report["calibration"], fresh / "calibration.png")
         (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in PLOTS}), encoding="utf-8")
         write_json(fresh / comparison.COMPARED, {"own": own, **others})
-        facts = {name: report["test"]["overall"][name]["value"] for name in ("em", "ex", "ex_strict", "validity")} | {
+        facts = {name: report["test"]["overall"][name]["value"] for name, _ in MEASURES} | {
             "n": report["test"]["n"],
             "of": report["test"]["of"],
         }

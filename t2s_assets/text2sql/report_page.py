@@ -9,6 +9,13 @@ from typing import Any
 
 from t2s_assets.text2sql.storage import read_json
 
+MEASURES = (
+    ("em", "EM"),
+    ("ex", "EX"),
+    ("ex_strict", "EX strict"),
+    ("test_suite", "test suite"),
+    ("validity", "validity"),
+)
 PLOTS = ("accuracy", "calibration", "loss", "latency")
 
 
@@ -23,29 +30,34 @@ def _asked(part: Mapping[str, Any]) -> str:
     return f"a seeded sample of {part['n']:,} of {part['of']:,}" if part["sampled"] else f"all {part['n']:,}"
 
 
+def _measured(part: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The measures of a split, without the test suite where none ran."""
+    return [(key, name) for key, name in MEASURES if key != "test_suite" or part["overall"][key]["n"]]
+
+
 def headline(report: Mapping[str, Any]) -> str:
     """The report in a few lines, for terminals and logs."""
     test = report["test"]
     lines = [f"{report['experiment']} on {_asked(test)} test questions (95 % intervals)"]
     base = report["baseline"]
-    for key, name in (("em", "EM"), ("ex", "EX"), ("ex_strict", "EX strict"), ("validity", "validity")):
-        line = f"  {name:<10}{percent(test['overall'][key]):<24}"
+    for key, name in _measured(test):
+        line = f"  {name:<11}{percent(test['overall'][key]):<24}"
         lines.append(line + (f"untrained base {percent(base['overall'][key])}" if base else ""))
     total = report["latency"]["total_ms"]
     lines.append(
-        f"  latency   p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
+        f"  latency    p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
         f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms"
     )
     training = report["training"]
     lines.append(
-        f"  training  {training['minutes']} min, {training['examples_seen']:,} examples, "
+        f"  training   {training['minutes']} min, {training['examples_seen']:,} examples, "
         f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB"
     )
     for name, compared in report["comparisons"].items():
         if compared:
-            lines.append(f"  {'than ' + name:<10}{comparison_line(compared)}")
+            lines.append(f"  {'than ' + name:<16}{comparison_line(compared)}")
     missed = [name for name, met in report["targets"].items() if not met]
-    lines.append(f"  targets   {'missed: ' + ', '.join(missed) if missed else 'all met'}")
+    lines.append(f"  targets    {'missed: ' + ', '.join(missed) if missed else 'all met'}")
     return "\n".join(lines)
 
 
@@ -53,7 +65,6 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     """The report as Markdown; `images` are the addresses of its plots (files, or data URIs)."""
     test, base = report["test"], report["baseline"]
     parts = [f"# {report['experiment']}", f"Scored on {_asked(test)} test questions. Intervals are 95 % (Wilson)."]
-    names = (("em", "EM"), ("ex", "EX"), ("ex_strict", "EX strict"), ("validity", "Validity"))
     header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
     body = [
         [
@@ -62,7 +73,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
             *([percent(base["overall"][key])] if base else []),
             f"{test['overall'][key]['n']:,}",
         ]
-        for key, name in names
+        for key, name in _measured(test)
     ]
     parts.append(_table(header, body))
     if base:

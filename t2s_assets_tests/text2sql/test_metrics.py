@@ -197,8 +197,14 @@ def test_each_measure_has_its_own_denominator() -> None:
         "em": (0.25, 4),
         "ex": (0.5, 4),
         "ex_strict": (2 / 3, 3),
+        "test_suite": (None, 0),
         "validity": (0.75, 4),
     }
+
+
+def test_the_test_suite_counts_only_where_it_ran() -> None:
+    rows = [ROWS[0] | {"test_suite": verdict} for verdict in (True, False, None)]
+    assert (summary(rows)["test_suite"]["value"], summary(rows)["test_suite"]["n"]) == (0.5, 2)
 
 
 def test_a_breakdown_adds_up() -> None:
