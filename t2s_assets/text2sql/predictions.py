@@ -40,6 +40,8 @@ Generated = dict[str, Row]
 
 # A new number makes generations that were cached by older decoding code count as others.
 _DECODING_VERSION = 1
+# Questions generated together; a kill costs at most so many. Far more than a batch, so that slots seldom run empty.
+BLOCK = 256
 _SHOWN_ROWS = 5
 # Shared by the rows of a batch: a full batch guesses none, a single question all of them. Answers stay the same.
 _DRAFT_TOKENS = 8
@@ -163,7 +165,12 @@ def _request(question: Question, tables: dict[str, Table], prompts: dict[str, st
 
 
 class _Generations:
-    """Completions by question, one JSONL file for each model and way of decoding; appended to as they come."""
+    """Completions by question, one JSONL file for each model and way of decoding, appended to in blocks.
+
+    The last bits of a log-probability depend on which questions share a batch. So they are generated in blocks of a
+    fixed order, kept whole or not at all: after a kill, what is left is made in the batches that it would have been
+    made in, and the answers are the same to the bit.
+    """
 
     def __init__(self, folder: Path, decoding: DecodingConfig, log: Log) -> None:
         self.folder, self.decoding, self.log = folder, decoding, log
@@ -172,8 +179,9 @@ class _Generations:
         """Completions of all requests, from the file where they are there, else generated and added."""
         path = self.folder / f"{key}.jsonl"
         fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
-        known = {k: row for k, row in _lines(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
-        missing = [i for i in requests if i not in known]
+        known = {k: row for k, row in _whole_blocks(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
+        # By prompt, so that questions on one table share a block and its schema is fed once.
+        missing = sorted((i for i in requests if i not in known), key=lambda i: (requests[i].prompt, i))
         if not missing:
             self.log(f"{name}: all {len(requests):,} answers are there already")
             return known
@@ -185,24 +193,31 @@ class _Generations:
         path.parent.mkdir(parents=True, exist_ok=True)
         started = shown = time.monotonic()
         done = 0
+
+        def count(index: int, completion: Completion) -> None:
+            nonlocal done, shown
+            done += 1
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                pace = done / (shown - started)
+                left = (len(missing) - done) / pace / 60
+                self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
+
         with path.open("a", encoding="utf-8") as out:
             if _ends_mid_line(path):
                 out.write("\n")
-
-            def keep(index: int, completion: Completion) -> None:
-                nonlocal done, shown
-                row = {"id": missing[index], "prompt": fingerprints[missing[index]], **_record(completion)}
-                known[row["id"]] = row
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for start in range(0, len(missing), BLOCK):
+                block = missing[start : start + BLOCK]
+                decoder.forget()
+                completions = decoder.generate([requests[i] for i in block], on_result=count)
+                named = {"block": content_hash([[i, fingerprints[i]] for i in block]), "of": len(block)}
+                rows = [
+                    {"id": i, "prompt": fingerprints[i], **named, **_record(completion)}
+                    for i, completion in zip(block, completions)
+                ]
+                out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
                 out.flush()
-                done += 1
-                if time.monotonic() - shown > 10:
-                    shown = time.monotonic()
-                    pace = done / (shown - started)
-                    left = (len(missing) - done) / pace / 60
-                    self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
-
-            decoder.generate([requests[i] for i in missing], on_result=keep)
+                known |= {row["id"]: row for row in rows}
         self.log(f"{name}: {len(missing):,} answers in {time.monotonic() - started:.0f} s")
         return known
 
@@ -226,6 +241,15 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
         except (ValueError, KeyError, TypeError):
             continue
     return rows
+
+
+def _whole_blocks(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of the blocks that were written whole; a line that names no block is one of its own."""
+    rows = _lines(path)
+    written: dict[str, set[str]] = {}
+    for id, row in rows:
+        written.setdefault(row.get("block", ""), set()).add(id)
+    return [(id, row) for id, row in rows if len(written[row.get("block", "")]) >= row.get("of", 1)]
 
 
 def _ends_mid_line(path: Path) -> bool:
