@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -28,6 +29,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,13 +219,18 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
-def peak_rss_mb(children: int) -> float:
-    """At most what this process and `children` of its children held at once: its own peak, and that of its largest
-    child for each of them."""
+def measured(asked: list[Item], workers: int | None) -> tuple[list[bool], float, float, float]:
+    """`ours` in this process: verdicts, seconds, seconds of CPU, and peak memory in MB.
+
+    The memory is at most what this process and its workers held at once: its own peak, and that of its largest worker
+    for each of them.
+    """
+    before = cpu_seconds()
+    verdicts, seconds = ours(asked, workers)
     own, largest = (
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return own + children * largest
+    return verdicts, seconds, cpu_seconds() - before, own + (workers or 1) * largest
 
 
 def main() -> None:
@@ -246,10 +253,10 @@ def main() -> None:
     if not asked:
         parser.error("no question is left: the predictions hold none of the test split's that parses")
 
-    before = cpu_seconds()
-    mine, seconds = ours(asked, options.workers)
-    cpu = cpu_seconds() - before
-    peak = peak_rss_mb(options.workers)
+    # In a process of its own, whose memory is not that of reading the whole archive, which comes before.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        mine, seconds, cpu, peak = pool.submit(measured, asked, options.workers).result()
     print(f"ours: {len(asked):,} questions in {seconds:.1f} s, {cpu:.1f} s of CPU", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.db"
