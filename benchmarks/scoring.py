@@ -213,9 +213,12 @@ def with_sqlite3(path: Path, asked: list[Item]) -> tuple[list[bool], float]:
 # ------------------------------------------------------------------------------------------------ the figures
 
 
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
 def cpu_seconds() -> float:
     """CPU time of this process and of its children that have ended."""
-    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    spent = (resource.getrusage(who) for who in _WHO)
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
