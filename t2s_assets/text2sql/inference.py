@@ -28,7 +28,7 @@ from t2s_assets.text2sql.checking import checked
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
-from t2s_assets.text2sql.predictions import options
+from t2s_assets.text2sql.generations import options
 from t2s_assets.text2sql.prompts import TABLE, clean_question, encode, render
 from t2s_assets.text2sql.sources import UserTable, as_table
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json

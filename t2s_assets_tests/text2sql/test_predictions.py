@@ -95,7 +95,7 @@ def test_after_a_kill_only_what_is_missing_is_generated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A kill leaves whole blocks and perhaps a part of one, half a line, even half a character."""
-    monkeypatch.setattr(predictions, "BLOCK", 4)
+    monkeypatch.setattr("t2s_assets.text2sql.generations.BLOCK", 4)
     path = generations(towns)[-1]
     path.unlink()
     manifest, _ = predict(towns, "tiny")

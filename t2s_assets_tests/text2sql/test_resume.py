@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import predictions, report, training
+from t2s_assets.text2sql import generations, predictions, report, training
 from t2s_assets.text2sql.storage import Project
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_towns, prepare
@@ -21,21 +21,21 @@ from t2s_assets_tests.trainable import add_towns, prepare
 # it dies within a block, between two, in the base's, before the scoring, with the predictions half written, and with
 # the report half written.
 KILLS = [
-    ("predictions", "_record", 3),
-    ("predictions", "_record", 9),
+    ("generations", "_record", 3),
+    ("generations", "_record", 9),
     ("predictions", "measure_latency", 1),
-    ("predictions", "_record", 6),
+    ("generations", "_record", 6),
     ("predictions", "score", 2),
     ("predictions", "write_json", 1),
     ("predictions", "write_manifest", 1),
     ("report", "page", 1),
 ]
-MODULES = {"predictions": predictions, "report": report}
+MODULES = {"generations": generations, "predictions": predictions, "report": report}
 
 
 def evaluate(configs: Path, storage: Path, said: Path, kill: tuple[str, str, int] | None) -> None:
     """Predictions and report, in a process that kills itself before the n-th call of a function."""
-    predictions.BLOCK = 4
+    generations.BLOCK = 4
     if kill is not None:
         module, name, left = MODULES[kill[0]], kill[1], kill[2]
         original = getattr(module, name)
