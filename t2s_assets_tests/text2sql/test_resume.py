@@ -17,7 +17,7 @@ from t2s_assets.text2sql.storage import Project
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_towns, prepare
 
-# Before which call the process dies. Twelve answers of the adapter and six of the base come in blocks of four, so that it
+# Before which call the process dies. Twelve answers of the adapter and six of the base come in blocks of four, so it
 # dies within a block, between the two models, in the base's, with the predictions half written, and with the report so.
 KILLS = [
     ("generations", "_record", 6),
