@@ -36,7 +36,7 @@ from typing import Any
 
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.prepare import Table
+from t2s_assets.text2sql.gold_sketch import Table
 from t2s_assets.text2sql.prompts import TABLE
 from t2s_assets.text2sql.query import AGGREGATES, OPERATORS, Query, SketchError, from_sql, parse_number, to_sql
 from t2s_assets.text2sql.results import result_fingerprints

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.gold import gold_of
 from t2s_assets.text2sql.prompts import resolve_format
 from t2s_assets.text2sql.storage import Project, file_hash, write_json, write_manifest
 from t2s_assets_tests.projects import ProjectFiles, question, table
@@ -47,7 +48,7 @@ def save_adapter(project: Project, dataset: str, experiment: str, *, seed: int =
         str(folder), save_embedding_layers=False
     )
     tokenizer.save_pretrained(str(folder))
-    resolve_format(config.prompt, tokenizer).save(folder)
+    resolve_format(config.prompt, tokenizer, gold_of(project, dataset).FORMAT).save(folder)
     write_json(
         folder / adapters.RESOLVED_CONFIG,
         {"experiment": config.model_dump(mode="json", exclude_unset=True), "base_identity": base.identity},

@@ -25,6 +25,19 @@ def result(manifest: dict[str, Any], *check_results: dg.AssetCheckResult, **meta
     )
 
 
+def left_out(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Questions of one's own: how they were split, and which are left out and why; nothing for WikiSQL's layout."""
+    if "split_by" not in manifest:
+        return {}
+    records = [dg.TableRecord({k: out[k] for k in ("where", "reason", "sql")}) for out in manifest["left_out_first"]]
+    schema = table_schema(where="text", reason="text", sql="text")
+    return {
+        "split_by": manifest["split_by"],
+        "left_out": manifest["left_out"],
+        "left_out_first": dg.MetadataValue.table(records, schema),
+    }
+
+
 def data_assets(dataset: str) -> list[dg.AssetsDefinition]:
     """The assets that do not depend on an experiment."""
     key = {name: dg.AssetKey([dataset, name]) for name in ("tables", "questions", "sql")}
@@ -59,11 +72,9 @@ def data_assets(dataset: str) -> list[dg.AssetsDefinition]:
     def questions(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         project = folders.project
         manifest = prepare.make_questions(project, dataset, context.log.info)
-        loaded = prepare.load_tables(project, dataset)
-        shared = prepare.shared_tables(loaded, prepare.load_questions(project, dataset))
         return result(
             manifest,
-            checks.splits_disjoint(shared, prepare.same_content_across_splits(loaded)),
+            checks.splits_disjoint(*prepare.leaks(project, dataset)),
             **{
                 "dagster/row_count": sum(manifest["questions"].values()),
                 "dagster/column_schema": table_schema(
@@ -71,6 +82,7 @@ def data_assets(dataset: str) -> list[dg.AssetsDefinition]:
                 ),
                 **{f"{split}_questions": n for split, n in manifest["questions"].items()},
                 "duplicates": manifest["duplicates"],
+                **left_out(manifest),
                 "path": dg.MetadataValue.path(project.path(dataset, "questions")),
             },
         )
@@ -86,7 +98,7 @@ def data_assets(dataset: str) -> list[dg.AssetsDefinition]:
     def sql(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         project = folders.project
         manifest = prepare.make_sql(project, dataset, context.log.info)
-        failures = [dg.TableRecord(f) for f in manifest["failures"][:200]]
+        failures = [dg.TableRecord({k: f[k] for k in ("id", "sql", "message")}) for f in manifest["failures"][:200]]
         return result(
             manifest,
             checks.gold_runs(manifest),

@@ -7,7 +7,7 @@ import dagster as dg
 from t2s_assets import checks
 from t2s_assets.assets.data import OWNERS, result, table_schema
 from t2s_assets.resources import ProjectFolders
-from t2s_assets.text2sql import base_models, champion, predictions, prompts, report, report_page, training
+from t2s_assets.text2sql import base_models, champion, guards, predictions, prompts, report, report_page, training
 from t2s_assets.text2sql.storage import read_json
 
 GPU_POOL = "gpu"
@@ -31,12 +31,16 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
     def prompts_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         project, experiment = folders.project, context.partition_key
         manifest = prompts.make_prompts(project, dataset, experiment, context.log.info)
-        base = base_models.fetch(project.experiment(dataset, experiment).base_model, project)
+        config = project.experiment(dataset, experiment)
+        tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project))
         data = prompts.load_prompts(project, dataset, experiment)
+        problems = prompts.prompt_problems(data, tokenizer)
+        apart = guards.tables_apart(project, dataset)
+        problems += guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
         first = data["train"][0]
         return result(
             manifest,
-            checks.examples_sound(prompts.prompt_problems(data, base_models.load_tokenizer(base))),
+            checks.examples_sound(problems),
             **{
                 "dagster/row_count": sum(manifest["examples"].values()),
                 "dagster/column_schema": table_schema(
@@ -82,10 +86,13 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
             "epochs",
             "train_loss",
             "validation_loss",
+            "validation_ex",
+            "validation_em",
             "minutes",
             "examples_a_second",
             "tokens_a_second",
             "peak_memory_gb",
+            "planned_memory_gb",
             "trainable_share",
             "adapter_mb",
             "world_size",

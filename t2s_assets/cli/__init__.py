@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from t2s_assets.cli import asking, pipeline
+from t2s_assets.cli import asking, data, pipeline
 
 app = typer.Typer(
     name="t2s",
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+data.register(app)
 pipeline.register(app)
 asking.register(app)
 
@@ -28,6 +29,7 @@ def main() -> None:
     """Entry point. Status 0; 1 after an error that a message explains; 2 for wrong usage; 130 after Ctrl-C."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from t2s_assets.text2sql.errors import T2SError
 
     try:

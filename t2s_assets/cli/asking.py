@@ -103,19 +103,21 @@ def ask(
 
     if not question.strip():
         raise PromptError("the question is empty; ask something about the table")
-    chosen = _source(ddl, schema, db).table(table)
-    if run and not chosen.has_rows:
-        raise PromptError(f"--run needs rows, and {chosen.name!r} is only a schema; give --db FILE")
+    source = _source(ddl, schema, db)
     from t2s_assets.cli import show
     from t2s_assets.text2sql.inference import find_adapter
     from t2s_assets.text2sql.storage import Project
 
-    find_adapter(model, Project.find())
+    chosen = source.asked(table, many=find_adapter(model, Project.find()).format.gold == "sql")
+    if run and not chosen.has_rows:
+        raise PromptError(f"--run needs rows, and {chosen.name!r} is only a schema; give --db FILE")
     with show.waiting("loading the model"), _load(model, device) as loaded:
         answer = loaded.ask(question, chosen, run=run)
+    from t2s_assets.text2sql.user_tables import UserTable
     from t2s_assets.text2sql.wording import in_words
 
-    words = in_words(answer.generated, chosen) if explain and answer.valid else None
+    one = isinstance(chosen, UserTable)
+    words = in_words(answer.generated, chosen) if explain and answer.valid and one else None
     if as_json:
         print(json.dumps(answer.as_dict() | ({"in_words": words} if explain else {}), ensure_ascii=False))
     else:
@@ -174,9 +176,10 @@ def repl(
     from t2s_assets.cli.repl import Session, lines
     from t2s_assets.text2sql.storage import Project
 
-    chosen = source.table(table) if table is not None or len(source.names) == 1 else None
     with show.waiting("loading the model"):
         loaded = _load(model, device)
+    many = loaded.answers_over_many
+    chosen = source.asked(table, many=many) if many or table is not None or len(source.names) == 1 else None
     with loaded:
         session = Session(loaded, source, chosen, run=run)
         session.read(lines(session.prompt, Project.find().cache("repl_history")))

@@ -15,7 +15,7 @@ from typing import Any
 
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets.text2sql.inference import Answer, Text2SQL
-from t2s_assets.text2sql.sources import Source, UserTable, from_ddl, from_json
+from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable, from_ddl, from_json
 from t2s_assets.text2sql.storage import replacing_file
 
 # Questions decoded together and written at once: a killed run loses at most these.
@@ -51,7 +51,7 @@ class Batch:
     ) -> None:
         self.questions, self.answers, self.source, self.table, self.run = questions, answers, source, table, run
         self.total = 0
-        self._tables: dict[str, UserTable] = {}
+        self._tables: dict[str, UserTable | UserDatabase] = {}
 
     def check(self, *, force: bool) -> None:
         """Count the questions. Raises DataError for what can be known before a model is loaded."""
@@ -135,16 +135,16 @@ class Batch:
 
     def _answers(self, model: Text2SQL, chunk: list[Line]) -> list[dict[str, Any]]:
         found: dict[int, Answer | T2SError] = {}
-        asked: dict[int, tuple[str, UserTable]] = {}
+        asked: dict[int, tuple[str, UserTable | UserDatabase]] = {}
         for line in chunk:
             try:
-                asked[line.number] = (line.question, self._table_of(line))
+                asked[line.number] = (line.question, self._table_of(line, many=model.answers_over_many))
             except T2SError as e:
                 found[line.number] = e
         found |= dict(zip(asked, model.ask_many(list(asked.values()), run=self.run)))
         return [self._record(line, found[line.number], model.adapter.version) for line in chunk]
 
-    def _table_of(self, line: Line) -> UserTable:
+    def _table_of(self, line: Line, *, many: bool) -> UserTable | UserDatabase:
         if line.problem is not None:
             raise DataError(line.problem)
         record, where = line.record, f"line {line.number}"
@@ -153,13 +153,13 @@ class Batch:
             raise DataError(f"{where}: table: a name is wanted; got {name!r}")
         given = record.get("schema") or None
         if given is not None:
-            return _own_source(given, f"{where}: schema").table(name)
+            return _own_source(given, f"{where}: schema").asked(name, many=many)
         if self.source is None:
             raise DataError(f"{where}: it brings no schema, and none of --ddl, --schema, --db was given")
         name = name or self.table
         key = name or ""
         if key not in self._tables:
-            self._tables[key] = self.source.table(name)
+            self._tables[key] = self.source.asked(name, many=many)
         return self._tables[key]
 
     def _record(self, line: Line, answer: Answer | T2SError, version: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Force = Annotated[bool, typer.Option("--force", help="Train even if data, base a
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (prepare, train, evaluate, report, run, champion):
+    for command in (prepare, train, reproduce, evaluate, report, run, champion):
         app.command(rich_help_panel="Training")(command)
     app.command("list", rich_help_panel="Training")(list_all)
 
@@ -54,25 +54,18 @@ def prepare(
 
 def _prepare(project: Project, address: str) -> None:
     from t2s_assets.text2sql.errors import DataError
-    from t2s_assets.text2sql.prepare import (
-        load_questions,
-        load_tables,
-        make_questions,
-        make_sql,
-        make_tables,
-        shared_tables,
-    )
+    from t2s_assets.text2sql.prepare import leaks, make_questions, make_sql, make_tables
 
     dataset, _, experiment = address.partition("/")
     for name, make in (("tables", make_tables), ("questions", make_questions), ("sql", make_sql)):
         _say(f"{dataset}/{name}")
         make(project, dataset, _say)
         if name == "questions":
-            leaks = shared_tables(load_tables(project, dataset), load_questions(project, dataset))
-            if leaks:
+            shared, _ = leaks(project, dataset)
+            if shared:
                 raise DataError(
-                    f"{dataset}: {len(leaks)} tables are asked about in a split that is not theirs, so a model would "
-                    f"be tested on tables it was trained on: {', '.join(leaks[:10])}; mend the source"
+                    f"{dataset}: {len(shared)} tables or questions are in two splits, so a model would be tested on "
+                    f"what it was trained on: {', '.join(shared[:10])}; mend the source"
                 )
     if experiment:
         from t2s_assets.text2sql.prompts import make_prompts
@@ -81,13 +74,53 @@ def _prepare(project: Project, address: str) -> None:
         make_prompts(project, dataset, experiment, _say)
 
 
-def train(address: Experiment, force: Force = False) -> None:
+def train(
+    address: Experiment,
+    force: Force = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say how long, how much memory, what adapter; train nothing.")
+    ] = False,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="With --plan: the device's memory, for a device that is not here. From shapes alone, no weights."
+        ),
+    ] = None,
+) -> None:
     """Train the adapter, in a child process as Dagster does. A stopped training goes on where it was."""
     from t2s_assets.text2sql import training
 
     project, dataset, experiment = _experiment(address)
+    if memory_gb is not None and not plan:
+        raise typer.BadParameter("--memory-gb is for --plan")
+    if memory_gb is not None:
+        from t2s_assets.text2sql import plan as plans
+
+        config = project.experiment(dataset, experiment)
+        print(plans.for_another_machine(config, plans.placement_elsewhere(config), memory_gb).described())
+        return
+    if plan:
+        training.launch(project, dataset, experiment, "--plan")
+        return
     facts = training.run(project, dataset, experiment, force=force)
     print(_adapter_line(facts))
+
+
+def reproduce(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="An adapter's folder, or DATASET/EXPERIMENT.")],
+) -> None:
+    """Train an adapter again from what stands beside it, in a temporary place, and say whether it is the same."""
+    from pathlib import Path
+
+    from t2s_assets.text2sql.reproduce import reproduce as again
+    from t2s_assets.text2sql.storage import Project
+
+    project = Project.find()
+    path = Path(folder)
+    if not path.is_dir() and folder.count("/") == 1:
+        path = project.path(folder.split("/")[0], "adapter", folder.split("/")[1])
+    if not again(project, path, _say):
+        raise typer.Exit(1)
 
 
 def _adapter_line(facts: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from t2s_assets.cli import show
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.inference import Answer, Text2SQL
-from t2s_assets.text2sql.sources import Source, UserTable
+from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable
 
 HELP = """\
 Type a question about the current table. Besides:
@@ -24,9 +24,11 @@ Type a question about the current table. Besides:
 class Session:
     """What a line of input does. Errors are shown and end nothing."""
 
-    def __init__(self, model: Text2SQL, source: Source, table: UserTable | None, *, run: bool = False) -> None:
+    def __init__(
+        self, model: Text2SQL, source: Source, table: UserTable | UserDatabase | None, *, run: bool = False
+    ) -> None:
         self.model, self.source, self.table, self.always_run = model, source, table, run
-        self.last: tuple[Answer, UserTable] | None = None
+        self.last: tuple[Answer, UserTable | UserDatabase] | None = None
 
     def prompt(self) -> str:
         """What stands before the cursor."""
@@ -75,7 +77,7 @@ class Session:
                 show.say(f"error: no command \\{show.visible(command)}; \\help lists them")
         return True
 
-    def _current(self) -> UserTable:
+    def _current(self) -> UserTable | UserDatabase:
         if self.table is None:
             raise T2SError(f"choose a table first with \\table NAME; there are: {', '.join(self.source.names)}")
         return self.table

@@ -10,7 +10,7 @@ from typing import Any
 
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.inference import Answer
-from t2s_assets.text2sql.sources import Source, UserTable
+from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable
 
 SHOWN_ROWS = 50
 
@@ -101,7 +101,7 @@ def visible(text: str) -> str:
     )
 
 
-def print_tables(source: Source, current: UserTable | None) -> None:
+def print_tables(source: Source, current: UserTable | UserDatabase | None) -> None:
     """The tables, the current one marked."""
     for name in source.names:
         print(f"{'*' if current is not None and name == current.name else ' '} {visible(name)}")

@@ -16,6 +16,8 @@ from t2s_assets.text2sql.storage import Project, read_json, read_manifest
 RESOLVED_CONFIG = "experiment.json"
 METRICS = "training.json"
 WEIGHTS = "adapter_model.safetensors"
+SCHEDULE = "schedule.json"
+"""What a clock decided in the training, such as its number of steps: with it another training does the same."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlglot import exp
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.prompts import TABLE
 from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number, table_identifier
+from t2s_assets.text2sql.sql_normal import NormalFormError, normal_form
 from t2s_assets.text2sql.user_tables import UserTable
 
 
@@ -18,6 +21,26 @@ def checked(text: str, table: UserTable) -> tuple[str, str | None]:
         return text, str(e)
     problem = _problem(tree, text, table)
     return (_renamed(tree, table) if problem is None else text), problem
+
+
+def checked_over(text: str, tables: Sequence[UserTable]) -> tuple[str, str | None]:
+    """(SQL over the user's tables, None), or (SQL, what is wrong with it), for text written over their own names.
+
+    Valid is what the executor's allow-list lets through and whose names all resolve in the schema.
+    """
+    schemas = [t.schema(t.path[-1]) for t in tables]
+    try:
+        tree = check_sql(text, {s.name: [c.name for c in s.columns] for s in schemas})
+        normal_form(text, schemas)
+    except (RefusedSQL, NormalFormError) as e:
+        return text, str(e)
+    header = {c.name.casefold(): h for t in tables for c, h in zip(t.columns, t.header) if c.name != h}
+    aliases = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
+    tree = tree.copy()
+    for node in list(tree.find_all(exp.Column)):
+        if (name := header.get(node.name.casefold())) is not None and node.name.casefold() not in aliases:
+            node.set("this", exp.to_identifier(name, quoted=True))
+    return (tree.sql(dialect="duckdb") if header else text), None
 
 
 def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:

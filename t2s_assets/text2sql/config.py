@@ -1,13 +1,14 @@
-"""Dataset and experiment files: `configs/<dataset>/dataset.yaml` and `configs/<dataset>/<experiment>.yaml`.
+"""Experiment files, `configs/<dataset>/<experiment>.yaml`, and how every config file is read.
 
-Unknown keys, wrong types and broken bounds are all reported at once, each with its file and field.
+Unknown keys, wrong types and broken bounds are all reported at once, each with its file and field. What a
+`dataset.yaml` holds is in dataset_config.py.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,7 +26,7 @@ from pydantic import (
 from t2s_assets.text2sql.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -47,71 +48,6 @@ class Settings(Section):
         if isinstance(value, bool) and not isinstance(checked, bool):
             raise ValueError("this is no yes-or-no field")
         return checked
-
-
-# ---------------------------------------------------------------------------------------------- dataset.yaml
-
-
-class BundledSource(Section):
-    """The data that ships inside the package."""
-
-    kind: Literal["bundled"]
-
-
-class LocalSource(Section):
-    """A WikiSQL archive (`.tar.bz2`, or any tar) or its unpacked folder on this machine."""
-
-    kind: Literal["local"]
-    path: str = Field(description="A path; $VARIABLES and ~ are expanded; relative to the dataset file.")
-
-
-class UrlSource(Section):
-    """A WikiSQL archive behind HTTP(S), downloaded once into the storage folder."""
-
-    kind: Literal["url"]
-    url: str = Field(pattern=r"^https?://")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checked after the download.")
-
-
-class HubSource(Section):
-    """WikiSQL on the Hugging Face Hub, from its converted Parquet files."""
-
-    kind: Literal["hub"]
-    repo: str = Field(
-        "Salesforce/wikisql",
-        min_length=1,
-        description="Or a local copy of its Parquet files: a path that starts with / . ~ or a $VARIABLE.",
-    )
-    revision: str = Field("refs/convert/parquet", description="The loading script of `main` is dead on datasets >= 4.")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether `repo` is a path on this machine."""
-        return self.repo.startswith(("/", ".", "~", "$"))
-
-    @model_validator(mode="after")
-    def _a_folder_has_no_revision(self) -> HubSource:
-        if self.is_local and "revision" in self.model_fields_set:
-            raise ValueError("a local copy has no revision; remove it")
-        return self
-
-
-Source = Annotated[BundledSource | LocalSource | UrlSource | HubSource, Field(discriminator="kind")]
-
-
-class Retrain(Section):
-    """The schedule that retrains one experiment; it is off until switched on in Dagster."""
-
-    experiment: str
-    cron: str = Field("0 3 * * 0", pattern=r"^\S+ \S+ \S+ \S+ \S+$", description="Five cron fields, UTC.")
-
-
-class DatasetConfig(Section):
-    """`configs/<dataset>/dataset.yaml`."""
-
-    description: str = Field(min_length=1)
-    source: Source
-    retrain: Retrain | None = None
 
 
 # ----------------------------------------------------------------------------------------- <experiment>.yaml
@@ -211,7 +147,15 @@ class TrainingConfig(Settings):
     eval_examples: int = Field(256, ge=1, description="Size of that seeded sample.")
     save_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1)
-    best: Literal["loss", "last"] = Field("loss", description="Which checkpoint becomes the adapter.")
+    best: Literal["loss", "ex", "em", "last"] = Field(
+        "loss", description="Which checkpoint becomes the adapter. ex and em generate SQL at each evaluation."
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="Stop after so many evaluations without a better figure; the figure is `best`'s."
+    )
+    eval_share: float = Field(
+        0.2, gt=0, le=0.5, description="Of budget_minutes, at most, for the generating that best: ex and em do."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
@@ -220,9 +164,13 @@ class TrainingConfig(Settings):
             raise ValueError(f"give exactly one of epochs, max_steps, budget_minutes; got {lengths or 'none'}")
         if self.packing and self.group_by_length and "group_by_length" in self.model_fields_set:
             raise ValueError("packing fills each batch whole, group_by_length then does nothing; choose one")
-        if self.best == "loss" and self.save_steps % self.eval_steps:
+        if self.best == "last" and self.early_stopping:
+            raise ValueError("early_stopping watches best's figure, and best: last has none; use ex, em or loss")
+        if "eval_share" in self.model_fields_set and (self.best not in ("ex", "em") or not self.budget_minutes):
+            raise ValueError("eval_share bounds the generating of best: ex or em within budget_minutes; remove it")
+        if self.best != "last" and self.save_steps % self.eval_steps:
             raise ValueError(
-                f"best: loss compares evaluated checkpoints, so save_steps must be a multiple of eval_steps; "
+                f"best: {self.best} compares evaluated checkpoints, so save_steps must be a multiple of eval_steps; "
                 f"got {self.save_steps} and {self.eval_steps}"
             )
         return self
@@ -296,6 +244,11 @@ def read_config(model: type[Model], path: Path) -> Model:
     Raises:
         ConfigError: the file is missing or no YAML mapping, or breaks rules: every one of them is named.
     """
+    return validated(model, read_yaml(path, model.model_fields), path)
+
+
+def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The mapping in the file at `path`; `keys` are those that an error says it wants. Raises ConfigError."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError as e:
@@ -304,7 +257,12 @@ def read_config(model: type[Model], path: Path) -> Model:
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: not readable as YAML: {e}") from e
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a mapping of {', '.join(model.model_fields)} is wanted; got {content!r}")
+        raise ConfigError(f"{path}: a mapping of {', '.join(keys)} is wanted; got {content!r}")
+    return content
+
+
+def validated(model: type[Model], content: dict[str, Any], path: Path) -> Model:
+    """`content`, read from `path`, as a `model`. Raises ConfigError that names every problem."""
     try:
         return model.model_validate(content)
     except ValidationError as e:
@@ -352,7 +310,7 @@ def _tag(section: type[BaseModel]) -> str | None:
 def dataset_names(configs: Path) -> list[str]:
     """The datasets under `configs`: its folders that hold a dataset.yaml."""
     names = sorted(p.parent.name for p in configs.glob("*/dataset.yaml"))
-    bad = [n for n in names if not _DATASET_NAME.fullmatch(n)]
+    bad = [n for n in names if not DATASET_NAME.fullmatch(n)]
     if bad:
         raise ConfigError(f"{configs}: a dataset's folder name is letters, digits and _, a letter first; got {bad}")
     return names

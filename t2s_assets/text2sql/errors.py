@@ -27,3 +27,7 @@ class PromptError(T2SError):
 
 class ExecutionError(T2SError):
     """The execution module itself (not the query it runs) cannot do its work."""
+
+
+class StorageError(T2SError):
+    """Files cannot be written: the disk is full, or the folder is not ours to write to."""

@@ -23,14 +23,15 @@ from typing import Any
 
 from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.adapters import Adapter
+from t2s_assets.text2sql.asked import Asked, asked_about
 from t2s_assets.text2sql.champion import CHAMPION
-from t2s_assets.text2sql.checking import checked
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
-from t2s_assets.text2sql.prompts import TABLE, clean_question, encode, render
-from t2s_assets.text2sql.sources import UserTable, as_table
+from t2s_assets.text2sql.predictions import request_for
+from t2s_assets.text2sql.prompts import check_grammar, clean_question, encode, shown_tables
+from t2s_assets.text2sql.sources import UserDatabase, UserTable, as_asked
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
 
 
@@ -186,6 +187,7 @@ class Text2SQL:
         """
         project = project or Project.find()
         adapter = find_adapter(model, project)
+        check_grammar(adapter.experiment.decoding, adapter.format.gold)
         hardware = adapter.experiment.hardware
         if device is not None:
             hardware = hardware.model_copy(update={"device": device})
@@ -213,20 +215,27 @@ class Text2SQL:
             self._executor = None
 
     def ask(self, question: str, table: Any, *, run: bool = False, name: str | None = None) -> Answer:
-        """The answer to one question about one table.
+        """The answer to one question about one table, or about all tables of a database (models of SQL text).
 
-        `table` is whatever `sources.as_table` takes: a path to a database, CSV, Parquet or schema file, CREATE
+        `table` is whatever `sources.as_asked` takes: a path to a database, CSV, Parquet or schema file, CREATE
         TABLE text, a data frame; `name` chooses among several tables. With `run` the SQL is executed.
 
         Raises:
             T2SError: the question is empty, the table has no columns, the prompt is over the model's length.
         """
-        answer = self.ask_many([(question, as_table(table, name))], run=run)[0]
+        answer = self.ask_many([(question, as_asked(table, name, many=self.answers_over_many))], run=run)[0]
         if isinstance(answer, T2SError):
             raise answer
         return answer
 
-    def ask_many(self, asked: Sequence[tuple[str, UserTable]], *, run: bool = False) -> list[Answer | T2SError]:
+    @property
+    def answers_over_many(self) -> bool:
+        """Whether it was trained on SQL text over several tables, rather than on one table at a time."""
+        return self.adapter.format.gold == "sql"
+
+    def ask_many(
+        self, asked: Sequence[tuple[str, UserTable | UserDatabase]], *, run: bool = False
+    ) -> list[Answer | T2SError]:
         """Answers in the order of `asked`, decoded together; a question that cannot be asked gives its error.
 
         In a batch `prefill_ms` and `decode_ms` hold the time spent on its other questions too, and `total_ms` is
@@ -235,9 +244,11 @@ class Text2SQL:
         started = time.perf_counter()
         results: list[Answer | T2SError | None] = [None] * len(asked)
         requests: dict[int, Request] = {}
+        abouts: dict[int, Asked] = {}
         for position, (question, table) in enumerate(asked):
             try:
-                requests[position] = self._request(question, table)
+                abouts[position] = asked_about(table, self.adapter.format.gold)
+                requests[position] = self._request(question, abouts[position])
             except T2SError as e:
                 results[position] = e
         for position, completion in self._completions(requests).items():
@@ -246,7 +257,7 @@ class Text2SQL:
                 continue
             table = asked[position][1]
             generated = completion.text.strip()
-            sql, problem = checked(generated, table)
+            sql, problem = abouts[position].checked(generated)
             if problem is None and not completion.finished:
                 limit = self.adapter.experiment.decoding.max_new_tokens
                 problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
@@ -269,21 +280,24 @@ class Text2SQL:
         answers = [r for r in results if r is not None]
         return self.run(answers, [table for _, table in asked]) if run else answers
 
-    def run(self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable]) -> list[Answer | T2SError]:
-        """The answers with the outcomes of their SQL, where it is valid. Each runs on a copy of its table's rows."""
+    def run(
+        self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable | UserDatabase]
+    ) -> list[Answer | T2SError]:
+        """The answers with the outcomes of their SQL, where it is valid. Each runs on a copy of its tables' rows."""
         results = list(answers)
+        abouts: dict[int, Asked] = {}
         jobs: dict[int, Job] = {}
         for position, (answer, table) in enumerate(zip(answers, tables, strict=True)):
             if isinstance(answer, Answer) and answer.valid:
                 try:
-                    jobs[position] = Job(table.database(TABLE), answer.generated)
+                    abouts[position] = asked_about(table, self.adapter.format.gold)
+                    jobs[position] = Job(abouts[position].database, answer.generated)
                 except T2SError as e:
                     results[position] = e
         for position, outcome in self._outcomes(jobs).items():
-            answer, content = results[position], tables[position].content
+            answer = results[position]
             assert isinstance(answer, Answer)
-            copied = content.data.num_rows if content.truncated else None
-            results[position] = replace(answer, outcome=outcome, rows_copied=copied)
+            results[position] = replace(answer, outcome=outcome, rows_copied=abouts[position].rows_copied)
         return results
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
@@ -301,11 +315,10 @@ class Text2SQL:
             found |= self._outcomes({position: job})
         return found
 
-    def _request(self, question: str, table: UserTable) -> Request:
-        schema = table.schema(TABLE)
+    def _request(self, question: str, about: Asked) -> Request:
         format = self.adapter.format
-        rows = table.sample_rows if format.uses_table_content else None
-        prompt = render(format, self._tokenizer, schema, question, rows=rows)
+        rows = about.sample_rows if format.uses_table_content else None
+        prompt, shown = shown_tables(format, self._tokenizer, about.schemas, question, rows=rows)
         try:
             prompt.encode()
         except UnicodeEncodeError as e:
@@ -319,11 +332,12 @@ class Text2SQL:
             limit = f"prompt.max_length = {format.max_length} tokens for prompt and SQL, with which it was trained"
             if length < format.max_length:
                 limit = f"a context of {context} tokens, of which decoding.max_new_tokens = {room} are kept for the SQL"
+            columns = sum(len(s.columns) for s in shown)
             raise PromptError(
-                f"the prompt has {length} tokens ({len(schema.columns)} columns), and the model has {limit}; leave out "
+                f"the prompt has {length} tokens ({columns} columns), and the model has {limit}; leave out "
                 "columns that the question does not need, shorten the question, or train with a higher limit"
             )
-        return Request(prompt, clean_question(question), schema)
+        return request_for(prompt, clean_question(question), about.schemas)
 
     def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:
         """All in one batch; where one request spoils it (a grammar that is too large), each on its own."""

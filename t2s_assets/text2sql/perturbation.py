@@ -20,7 +20,7 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from t2s_assets.text2sql.execution import Database, Job, Relation, SqlExecutor
+from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.storage import content_hash
 
@@ -47,11 +47,12 @@ _FLIPPED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 
 @dataclass(frozen=True)
 class Case:
-    """A prediction and its gold, both SQL over `database`."""
+    """A prediction and its gold, both SQL over `database`, and what of a result is compared (None: nothing)."""
 
     database: Database
     gold: str
     predicted: str
+    fingerprint: Callable[[Outcome], str | None] = lambda outcome: result_fingerprints(outcome)[0]
 
 
 def suite_verdicts(
@@ -78,10 +79,11 @@ def suite_verdicts(
             if key not in made:
                 made[key] = perturbed(case.database, golds.get(key, ()), copies=copies, seed=seed)
         jobs = [Job(copy, sql) for c in part for copy in made[c.database.key] for sql in (c.gold, c.predicted)]
-        prints = [result_fingerprints(outcome)[0] for outcome in executor.run(jobs)]
-        pairs = iter(zip(prints[::2], prints[1::2]))
-        for _ in part:
-            found.append(all(gold is None or gold == predicted for gold, predicted in list(islice(pairs, copies))))
+        outcomes = executor.run(jobs)
+        pairs = iter(zip(outcomes[::2], outcomes[1::2]))
+        for case in part:
+            prints = [(case.fingerprint(gold), case.fingerprint(mine)) for gold, mine in islice(pairs, copies)]
+            found.append(all(gold is None or gold == mine for gold, mine in prints))
         log(f"test suite: {len(found):,} of {len(cases):,} doubtful predictions run on {copies} copies of their tables")
     return found
 

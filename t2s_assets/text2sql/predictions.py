@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,12 +16,12 @@ from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, options
-from t2s_assets.text2sql.metrics import error_kinds, exact_match, parse_prediction, percentiles
+from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
+from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.perturbation import Case, suite_verdicts
-from t2s_assets.text2sql.prepare import Question, Table, load_questions, load_sql, load_tables, sample
-from t2s_assets.text2sql.prompts import TABLE, clean_question, load_prompts
-from t2s_assets.text2sql.query import to_sql
-from t2s_assets.text2sql.results import result_fingerprints
+from t2s_assets.text2sql.prepare import load_sql, load_tables, load_usable, sample
+from t2s_assets.text2sql.prompts import check_grammar, clean_question, load_prompts
+from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -72,12 +72,15 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     same from training to training.
     """
     config = project.experiment(dataset, experiment)
+    gold = gold_of(project, dataset)
+    check_grammar(config.decoding, gold.FORMAT)
     adapter = adapters.open_adapter(
         project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
     )
-    prompts_version = read_manifest(
+    prompts_manifest = read_manifest(
         project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
-    )["data_version"]
+    )
+    prompts_version = prompts_manifest["data_version"]
     trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
     if trained_on != prompts_version:
         raise DataError(
@@ -120,13 +123,16 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         for name, rows in sets.items():
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), fresh / name, compression="zstd")
         write_json(fresh / "latency.json", latency)
-        total = {s: sum(1 for q in load_questions(project, dataset, [s])) for s in chosen}
+        total = {s: sum(1 for q in load_usable(project, dataset, [s])) for s in chosen}
         facts = {
             "questions": {s: len(questions) for s, questions in chosen.items()},
             "of": total,
             "adapter_version": adapter.version,
             "latency_p95_ms": latency["total_ms"].get("p95"),
+            "error_kinds": list(gold.ERROR_KINDS),
         }
+        if (about := gold.about(project, dataset)) is not None:
+            facts["data"] = about | {"linking": prompts_manifest.get("linking")}
         write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
     return read_manifest(folder, made_by="")
 
@@ -136,26 +142,32 @@ def choose_questions(project: Project, dataset: str, config: Experiment) -> dict
     limits = {"test": config.evaluation.test_limit, "validation": config.evaluation.validation_limit}
     return {
         split: list(
-            sample(load_questions(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
+            sample(load_usable(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
         )
         for split, limit in limits.items()
     }
 
 
-def _request(question: Question, tables: dict[str, Table], prompts: dict[str, str]) -> Request:
-    schema = tables[question.table_id].schema_as(TABLE)
-    return Request(prompts[question.id], clean_question(question.text), schema)
+def _request(question: Question, tables: Mapping[str, AskedAbout], prompts: dict[str, str]) -> Request:
+    return request_for(prompts[question.id], clean_question(question.text), tables[question.table_id].schemas)
+
+
+def request_for(prompt: str, question: str, schemas: Sequence[TableSchema]) -> Request:
+    """What the decoder is asked. A sketch's grammar is over its one table; for more there is none (check_grammar)."""
+    return Request(prompt, question, schemas[0] if len(schemas) == 1 else None)
 
 
 def score(
     project: Project,
     dataset: str,
     questions: Sequence[Question],
-    tables: dict[str, Table],
+    tables: Mapping[str, AskedAbout],
     answers: Generated,
     log: Log,
 ) -> list[dict[str, Any]]:
     """One row a question with its verdicts; predicted and gold SQL run in DuckDB side by side."""
+    if not questions:  # data of one's own may come without a test split
+        return []
     gold = load_sql(project, dataset, sorted({q.split for q in questions}))
     databases = _databases(questions, tables)
     jobs = []
@@ -163,16 +175,15 @@ def score(
         # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
         database = databases[question.table_id]
         jobs.append(Job(database, answers[question.id]["text"].strip()))
-        jobs.append(Job(database, _gold_text(question, tables)))
+        jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
     log(f"executing {len(jobs):,} queries")
     with SqlExecutor() as executor:
         outcomes = executor.run(jobs)
     rows = []
     for question, predicted_outcome, gold_outcome in zip(questions, outcomes[::2], outcomes[1::2]):
         answer, truth = answers[question.id], gold[question.id]
-        schema = tables[question.table_id].schema_as(TABLE)
-        query, reason = parse_prediction(answer["text"], schema)
-        ordered, bag = result_fingerprints(predicted_outcome)
+        verdict = question.verdict(answer["text"], tables[question.table_id])
+        result = question.compared(predicted_outcome, truth)
         rows.append(
             {
                 "id": question.id,
@@ -181,24 +192,22 @@ def score(
                 "question": question.text,
                 "gold_sql": truth["sql"],
                 "sql": answer["text"].strip(),
-                "parsed": query.to_json() if query else None,
-                "unparsed_because": reason,
+                "parsed": verdict.parsed,
+                "unparsed_because": verdict.unparsed_because,
                 "category": truth["category"],
                 "aggregate": truth["aggregate"],
                 "conditions": truth["conditions"],
-                "predicted_aggregate": ("none", "MAX", "MIN", "COUNT", "SUM", "AVG")[query.aggregate]
-                if query
-                else None,
+                "predicted_aggregate": verdict.aggregate,
                 "status": predicted_outcome.status,
                 "message": predicted_outcome.message,
-                "fingerprint": ordered,
+                "fingerprint": result.fingerprint,
                 "gold_fingerprint": truth["fingerprint"],
                 "gold_degenerate": truth["degenerate"],
                 "valid": predicted_outcome.status == "ok",
-                "em": exact_match(query, question.query, schema),
-                "ex": ordered is not None and ordered == truth["fingerprint"],
-                "ex_strict": not truth["degenerate"] and bag is not None and bag == truth["bag_fingerprint"],
-                "errors": error_kinds(query, question.query, schema),
+                "em": verdict.em,
+                "ex": result.ex,
+                "ex_strict": result.ex_strict,
+                "errors": verdict.errors,
                 "logprob": answer["logprob"],
                 "tokens": answer["n_tokens"],
                 "forward_passes": answer["forward_passes"],
@@ -210,20 +219,20 @@ def score(
     return rows
 
 
-def _databases(questions: Iterable[Question], tables: dict[str, Table]) -> dict[str, Database]:
-    return {i: tables[i].database_as(TABLE) for i in dict.fromkeys(q.table_id for q in questions)}
+def _databases(questions: Iterable[Question], tables: Mapping[str, AskedAbout]) -> dict[str, Database]:
+    return {i: tables[i].prompted for i in dict.fromkeys(q.table_id for q in questions)}
 
 
-def _gold_text(question: Question, tables: dict[str, Table]) -> str:
-    """The gold over the name that predictions know its table by."""
-    return to_sql(question.query, tables[question.table_id].schema_as(TABLE))
+def _gold_text(question: Question, about: AskedAbout, truth: Row) -> str:
+    """The gold over the names that predictions know its tables by."""
+    return truth["sql"] if about.prompted is about.database else question.completion(about)
 
 
 def add_suite_verdicts(
     project: Project,
     dataset: str,
     questions: Sequence[Question],
-    tables: dict[str, Table],
+    tables: Mapping[str, AskedAbout],
     rows: list[Row],
     config: EvaluationConfig,
     log: Log,
@@ -233,15 +242,27 @@ def add_suite_verdicts(
     An answer that means the gold's own query returns the gold's result on any table and is not run; one that is wrong
     on its own table is wrong. None everywhere where `evaluation.test_suite_copies` is 0.
     """
-    if not config.test_suite_copies:
+    if not config.test_suite_copies or not rows:
         return [row | {"test_suite": None} for row in rows]
     databases = _databases(questions, tables)
     doubtful = [i for i, row in enumerate(rows) if row["ex"] and not row["em"]]
+    truths = load_sql(project, dataset, sorted({q.split for q in questions}))
     golds: dict[str, list[str]] = {}
-    for gold in load_sql(project, dataset, sorted({q.split for q in questions})).values():
-        if gold["table_id"] in databases:
-            golds.setdefault(databases[gold["table_id"]].key, []).append(gold["sql"])
-    cases = [Case(databases[questions[i].table_id], _gold_text(questions[i], tables), rows[i]["sql"]) for i in doubtful]
+    for truth in truths.values():
+        if truth["table_id"] in databases:
+            golds.setdefault(databases[truth["table_id"]].key, []).append(truth["sql"])
+    cases = []
+    for i in doubtful:
+        question, truth = questions[i], truths[questions[i].id]
+        about = tables[question.table_id]
+        cases.append(
+            Case(
+                databases[question.table_id],
+                _gold_text(question, about, truth),
+                rows[i]["sql"],
+                lambda outcome, question=question, truth=truth: question.compared(outcome, truth).fingerprint,
+            )
+        )
     with SqlExecutor() as executor:
         verdicts = suite_verdicts(executor, cases, golds, copies=config.test_suite_copies, seed=config.seed, log=log)
     run = dict(zip(doubtful, verdicts))

@@ -1,316 +1,51 @@
-"""From a source to the `tables`, `questions` and `sql` of a dataset, as Parquet."""
+"""From a source to the `tables`, `questions` and `sql` of a dataset, for every kind of gold (gold.py)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t2s_assets.text2sql.datasets import read_source
-from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
-from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.execution import Database, Job, Relation, SqlExecutor
-from t2s_assets.text2sql.query import AGGREGATES, Query, SketchError, from_sql, normal_form, parse_number, to_sql
-from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
-from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets.text2sql.storage import (
-    Project,
-    content_hash,
-    file_hash,
-    read_manifest,
-    replacing_folder,
-    write_manifest,
-)
-
-Log = Callable[[str], None]
-
-_TABLES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("split", pa.string()),
-        ("header", pa.list_(pa.string())),
-        ("columns", pa.list_(pa.string())),
-        ("types", pa.list_(pa.string())),
-        ("rows", pa.list_(pa.list_(pa.string()))),
-    ]
-)
-_QUESTIONS = pa.schema([(n, pa.string()) for n in ("id", "split", "table_id", "question", "query")])
-_SQL = pa.schema(
-    [
-        ("id", pa.string()),
-        ("split", pa.string()),
-        ("table_id", pa.string()),
-        ("sql", pa.string()),
-        ("category", pa.string()),
-        ("aggregate", pa.string()),
-        ("conditions", pa.int64()),
-        ("status", pa.string()),
-        ("message", pa.string()),
-        ("fingerprint", pa.string()),
-        ("bag_fingerprint", pa.string()),
-        ("degenerate", pa.bool_()),
-    ]
-)
+from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.gold import Facts, Log, existing, gold_of
+from t2s_assets.text2sql.storage import Project
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of a dataset as prepared: its id is its SQL name."""
-
-    id: str
-    split: str
-    header: tuple[str, ...]
-    schema: TableSchema
-    rows: tuple[tuple[str, ...], ...]
-
-    def schema_as(self, name: str) -> TableSchema:
-        """The schema under another SQL name."""
-        return TableSchema(name, self.schema.columns)
-
-    @cached_property
-    def database(self) -> Database:
-        """The table for execution under its own name; see `database_as`."""
-        return self.database_as(self.id)
-
-    def database_as(self, name: str) -> Database:
-        """The table for execution under an SQL name: `real` columns are numbers, text compares ignoring case.
-
-        A cell of a `real` column that spells no number is NULL.
-        """
-        columns = tuple(
-            (c.name, "DOUBLE" if c.type == "real" else "VARCHAR COLLATE NOCASE") for c in self.schema.columns
-        )
-        kinds = [c.type for c in self.schema.columns]
-        rows = [
-            tuple(parse_number(cell) if kind == "real" else cell for cell, kind in zip(row, kinds)) for row in self.rows
-        ]
-        key = content_hash(name, self.id, columns, self.rows)
-        return Database(key, (Relation.from_rows(name, columns, rows),))
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question of a dataset with its structured query."""
-
-    id: str
-    split: str
-    table_id: str
-    text: str
-    query: Query
-
-
-# ---------------------------------------------------------------------------------------------------- tables
-
-
-def make_tables(project: Project, dataset: str, log: Log = print) -> dict[str, Any]:
+def make_tables(project: Project, dataset: str, log: Log = print) -> Facts:
     """Read the source and write `tables` and, beside it, what `make_questions` needs. Returns the facts."""
-    config = project.dataset(dataset)
-    folder = project.path(dataset, "tables")
-    source = read_source(config, folder=project.configs / dataset, downloads=project.cache("downloads"), log=log)
-    unparsed = sum(
-        cell.strip() != "" and parse_number(cell) is None
-        for table in source.tables
-        for position, kind in enumerate(table.types)
-        if kind == "real"
-        for cell in (row[position] for row in table.rows)
-    )
-    with replacing_folder(folder) as fresh:
-        pq.write_table(_tables_arrow(source.tables), fresh / "tables.parquet", compression="zstd")
-        pq.write_table(_questions_arrow(source), fresh / "source_questions.parquet", compression="zstd")
-        facts = {
-            "tables": dict(Counter(t.split for t in source.tables)),
-            "rows": sum(len(t.rows) for t in source.tables),
-            "columns": sum(len(t.header) for t in source.tables),
-            "tables_without_rows": sum(not t.rows for t in source.tables),
-            "number_cells_that_are_none": unparsed,
-        }
-        version = content_hash(*(file_hash(fresh / f) for f in ("tables.parquet", "source_questions.parquet")))
-        write_manifest(fresh, version, facts)
-    return read_manifest(folder, made_by="")
+    return gold_of(project, dataset).make_tables(project, dataset, log)
 
 
-def _tables_arrow(tables: Iterable[SourceTable]) -> pa.Table:
-    rows = [
-        {
-            "id": t.id,
-            "split": t.split,
-            "header": t.header,
-            "columns": [c.name for c in t.schema("").columns],
-            "types": t.types,
-            "rows": t.rows,
-        }
-        for t in tables
-    ]
-    return pa.Table.from_pylist(rows, schema=_TABLES)
-
-
-def _questions_arrow(source: Source) -> pa.Table:
-    rows = [
-        {"id": q.id, "split": q.split, "table_id": q.table_id, "question": q.text, "query": q.query.to_json()}
-        for q in source.questions
-    ]
-    return pa.Table.from_pylist(rows, schema=_QUESTIONS)
-
-
-def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, Table]:
-    """The prepared tables by id, of all splits or some."""
-    path = _existing(project.path(dataset, "tables") / "tables.parquet", dataset)
-    filters = [("split", "in", list(splits))] if splits is not None else None
-    found = {}
-    for row in pq.read_table(path, filters=filters).to_pylist():
-        columns = tuple(Column(n, t) for n, t in zip(row["columns"], row["types"]))
-        schema = TableSchema(row["id"], columns)
-        rows = tuple(tuple(r) for r in row["rows"])
-        found[row["id"]] = Table(row["id"], row["split"], tuple(row["header"]), schema, rows)
-    return found
-
-
-def _existing(path: Path, dataset: str) -> Path:
-    if not path.exists():
-        raise DataError(f"{path} is not there; make it with: t2s prepare {dataset}")
-    return path
-
-
-def shared_tables(tables: dict[str, Table], questions: Iterable[Question]) -> list[str]:
-    """Tables asked about in a split that is not their own: leaks between splits. Empty is right."""
-    return sorted({q.table_id for q in questions if tables[q.table_id].split != q.split})
-
-
-def same_content_across_splits(tables: dict[str, Table]) -> list[tuple[str, str]]:
-    """Pairs of tables in different splits with the same header and the same rows, ignoring case."""
-    first: dict[str, Table] = {}
-    pairs = []
-    for table in tables.values():
-        if not table.rows:
-            continue
-        content = content_hash([h.lower() for h in table.header], [[c.lower() for c in r] for r in table.rows])
-        other = first.setdefault(content, table)
-        if other.split != table.split:
-            pairs.append((other.id, table.id))
-    return pairs
-
-
-# ------------------------------------------------------------------------------------------------- questions
-
-
-def make_questions(project: Project, dataset: str, log: Log = print) -> dict[str, Any]:
+def make_questions(project: Project, dataset: str, log: Log = print) -> Facts:
     """Write `questions` from what the source gave. Returns the facts, exact duplicates among them."""
-    source = _existing(project.path(dataset, "tables") / "source_questions.parquet", dataset)
-    table = pq.read_table(source)
-    keys = Counter(zip(table["table_id"].to_pylist(), (q.lower() for q in table["question"].to_pylist())))
-    folder = project.path(dataset, "questions")
-    with replacing_folder(folder) as fresh:
-        pq.write_table(table, fresh / "questions.parquet", compression="zstd")
-        facts = {
-            "questions": dict(Counter(table["split"].to_pylist())),
-            "duplicates": sum(n - 1 for n in keys.values()),
-        }
-        write_manifest(fresh, content_hash(file_hash(fresh / "questions.parquet")), facts)
-    log(f"{table.num_rows:,} questions, {facts['duplicates']} of them asked twice of the same table")
-    return read_manifest(folder, made_by="")
+    return gold_of(project, dataset).make_questions(project, dataset, log)
 
 
-def load_questions(project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[Question]:
+def make_sql(project: Project, dataset: str, log: Log = print) -> Facts:
+    """Write `sql`: each question's SQL text and what it returns in DuckDB. Returns the facts."""
+    return gold_of(project, dataset).make_sql(project, dataset, log)
+
+
+def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, Any]:
+    """What questions are asked about, by id: the tables of all splits or some, or the databases."""
+    return gold_of(project, dataset).load_tables(project, dataset, splits)
+
+
+def load_questions(project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[Any]:
     """The prepared questions in their order, of all splits or some."""
-    path = _existing(project.path(dataset, "questions") / "questions.parquet", dataset)
-    filters = [("split", "in", list(splits))] if splits is not None else None
-    return [
-        Question(
-            r["id"], r["split"], r["table_id"], r["question"], Query.from_json(json.loads(r["query"]), width=1 << 30)
-        )
-        for r in pq.read_table(path, filters=filters).to_pylist()
-    ]
+    return gold_of(project, dataset).load_questions(project, dataset, splits)
 
 
-# ------------------------------------------------------------------------------------------------------- sql
+def load_usable(project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[Any]:
+    """The questions that train and are scored, in their order, of all splits or some."""
+    return gold_of(project, dataset).load_usable(project, dataset, splits)
 
 
-def make_sql(project: Project, dataset: str, log: Log = print) -> dict[str, Any]:
-    """Write `sql`: each question's SQL text, proved to read back as its query, and what it returns in DuckDB.
-
-    Raises:
-        DataError: a query does not survive the way to SQL and back; no such table may train or score anything.
-    """
-    tables = load_tables(project, dataset)
-    questions = load_questions(project, dataset)
-    rows, lost = [], []
-    for done, question in enumerate(questions, 1):
-        schema = tables[question.table_id].schema
-        sql = to_sql(question.query, schema)
-        if not _reads_back(question.query, sql, schema):
-            lost.append(f"{question.id}: {sql}")
-        rows.append(
-            {
-                "id": question.id,
-                "split": question.split,
-                "table_id": question.table_id,
-                "sql": sql,
-                "category": question.query.category,
-                "aggregate": AGGREGATES[question.query.aggregate] or "none",
-                "conditions": len(question.query.conditions),
-            }
-        )
-        if done % 10_000 == 0:
-            log(f"{done:,} of {len(questions):,} queries written as SQL and read back")
-    if lost:
-        raise DataError(f"{dataset}: {len(lost)} queries do not read back from their SQL:\n" + "\n".join(lost[:20]))
-    log(f"executing {len(rows):,} gold queries in DuckDB")
-    with SqlExecutor() as executor:
-        outcomes = executor.run(
-            [Job(tables[r["table_id"]].database, r["sql"]) for r in rows], progress=_every(log, 10_000)
-        )
-    for row, outcome in zip(rows, outcomes):
-        ordered, bag = result_fingerprints(outcome)
-        row |= {
-            "status": outcome.status,
-            "message": outcome.message,
-            "fingerprint": ordered,
-            "bag_fingerprint": bag,
-            "degenerate": is_degenerate(outcome),
-        }
-    folder = project.path(dataset, "sql")
-    with replacing_folder(folder) as fresh:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
-        failed = [r for r in rows if r["status"] != "ok"]
-        facts = {
-            "questions": dict(Counter(r["split"] for r in rows)),
-            "category": dict(Counter(r["category"] for r in rows)),
-            "aggregate": dict(Counter(r["aggregate"] for r in rows)),
-            "conditions": {str(k): v for k, v in sorted(Counter(r["conditions"] for r in rows).items())},
-            "gold_that_does_not_run": dict(Counter(r["split"] for r in failed)),
-            "gold_without_an_answer": dict(Counter(r["split"] for r in rows if r["degenerate"])),
-            "failures": [{k: r[k] for k in ("id", "sql", "message")} for r in failed],
-        }
-        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)
-    log(f"{len(failed)} gold queries do not run")
-    return read_manifest(folder, made_by="")
-
-
-def _reads_back(query: Query, sql: str, schema: TableSchema) -> bool:
-    try:
-        return normal_form(from_sql(sql, schema), schema) == normal_form(query, schema)
-    except SketchError:
-        return False
-
-
-def _every(log: Log, step: int) -> Callable[[int, int], None]:
-    shown = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal shown
-        if done - shown >= step:
-            shown = done
-            log(f"{done:,} of {total:,}")
-
-    return progress
+def leaks(project: Project, dataset: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """(what must not be in two splits and is, pairs across splits that are worth a look). Empty is right."""
+    return gold_of(project, dataset).leaks(project, dataset)
 
 
 def gold_against_gold(project: Project, dataset: str, log: Log = print) -> dict[str, Any]:
@@ -325,14 +60,14 @@ def gold_against_gold(project: Project, dataset: str, log: Log = print) -> dict[
     log(f"scoring {len(gold):,} gold queries against themselves")
     with SqlExecutor() as executor:
         outcomes = executor.run([Job(tables[r["table_id"]].database, r["sql"]) for r in gold])
-    again = [result_fingerprints(outcome) for outcome in outcomes]
-    wrong = [r["id"] for r, pair in zip(gold, again) if pair != (r["fingerprint"], r["bag_fingerprint"])]
+    same = gold_of(project, dataset).same_again
+    wrong = [r["id"] for r, outcome in zip(gold, outcomes) if not same(outcome, r)]
     return {"n": len(gold), "wrong": wrong}
 
 
 def load_sql(project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """The rows of `sql` by question id, of all splits or some."""
-    path = _existing(project.path(dataset, "sql") / "sql.parquet", dataset)
+    path = existing(project.path(dataset, "sql") / "sql.parquet", dataset)
     filters = [("split", "in", list(splits))] if splits is not None else None
     return {r["id"]: r for r in pq.read_table(path, filters=filters).to_pylist()}
 

@@ -16,10 +16,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from t2s_assets.text2sql import base_models
-from t2s_assets.text2sql.config import PromptConfig
-from t2s_assets.text2sql.errors import DataError, PromptError
-from t2s_assets.text2sql.prepare import Table, load_questions, load_tables
-from t2s_assets.text2sql.query import cased_as_in, identifier, table_identifier, to_sql
+from t2s_assets.text2sql.config import DecodingConfig, PromptConfig
+from t2s_assets.text2sql.errors import ConfigError, DataError, PromptError
+from t2s_assets.text2sql.gold import gold_of
+from t2s_assets.text2sql.linking import link, recall
+from t2s_assets.text2sql.prepare import load_tables, load_usable
+from t2s_assets.text2sql.query import identifier, table_identifier
+from t2s_assets.text2sql.schema import TABLE as TABLE
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import (
     Project,
@@ -32,8 +35,9 @@ from t2s_assets.text2sql.storage import (
 )
 
 FORMAT_FILE = "prompt_format.json"
-TABLE = "t"
-"""The table's name in prompts and completions: real ids would take about a third of the decoding time."""
+
+_SCHEMA_SHARE = 0.75
+"""How much of `max_length` a prompt over several tables may take before columns are chosen; the rest is for SQL."""
 
 _SAMPLE_CHARACTERS = 40
 
@@ -43,6 +47,9 @@ class PromptFormat(PromptConfig):
 
     version: Literal[1] = 1
     bos: str = Field("", description="Text put before every prompt, where the tokenizer wants a first token.")
+    gold: Literal["sketch", "sql"] = Field(
+        "sketch", description="What is answered: WikiSQL's sketch over one table `t`, or any SELECT over named tables."
+    )
 
     @property
     def uses_table_content(self) -> bool:
@@ -69,8 +76,8 @@ class PromptFormat(PromptConfig):
             ) from e
 
 
-def resolve_format(config: PromptConfig, tokenizer: Any) -> PromptFormat:
-    """The format of an experiment for its base model's tokenizer.
+def resolve_format(config: PromptConfig, tokenizer: Any, gold: Literal["sketch", "sql"] = "sketch") -> PromptFormat:
+    """The format of an experiment for its base model's tokenizer and its dataset's kind of gold.
 
     Raises:
         PromptError: `template: chat`, and the tokenizer has no chat template.
@@ -82,14 +89,19 @@ def resolve_format(config: PromptConfig, tokenizer: Any) -> PromptFormat:
         )
     adds_bos = config.template != "chat" and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
     settings = config.model_dump(exclude_unset=True)
+    if gold != "sketch":  # the default stays unset, so that what was made before this field keeps its version
+        settings["gold"] = gold
     return PromptFormat(**settings, bos=tokenizer.bos_token if adds_bos and tokenizer.bos_token else "")
 
 
-def schema_text(schema: TableSchema, samples: Sequence[Sequence[str]] | None = None) -> str:
-    """The table in one line: name, quoted columns, types, and with `samples` some values of each column."""
+def schema_text(
+    schema: TableSchema, samples: Sequence[Sequence[str]] | None = None, *, gold: Literal["sketch", "sql"] = "sketch"
+) -> str:
+    """The table in one line: name, quoted columns, types (WikiSQL's two for a sketch), and with `samples` some values
+    of each column."""
     columns = []
     for i, column in enumerate(schema.columns):
-        text = f"{identifier(column.name)} {column.type}"
+        text = f"{identifier(column.name)} {column.type if gold == 'sketch' else column.shown_type}"
         if samples and samples[i]:
             text += f" [{'; '.join(samples[i])}]"
         columns.append(text)
@@ -119,29 +131,87 @@ def render(
     *,
     rows: Sequence[Sequence[Any]] | None = None,
 ) -> str:
-    """The model's input for one question; `rows` are read by `template: samples` only.
+    """The model's input for one question on one table; see `render_tables`."""
+    return render_tables(format, tokenizer, [schema], question, rows=None if rows is None else [rows])
+
+
+def render_tables(
+    format: PromptFormat,
+    tokenizer: Any,
+    schemas: Sequence[TableSchema],
+    question: str,
+    *,
+    rows: Sequence[Sequence[Sequence[Any]]] | None = None,
+) -> str:
+    """The model's input for one question; `rows`, of each schema, are read by `template: samples` only.
 
     Raises:
-        PromptError: the question is empty, the schema has no columns, or `samples` got no rows to sample.
+        PromptError: the question is empty, a schema has no columns, or `samples` got no rows to sample.
     """
     question = clean_question(question)
     if not question:
         raise PromptError("the question is empty; ask something about the table")
-    if not schema.columns:
-        raise PromptError(f"table {schema.name!r} has no columns; give a schema with at least one")
-    samples = None
+    for schema in schemas:
+        if not schema.columns:
+            raise PromptError(f"table {schema.name!r} has no columns; give a schema with at least one")
+    samples: list[list[list[str]] | None] = [None] * len(schemas)
     if format.template == "samples":
         if rows is None:
             raise PromptError(
                 "this model was trained with sample values in its prompt, so it needs the table's rows, not only a "
                 "schema; give a database, CSV or Parquet file"
             )
-        samples = sample_values(rows, len(schema.columns), format.sample_values)
-    body = f"{schema_text(schema, samples)}\nQuestion: {question}\nSQL:"
+        samples = [sample_values(r, len(s.columns), format.sample_values) for r, s in zip(rows, schemas)]
+    lines = [schema_text(schema, values, gold=format.gold) for schema, values in zip(schemas, samples)]
+    body = "\n".join([*lines, f"Question: {question}", "SQL:"])
     if format.template == "chat":
         messages = [{"role": "user", "content": body}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return f"{format.bos}{body}\n"
+
+
+def shown_tables(
+    format: PromptFormat,
+    tokenizer: Any,
+    schemas: Sequence[TableSchema],
+    question: str,
+    *,
+    rows: Sequence[Sequence[Sequence[Any]]] | None = None,
+) -> tuple[str, tuple[TableSchema, ...]]:
+    """The prompt, and the tables in it: all of them where they fit, else those that linking.py chooses.
+
+    A prompt over one table `t` always shows it whole. One over named tables may take three quarters of `max_length`.
+    """
+    shown: tuple[TableSchema, ...] = tuple(schemas)
+    prompt = render_tables(format, tokenizer, shown, question, rows=rows)
+    budget = int(_SCHEMA_SHARE * format.max_length)
+    if format.gold == "sketch" or _tokens(tokenizer, prompt) <= budget:
+        return prompt, shown
+
+    def rendered(kept: Sequence[TableSchema]) -> str:
+        return render_tables(format, tokenizer, kept, question, rows=_rows_of(kept, schemas, rows))
+
+    shown = link(question, schemas, budget, lambda kept: _tokens(tokenizer, rendered(kept)))
+    return rendered(shown), shown
+
+
+def _tokens(tokenizer: Any, prompt: str) -> int:
+    return len(encode(tokenizer, [prompt])[0])
+
+
+def _rows_of(
+    kept: Sequence[TableSchema], schemas: Sequence[TableSchema], rows: Sequence[Sequence[Sequence[Any]]] | None
+) -> list[list[list[Any]]] | None:
+    """The rows of the kept columns, by the schemas that they were given for."""
+    if rows is None:
+        return None
+    whole = {schema.name: (schema, r) for schema, r in zip(schemas, rows)}
+    found = []
+    for part in kept:
+        schema, table_rows = whole[part.name]
+        places = [i for i, column in enumerate(schema.columns) if column in part.columns]
+        found.append([[row[i] for i in places] for row in table_rows])
+    return found
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -157,27 +227,36 @@ def encode_example(prompt_ids: list[int], completion_ids: list[int], eos: int) -
 
 @dataclass(frozen=True)
 class PromptExample:
-    """One question as the model sees it, and for training the completion it should write."""
+    """One question as the model sees it, and for training the completion it should write.
+
+    `table_id` names what it is asked about: a table, or a database. `linked` says that the prompt shows a choice of
+    its columns, and `recall` the share of the gold's columns that are in it (None: whole, or the gold names none).
+    """
 
     id: str
     table_id: str
     prompt: str
     completion: str
+    linked: bool = False
+    recall: float | None = None
 
 
 def build_examples(
     format: PromptFormat, tokenizer: Any, project: Project, dataset: str, split: str
 ) -> list[PromptExample]:
-    """The prompts of one split, in the order of its questions. Gold that does not run in DuckDB is left in:
-    what it asks is still a question, and `sql` lists it."""
-    tables: dict[str, Table] = load_tables(project, dataset, [split])
+    """The prompts of one split, in the order of its usable questions (gold.py says which are)."""
+    tables = load_tables(project, dataset, [split])
     examples = []
-    for question in load_questions(project, dataset, [split]):
-        table = tables[question.table_id]
-        schema = table.schema_as(TABLE)
-        query = cased_as_in(clean_question(question.text), question.query, schema)
-        prompt = render(format, tokenizer, schema, question.text, rows=table.rows)
-        examples.append(PromptExample(question.id, table.id, prompt, to_sql(query, schema)))
+    for question in load_usable(project, dataset, [split]):
+        about = tables[question.table_id]
+        schemas = question.shown(about)
+        rows = about.sample_rows if format.uses_table_content else None
+        if rows is not None:
+            rows = [r for r, schema in zip(rows, about.schemas) if schema in schemas]
+        prompt, shown = shown_tables(format, tokenizer, schemas, question.text, rows=rows)
+        found = recall(shown, question.columns(about)) if shown != schemas else None
+        completion = question.completion(about)
+        examples.append(PromptExample(question.id, question.table_id, prompt, completion, shown != schemas, found))
     return examples
 
 
@@ -191,10 +270,12 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
 
     config = project.experiment(dataset, experiment)
     tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
-    format = resolve_format(config.prompt, tokenizer)
+    gold = gold_of(project, dataset)
+    check_grammar(config.decoding, gold.FORMAT)
+    format = resolve_format(config.prompt, tokenizer, gold.FORMAT)
     texts, counts = ("id", "table_id", "prompt", "completion"), ("prompt_tokens", "completion_tokens")
     features = Features({n: Value("string") for n in texts} | {n: Value("int64") for n in counts})
-    splits, statistics, too_long = {}, {}, {}
+    splits, statistics, too_long, linking = {}, {}, {}, {}
     for split in ("train", "validation", "test"):
         examples = build_examples(format, tokenizer, project, dataset, split)
         prompt_ids = encode(tokenizer, [e.prompt for e in examples])
@@ -223,6 +304,7 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         # By column, since a split without examples has no row that names them.
         splits[split] = Dataset.from_dict({n: [r[n] for r in rows] for n in features}, features=features)
         statistics[split] = length_statistics(lengths)
+        linking[split] = linking_facts(examples)
         log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
     folder = project.path(dataset, "prompts", experiment)
     with replacing_folder(folder) as fresh:
@@ -237,9 +319,36 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
             "template": format.template,
             "uses_table_content": format.uses_table_content,
         }
+        if any(found["linked"] for found in linking.values()):
+            facts["linking"] = linking
         digest = content_hash([list(s[c]) for s in splits.values() for c in ("id", "prompt", "completion")])
         write_manifest(fresh, content_hash(digest, format.model_dump(exclude_defaults=True)), facts)
     return read_manifest(folder, made_by="")
+
+
+def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:
+    """How many prompts show a choice of columns (`linked` of `of`), and what that loses.
+
+    recall: mean over linked prompts of the share of the gold's columns that are shown; `n` leaves out golds without a
+    column. whole: of these n, the share that shows every one of them.
+    """
+    found = [e.recall for e in examples if e.linked and e.recall is not None]
+    return {
+        "linked": sum(e.linked for e in examples),
+        "of": len(examples),
+        "n": len(found),
+        "recall": round(sum(found) / len(found), 4) if found else None,
+        "whole": round(sum(r == 1 for r in found) / len(found), 4) if found else None,
+    }
+
+
+def check_grammar(decoding: DecodingConfig, gold: str) -> None:
+    """Raises ConfigError for a grammar that the kind of gold does not have yet."""
+    if gold == "sql" and decoding.grammar == "schema":
+        raise ConfigError(
+            "decoding.grammar: schema is a grammar of WikiSQL's sketch, which a dataset with reader: own does not keep "
+            "to; set decoding.grammar: none in the experiment's file"
+        )
 
 
 def length_statistics(lengths: Sequence[int]) -> dict[str, float]:

@@ -84,6 +84,7 @@ def build_report(
         "version": REPORT_VERSION,
         "experiment": name,
         "adapter": predictions["adapter_version"],
+        "data": predictions.get("data"),
     }
     for split in ("test", "validation"):
         members = [r for r in rows if r["split"] == split]
@@ -95,7 +96,7 @@ def build_report(
             "by_category": breakdown(members, "category"),
             "by_aggregate": breakdown(members, "aggregate"),
             "by_conditions": breakdown(members, "conditions"),
-            "errors": error_table(members),
+            "errors": error_table(members, predictions.get("error_kinds", ERROR_KINDS)),
             "aggregate_confusion": confusion(members),
         }
     tested = [r for r in rows if r["split"] == "test"]
@@ -121,10 +122,10 @@ def _over(measured: Rate, target: float) -> bool:
     return measured["value"] is not None and measured["value"] > target
 
 
-def error_table(rows: Sequence[Row]) -> dict[str, int]:
+def error_table(rows: Sequence[Row], kinds: Sequence[str] = ERROR_KINDS) -> dict[str, int]:
     """How many predictions differ from their gold in each slot; one prediction may count in several."""
     counts = Counter(kind for r in rows for kind in r["errors"])
-    return {kind: counts[kind] for kind in ERROR_KINDS}
+    return {kind: counts[kind] for kind in kinds}
 
 
 def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:

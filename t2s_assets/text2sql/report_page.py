@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from t2s_assets.text2sql.report_data import data_parts
 from t2s_assets.text2sql.storage import read_json
 
 MEASURES = (
@@ -85,6 +86,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
     parts.append("Targets: " + "; ".join(targets) + ".")
     parts.append(f"![accuracy by category]({images['accuracy']})")
+    parts += data_parts(report.get("data"))
     for title, key in (
         ("category", "by_category"),
         ("aggregate", "by_aggregate"),

@@ -19,18 +19,18 @@ from t2s_assets.text2sql.execution import Outcome
 _DIGITS = 12
 
 
-def normal_cell(cell: Any) -> Any:
-    """A cell as compared: text lower-cased, numbers of any type as 12 significant digits, dates as ISO text."""
+def normal_cell(cell: Any, *, fold: bool = True) -> Any:
+    """A cell as compared: text lower-cased with `fold`, numbers as 12 significant digits, dates as ISO text."""
     if cell is None or isinstance(cell, bool):
         return cell
     if isinstance(cell, str):
-        return cell.lower()
+        return cell.lower() if fold else cell
     if isinstance(cell, (int, float, decimal.Decimal)):
         return f"{float(cell) + 0.0:.{_DIGITS}g}"  # + 0.0 turns a negative zero into zero
     if isinstance(cell, (datetime.date, datetime.time)):
         return cell.isoformat()
     if isinstance(cell, (list, tuple)):
-        return [normal_cell(c) for c in cell]
+        return [normal_cell(c, fold=fold) for c in cell]
     return str(cell).lower()
 
 
@@ -38,12 +38,15 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def result_fingerprints(outcome: Outcome) -> tuple[str | None, str | None]:
-    """(ordered, bag) fingerprints of a result; (None, None) where there is none or not all of it came back."""
+def result_fingerprints(outcome: Outcome, *, fold: bool = True) -> tuple[str | None, str | None]:
+    """(ordered, bag) fingerprints of a result; (None, None) where there is none or not all of it came back.
+
+    Columns are compared by position. With `fold`, WikiSQL's rule, text compares ignoring case, else to the letter.
+    """
     if outcome.status != "ok" or outcome.truncated:
         return None, None
     # A tag keeps the number 5 apart from the text "5".
-    rows = [[[isinstance(c, str), normal_cell(c)] for c in row] for row in outcome.rows]
+    rows = [[[isinstance(c, str), normal_cell(c, fold=fold)] for c in row] for row in outcome.rows]
     return _digest(rows), _digest(sorted(rows, key=json.dumps))
 
 

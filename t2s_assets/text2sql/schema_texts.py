@@ -60,7 +60,8 @@ def _created(create: exp.Create, where: str) -> UserTable:
     columns = [d for d in definitions if isinstance(d, (exp.ColumnDef, exp.Identifier))]
     kinds = [_kind_of(c.args.get("kind")) if isinstance(c, exp.ColumnDef) else "text" for c in columns]
     path = tuple(part.name for part in (table.args.get("db"), table.this) if part is not None)
-    return UserTable.of(path, [c.name for c in columns], kinds, where=where)
+    types = [_sql_type(c.args.get("kind")) if isinstance(c, exp.ColumnDef) else "VARCHAR" for c in columns]
+    return UserTable.of(path, [c.name for c in columns], kinds, where=where, sql_types=types)
 
 
 _NUMERIC = set(exp.DataType.NUMERIC_TYPES) - {exp.DataType.Type.BIT}
@@ -71,6 +72,20 @@ def _kind_of(type: exp.Expression | None) -> ColumnType:
         return "text"
     serial = type.sql(dialect="duckdb").lower().endswith("serial")  # Postgres' own name for a counted integer
     return "real" if serial or type.this in _NUMERIC else "text"
+
+
+def _sql_type(type: exp.Expression | None) -> str:
+    """DuckDB's type for a column declared in any dialect, as a copy of it would have."""
+    if _kind_of(type) == "real":
+        assert isinstance(type, exp.DataType)
+        if type.this in exp.DataType.REAL_TYPES:
+            return "DECIMAL(18,3)" if type.is_type("decimal") else "DOUBLE"
+        return "BIGINT"
+    for name in ("boolean", "date", "time"):
+        if isinstance(type, exp.DataType) and type.is_type(name):
+            return name.upper()
+    is_time = isinstance(type, exp.DataType) and type.this in exp.DataType.TEMPORAL_TYPES
+    return "TIMESTAMP" if is_time else "VARCHAR"
 
 
 def kind_of_name(name: str) -> ColumnType | None:
@@ -130,7 +145,9 @@ def _json_table(record: Any, where: str) -> UserTable:
         not isinstance(rows, list) or not all(isinstance(r, list) and len(r) == len(header) for r in rows)
     ):
         raise DataError(f"{where}: rows: a list of lists of {len(header)} cells each is wanted")
-    read = None if rows is None else lambda: from_rows(rows, kinds)
+    read = (
+        None if rows is None else lambda typed: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds])
+    )
     return UserTable.of(name, header, kinds, read, where=where)
 
 

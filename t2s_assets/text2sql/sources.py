@@ -13,10 +13,10 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.schema_texts import from_ddl, from_json
-from t2s_assets.text2sql.table_files import from_arrow, open_file
-from t2s_assets.text2sql.user_tables import Source, UserTable, shortened
+from t2s_assets.text2sql.table_files import from_arrow, open_file, open_folder
+from t2s_assets.text2sql.user_tables import Source, UserDatabase, UserTable, shortened
 
-__all__ = ["Source", "UserTable", "as_table", "from_ddl", "from_json", "open_source"]
+__all__ = ["Source", "UserDatabase", "UserTable", "as_asked", "as_table", "from_ddl", "from_json", "open_source"]
 
 _CREATES = re.compile(r"\bcreate\s.*\btable\b", re.IGNORECASE | re.DOTALL)
 
@@ -42,7 +42,8 @@ def open_source(*, ddl: str | None = None, schema: str | Path | None = None, db:
         except ValueError as e:
             raise DataError(f"{path}: not JSON ({e}); docs/cli.md shows what a schema file holds") from e
         return from_json(content, where=str(path))
-    return open_file(Path(str(db)))
+    path = Path(str(db))
+    return open_folder(path) if path.is_dir() else open_file(path)
 
 
 def _text_of(path: Path, option: str, otherwise: str) -> str:
@@ -52,6 +53,32 @@ def _text_of(path: Path, option: str, otherwise: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as e:  # a very long or NUL-holding "path", no permission, no UTF-8
         raise DataError(f"{option}: {shortened(str(path))!r} cannot be read ({e})") from e
+
+
+def as_asked(given: Any, name: str | None = None, *, many: bool) -> UserTable | UserDatabase:
+    """What `as_table` takes, for a model that answers over `many` tables: without a name, all that there are.
+
+    Raises:
+        DataError: as `as_table`.
+    """
+    if isinstance(given, UserDatabase) or not many:
+        return given if isinstance(given, UserDatabase) else as_table(given, name)
+    source = given if isinstance(given, Source) else _source_of(given)
+    return as_table(given, name) if source is None else source.asked(name, many=True)
+
+
+def _source_of(given: Any) -> Source | None:
+    """The source of whatever may hold several tables, None for what is one."""
+    if isinstance(given, (Mapping, list)):
+        return from_json(given, where="table")
+    if isinstance(given, str) and _CREATES.search(given):
+        return from_ddl(given, where="table")
+    if isinstance(given, (str, Path)):
+        suffix = Path(given).suffix.lower()
+        if suffix == ".sql":
+            return open_source(ddl=str(given))
+        return open_source(schema=given) if suffix == ".json" else open_source(db=given)
+    return None
 
 
 def as_table(given: Any, name: str | None = None) -> UserTable:
@@ -70,15 +97,8 @@ def as_table(given: Any, name: str | None = None) -> UserTable:
         return given.table(name)
     if isinstance(given, TableSchema):
         return UserTable.of(given.name, [c.name for c in given.columns], [c.type for c in given.columns], where="table")
-    if isinstance(given, (Mapping, list)):
-        return from_json(given, where="table").table(name)
-    if isinstance(given, (str, Path)):
-        if isinstance(given, str) and _CREATES.search(given):
-            return from_ddl(given, where="table").table(name)
-        suffix = Path(given).suffix.lower()
-        if suffix == ".sql":
-            return open_source(ddl=str(given)).table(name)
-        return (open_source(schema=given) if suffix == ".json" else open_source(db=given)).table(name)
+    if (source := _source_of(given)) is not None:
+        return source.table(name)
     if hasattr(given, "__arrow_c_stream__"):
         return from_arrow(pa.table(given), name or "data")
     raise DataError(f"a table, schema, path or data frame is wanted; got {type(given).__name__}")

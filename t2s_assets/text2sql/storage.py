@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import config
+from t2s_assets.text2sql import config, dataset_config
 from t2s_assets.text2sql.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
@@ -44,12 +46,12 @@ class Project:
         """A folder for what can be made again: downloads, unpacked base weights."""
         return self.storage.joinpath("cache", *parts)
 
-    def dataset(self, name: str) -> config.DatasetConfig:
+    def dataset(self, name: str) -> dataset_config.DatasetConfig:
         """The dataset's config. Raises ConfigError."""
         if name not in config.dataset_names(self.configs):
             there = config.dataset_names(self.configs)
             raise ConfigError(f"no dataset {name!r} in {self.configs}; there are {there}")
-        return config.read_config(config.DatasetConfig, self.configs / name / "dataset.yaml")
+        return dataset_config.read_dataset(self.configs / name / "dataset.yaml")
 
     def experiment(self, dataset: str, name: str) -> config.Experiment:
         """The experiment's config. Raises ConfigError."""
@@ -63,12 +65,15 @@ class Project:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new empty folder that takes `folder`'s place when the block ends well, and vanishes when it does not.
 
-    What was in `folder` before stays whole until then.
+    What was in `folder` before stays whole until then. What killed processes left beside it is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     restore_interrupted(folder)
+    remove_leftovers(folder)
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.new")
     fresh.mkdir()
+    held = os.open(fresh, os.O_RDONLY)  # the lock says that the writer lives; the system frees it when it does not
+    fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield fresh
         old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
@@ -82,7 +87,42 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
+        os.close(held)
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def remove_leftovers(path: Path, *, after_seconds: float = 60) -> list[Path]:
+    """Remove what processes that were killed while writing `path` left beside it, and return it.
+
+    A folder of a living writer is locked by it. A file is taken for left over when it was not written to for a day.
+    What is younger than `after_seconds` is kept: its writer may not have come to locking it.
+    """
+    removed = []
+    for kind in ("new", "old"):
+        for left in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 8}.{kind}"):
+            try:
+                age = time.time() - left.stat().st_mtime
+                if left.is_dir() and age >= after_seconds and (kind == "new" or path.exists()) and not _locked(left):
+                    shutil.rmtree(left)
+                elif left.is_file() and age >= max(after_seconds, 86_400):
+                    left.unlink()
+                else:
+                    continue
+            except OSError:  # another process removed it, or it is not ours to remove
+                continue
+            removed.append(left)
+    return removed
+
+
+def _locked(folder: Path) -> bool:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(opened)
+    return False
 
 
 def restore_interrupted(folder: Path) -> None:
@@ -96,6 +136,7 @@ def restore_interrupted(folder: Path) -> None:
 def replacing_file(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
         yield fresh

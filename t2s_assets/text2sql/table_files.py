@@ -1,5 +1,8 @@
 """Tables in files: DuckDB and SQLite databases, CSV and Parquet. Opened read-only, with SQL of our own alone.
 
+Columns are `real` (any number) or `text`, as WikiSQL has them, and have their DuckDB type beside it; their rows are
+copied as either (table_types.py).
+
 Nothing a model wrote runs here: rows are copied (up to a cap) and handed to the executor. DuckDB's extensions
 are never loaded, SQLite is read by Python's own module, and a DuckDB view that reads other files is refused.
 """
@@ -10,6 +13,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ import pyarrow as pa
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, string_literal
-from t2s_assets.text2sql.schema import ColumnType
+from t2s_assets.text2sql.table_types import Kept, casts, of_duckdb, of_sqlite, of_text
 from t2s_assets.text2sql.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
@@ -55,42 +59,43 @@ def open_file(path: Path) -> Source:
     )
 
 
-# ------------------------------------------------------------------------------------------------ DuckDB's types
+def open_folder(path: Path) -> Source:
+    """The CSV and Parquet files of a folder, each a table called as its file; other files are passed over.
 
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
-_FLOATS = {"FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM"}
-
-
-def _kept_as(duckdb_type: str) -> tuple[ColumnType, str]:
-    """(our type, the DuckDB type of the copy): numbers stay exact where they can, all else becomes text."""
-    if duckdb_type in _INTEGERS:
-        return "real", "BIGINT"
-    if duckdb_type in _FLOATS:
-        return "real", "DOUBLE"
-    if duckdb_type.startswith("DECIMAL"):
-        return "real", duckdb_type
-    return "text", "VARCHAR"
+    Raises:
+        DataError: there is none, one is not readable, or two have one name.
+    """
+    try:
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.suffix.lower() != ".txt")
+    except OSError as e:
+        raise DataError(f"{path} cannot be read ({e})") from e
+    if not files:
+        raise DataError(f"{path} is a folder without CSV or Parquet files")
+    return of_tables(str(path), [open_file(file).table() for file in files])
 
 
-def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[tuple[str, ColumnType, str]]:
-    """(name, our type, copy's type) of a relation's columns."""
+def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kept]:
     rows = connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-    return [(row[0], *_kept_as(row[1])) for row in rows]
+    return [of_duckdb(row[0], row[1]) for row in rows]
 
 
-def _copied(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: list[tuple[str, ColumnType, str]]
-) -> Content:
-    casts = ", ".join(f"CAST({identifier(n)} AS {kept}) AS c{i}" for i, (n, _, kept) in enumerate(columns))
+def _copied(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], typed: bool) -> Content:
+    types = tuple(c.copied(typed) for c in columns)
+    casts = ", ".join(f"CAST({identifier(c.name)} AS {t}) AS c{i}" for i, (c, t) in enumerate(zip(columns, types)))
     cap = row_cap(len(columns))
     data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {cap + 1}").to_arrow_table()
-    return Content(data.slice(0, cap), tuple(kept for *_, kept in columns), data.num_rows > cap)
+    return Content(data.slice(0, cap), types, data.num_rows > cap)
 
 
-def _table(
-    name: str | tuple[str, ...], columns: list[tuple[str, ColumnType, str]], read: Callable[[], Content], where: str
-) -> UserTable:
-    return UserTable.of(name, [c[0] for c in columns], [c[1] for c in columns], read, where=where)
+def _table(name: str | tuple[str, ...], columns: list[Kept], read: Callable[[bool], Content], where: str) -> UserTable:
+    return UserTable.of(
+        name,
+        [c.name for c in columns],
+        [c.type for c in columns],
+        read,
+        where=where,
+        sql_types=[c.sql_type for c in columns],
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -104,7 +109,11 @@ def _reason(error: Exception) -> str:
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """A read-only connection in which no view of the file can reach another file."""
     try:
-        return duckdb.connect(str(path), read_only=True, config={**_NO_EXTENSIONS, "enable_external_access": "false"})
+        connection = duckdb.connect(
+            str(path), read_only=True, config={**_NO_EXTENSIONS, "enable_external_access": "false"}
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection
     except duckdb.Error as e:
         raise DataError(f"{path} cannot be opened as a DuckDB database ({_reason(e)})") from e
 
@@ -131,10 +140,10 @@ def _duckdb(path: Path) -> Source:
     return Source(str(path), tuple(names), opened)
 
 
-def _duckdb_rows(path: Path, relation: str, columns: list[tuple[str, ColumnType, str]]) -> Content:
+def _duckdb_rows(path: Path, relation: str, columns: list[Kept], typed: bool) -> Content:
     with closing(_connect(path)) as connection:
         try:
-            return _copied(connection, relation, columns)
+            return _copied(connection, relation, columns, typed)
         except duckdb.Error as e:
             raise DataError(f"{path}: {relation} cannot be read ({_reason(e)})") from e
 
@@ -164,35 +173,23 @@ def _sqlite(path: Path) -> Source:
     def opened(name: str) -> UserTable:
         info = _sqlite_query(path, f"PRAGMA table_info({string_literal(name)})")
         header = [row[1] for row in info]
-        kinds = [_affinity(row[2]) or _stored_kind(path, name, row[1]) for row in info]
-        return UserTable.of(name, header, kinds, partial(_sqlite_rows, path, name, kinds), where=str(path))
+        columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1])) for row in info]
+        if not header:
+            raise DataError(f"{path}: table {name!r} has no columns; a question needs at least one")
+        return _table(name, columns, partial(_sqlite_rows, path, name, columns), str(path))
 
     return Source(str(path), names, opened)
 
 
-def _affinity(declared: str) -> ColumnType | None:
-    """Our type for a declared one, by SQLite's rules (https://sqlite.org/datatype3.html#determination_of_column_affinity);
-    None where none is declared. Dates and times, which SQLite files under NUMERIC, are stored as text."""
-    name = declared.upper()
-    if not name:
-        return None
-    if "INT" in name:
-        return "real"
-    if any(word in name for word in ("CHAR", "CLOB", "TEXT", "BLOB", "DATE", "TIME")):
-        return "text"
-    return "real"
-
-
-def _stored_kind(path: Path, table: str, column: str) -> ColumnType:
-    """`real` for a column without a declared type that holds numbers and NULLs alone, at least one number."""
+def _stored(path: Path, table: str, column: str) -> set[str]:
+    """SQLite's storage classes of a column's values, `null` left out."""
     rows = _sqlite_query(path, f"SELECT DISTINCT typeof({identifier(column)}) FROM {identifier(table)}")
-    stored = {row[0] for row in rows} - {"null"}
-    return "real" if stored and stored <= {"integer", "real"} else "text"
+    return {row[0] for row in rows} - {"null"}
 
 
-def _sqlite_rows(path: Path, name: str, kinds: list[ColumnType]) -> Content:
-    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(kinds)) + 1}")
-    return from_rows(rows, kinds)
+def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:
+    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}")
+    return from_rows(rows, [c.copied(typed) for c in columns])
 
 
 # --------------------------------------------------------------------------------------------------- CSV, Parquet
@@ -207,22 +204,18 @@ def _parquet(path: Path) -> UserTable:
     def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str], Any]) -> Any:
         relation = f"read_parquet([{_literal_path(path)}])"
         with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
             try:
                 return work(connection, relation)
             except duckdb.Error as e:
                 raise DataError(f"{path} cannot be read as Parquet ({_reason(e)})") from e
 
     columns = with_columns(_described)
-    return _table(path.stem, columns, lambda: with_columns(lambda c, r: _copied(c, r, columns)), str(path))
-
-
-# Plain decimal numbers, perhaps with thousands separators. "007" is a code, not a number.
-_NUMBER = r"\s*[-+\x{2212}]?((0|[1-9]\d*|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*"
+    return _table(path.stem, columns, lambda typed: with_columns(lambda c, r: _copied(c, r, columns, typed)), str(path))
 
 
 def _csv(path: Path) -> UserTable:
-    """A CSV whose first line holds the column names. A column is `real` when every non-empty cell of the rows
-    read spells a number; thousands separators are understood, leading zeros mean a code."""
+    """A CSV whose first line holds the column names; the cells of the rows read say what type a column has."""
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
         read = f"read_csv([{_literal_path(path)}], header = true, all_varchar = true, null_padding = true)"
         try:
@@ -236,20 +229,15 @@ def _csv(path: Path) -> UserTable:
             raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
         raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
         connection.register("raw", raw)
-        tests = ", ".join(
-            f"coalesce(bool_and(regexp_full_match(c{i}, {string_literal(_NUMBER)})) FILTER (trim(c{i}) <> ''), false)"
-            for i in range(len(header))
-        )
-        numeric = connection.execute(f"SELECT {tests} FROM raw").fetchall()[0]
-        casts = ", ".join(
-            f"TRY_CAST(replace(replace(c{i}, ',', ''), chr(8722), '-') AS DOUBLE) AS c{i}" if is_number else f"c{i}"
-            for i, is_number in enumerate(numeric)
-        )
-        data = connection.sql(f"SELECT {casts} FROM raw").to_arrow_table()
-    kinds: list[ColumnType] = ["real" if n else "text" for n in numeric]
-    types = tuple("DOUBLE" if n else "VARCHAR" for n in numeric)
-    content = Content(data, types, found.num_rows > cap)
-    return UserTable.of(path.stem, header, kinds, lambda: content, where=str(path))
+        columns = of_text(connection, "raw", header)
+
+    def read(typed: bool) -> Content:
+        with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+            connection.register("raw", raw)
+            data = connection.sql(f"SELECT {', '.join(casts(columns, typed))} FROM raw").to_arrow_table()
+        return Content(data, tuple(c.copied(typed) for c in columns), found.num_rows > cap)
+
+    return _table(path.stem, columns, read, str(path))
 
 
 def from_arrow(data: pa.Table, name: str) -> UserTable:
@@ -261,5 +249,5 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
         connection.register("given", plain)
         columns = _described(connection, "given")
-        content = _copied(connection, "given", columns)
-    return UserTable.of(name, header, [c[1] for c in columns], lambda: content, where="table")
+        contents = {typed: _copied(connection, "given", columns, typed) for typed in (False, True)}
+    return _table(name, [replace(c, name=h) for c, h in zip(columns, header)], contents.__getitem__, "table")

@@ -1,10 +1,11 @@
-"""TRL's SFTTrainer with a schedule that keeps to a wall-clock budget, and the callbacks around it."""
+"""TRL's SFTTrainer with a schedule that keeps to a wall-clock budget, a loss without
+waste, and checkpoints that are whole."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,47 +13,46 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTConfig, SFTTrainer
 
+from t2s_assets.text2sql import checkpoints
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
-from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
+from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.storage import write_json
-
-Log = Callable[[str], None]
-
-# Few distinct widths let the kernels of a CPU and the allocator be reused from batch to batch.
-_PAD_TO = 16
-# Part of the budget kept for the slower steps that a short measurement misses.
-_RESERVE = 0.03
-
-
-class NotFinite(T2SError):
-    """The loss became NaN or infinite."""
-
-
-def check_finite(loss: float, step: int) -> None:
-    """Raises NotFinite when `loss` is no number to go on with."""
-    if not math.isfinite(loss):
-        raise NotFinite(
-            f"the loss is {loss} at step {step}; lower training.learning_rate, or use hardware.dtype: float32. "
-            "The last good adapter was left as it is"
-        )
 
 
 class Clock:
-    """Seconds trained, over all the sessions of one training; kept beside the checkpoints."""
+    """Seconds trained, over all the sessions of one training; kept beside the checkpoints with the run's plan.
 
-    def __init__(self, path: Path) -> None:
+    The plan holds `max_steps`, what a clock decided on the way (`rates`: the learning rate's factor of each step,
+    `stopped_by_budget_at`), and is what a replay follows in the place of its clock.
+    """
+
+    def __init__(self, path: Path, *, replay: dict[str, Any] | None = None) -> None:
         self.path = path
-        self.plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else dict(replay or {})
+        self.replay = replay
         self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds trained until now."""
         return self.plan.get("seconds", 0.0) + time.monotonic() - self._started
+
+    def schedule(self, steps: int, planned: int) -> dict[str, Any]:
+        """What the clock decided in a training of `steps` steps: all that another one needs to do the same.
+
+        `rates` is empty where no clock had a part in the learning rate.
+        """
+        if self.replay is not None:
+            return self.replay
+        decided = {n: self.plan.get(n) for n in ("stopped_by_budget_at", "scored_questions")}
+        recorded = self.plan.get("rates", {})
+        rates = [recorded[str(step)] for step in range(steps)] if recorded else []
+        return {"max_steps": planned, "steps": steps, **decided, "rates": rates}
 
     def save(self) -> None:
         """Write the plan with the seconds until now."""
@@ -68,11 +68,27 @@ class BudgetTrainer(SFTTrainer):
     machine that turns out slower than planned, the cosine still ends at zero when the budget does.
     """
 
-    def __init__(self, *args: Any, clock: Clock, budget_seconds: float | None, warmup: float, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        clock: Clock,
+        budget_seconds: float | None,
+        warmup: float,
+        figures: Callable[[Any, float], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """`figures` measures the model, given its validation loss, at each evaluation; they become `eval_<name>`."""
         self.clock = clock
         self.budget_seconds = budget_seconds
         self.warmup = warmup
+        self.figures = figures
+        self._wanted: torch.Tensor | None = None
         super().__init__(*args, **kwargs)
+        head = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        head.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
+
+    def _only_wanted(self, head: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+        return None if self._wanted is None else (hidden[0][self._wanted],)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -80,19 +96,21 @@ class BudgetTrainer(SFTTrainer):
         """Mean negative log-likelihood of the labelled tokens.
 
         Without Triton, TRL's own loss scores every position of the prompt too, tile by tile, which took several times
-        as long as the rest of a step on a CPU. There, logits are made only at positions where some row has a label.
+        as long as the rest of a step on a CPU. There, logits are made only for tokens that have a label.
         """
         labels = inputs["labels"]
         if labels.device.type == "cuda":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        wanted = labels[:, 1:] != -100
-        places = wanted.any(dim=0).nonzero().flatten()
+        wanted = torch.zeros_like(labels, dtype=torch.bool)
+        wanted[:, :-1] = labels[:, 1:] != -100
         rest = {k: v for k, v in inputs.items() if k != "labels"}
-        outputs = model(**rest, use_cache=False, logits_to_keep=places)
-        targets = labels[:, 1:][:, places]
-        total = torch.nn.functional.cross_entropy(
-            outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
-        )
+        self._wanted = wanted
+        try:
+            outputs = model(**rest, use_cache=False)
+        finally:
+            self._wanted = None
+        targets = labels[:, 1:][wanted[:, :-1]]
+        total = torch.nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
         if num_items_in_batch is None:
             loss = total / wanted.sum().clamp(min=1)
         else:
@@ -102,6 +120,54 @@ class BudgetTrainer(SFTTrainer):
                 loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
+        ids = inputs["input_ids"]
+        whole = ids.device.type != "cpu" or num_items_in_batch is None
+        rows = ids.shape[0] if whole else rows_a_pass(*ids.shape, PASS_TOKENS)
+        if rows == ids.shape[0]:
+            return super().training_step(model, inputs, num_items_in_batch)
+        parts = [{k: v[at : at + rows] for k, v in inputs.items()} for at in range(0, ids.shape[0], rows)]
+        with self.accelerator.no_sync(model):
+            losses = [super(BudgetTrainer, self).training_step(model, part, num_items_in_batch) for part in parts[:-1]]
+        losses.append(super().training_step(model, parts[-1], num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss on the validation sample, and what `figures` finds."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.figures is not None:
+            found = self.figures(self.model, output.metrics["eval_loss"])
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        return output
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint that counts only when it is whole; older ones go after that.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self.args.output_dir)
+        written = folder / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoints.seal(written)
+        except Exception as e:  # safetensors, torch and the system each have errors of their own for a full disk
+            if failure := checkpoints.write_failure(e, folder):
+                shutil.rmtree(written, ignore_errors=True)
+                raise failure from e
+            raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(
+                output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True
+            )
+
     def share_done(self, step: int, planned: int) -> float:
         """How much of the run is over, 0 to 1."""
         share = step / max(1, planned)
@@ -109,10 +175,30 @@ class BudgetTrainer(SFTTrainer):
             share = max(share, self.clock.seconds / self.budget_seconds)
         return min(1.0, share)
 
+    def _rank_zeros(self, value: float) -> float:
+        """Rank 0's value on every rank: clocks differ, and ranks of other learning rates would drift apart."""
+        if self.budget_seconds is None or not torch.distributed.is_initialized():
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+        torch.distributed.broadcast(shared, src=0)
+        return shared.item()
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up over `warmup` of the run, then half a cosine to zero."""
 
+        recorded = self.clock.plan.setdefault("rates", {})
+        asked: dict[int, float] = {}  # each group of parameters asks, and all are to have the same rate
+
         def rate(step: int) -> float:
+            if self.clock.replay is not None and (rates := self.clock.replay["rates"]):
+                return rates[min(step, len(rates) - 1)]
+            if step not in asked:
+                asked[step] = self._rank_zeros(computed(step))
+                if self.budget_seconds is not None and not (step == 0 and recorded):
+                    recorded[str(step)] = asked[step]  # a resumed run's scheduler is new, and asks for step 0 again
+            return asked[step]
+
+        def computed(step: int) -> float:
             if step < self.warmup * num_training_steps:
                 return (step + 1) / (self.warmup * num_training_steps + 1)
             share = (self.share_done(step, num_training_steps) - self.warmup) / max(1e-9, 1 - self.warmup)
@@ -120,51 +206,6 @@ class BudgetTrainer(SFTTrainer):
 
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
         return self.lr_scheduler
-
-
-class Progress(TrainerCallback):
-    """Says how training goes, stops it at its budget or when its loss is not finite, keeps the clock."""
-
-    def __init__(self, log: Log, clock: Clock, budget_seconds: float | None) -> None:
-        self.log = log
-        self.clock = clock
-        self.budget_seconds = budget_seconds
-        self._first: tuple[int, float] | None = None
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.budget_seconds is not None and self.clock.seconds >= self.budget_seconds:
-            if not control.should_training_stop and state.global_step < state.max_steps:
-                self.log(
-                    f"budget used up at step {state.global_step} of {state.max_steps}: the machine was slower than "
-                    "planned; the learning rate was lowered in time"
-                )
-                self.clock.plan["stopped_by_budget_at"] = state.global_step
-                control.should_evaluate = control.should_save = control.should_training_stop = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.clock.save()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        check_finite(logs.get("loss", logs.get("eval_loss", 0.0)), state.global_step)
-        if "eval_loss" in logs:
-            self.log(f"step {state.global_step}/{state.max_steps}  validation loss {logs['eval_loss']:.4f}")
-        elif "loss" in logs:
-            self.log(
-                f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
-                f"grad {logs.get('grad_norm', float('nan')):.2f}  lr {logs['learning_rate']:.2e}  {self._left(state)}"
-            )
-
-    def _left(self, state: Any) -> str:
-        now = time.monotonic()
-        if self._first is None:
-            self._first = state.global_step, now
-            return ""
-        steps, seconds = state.global_step - self._first[0], now - self._first[1]
-        left = seconds / max(1, steps) * (state.max_steps - state.global_step)
-        if self.budget_seconds is not None:
-            left = min(left, self.budget_seconds - self.clock.seconds)
-        return f"{left / 60:.1f} min left"
 
 
 def arguments(
@@ -186,7 +227,7 @@ def arguments(
         dataset_kwargs=None if config.packing else {"skip_prepare_dataset": True},
         packing=config.packing,
         eval_packing=False,
-        pad_to_multiple_of=None if config.packing else _PAD_TO,
+        pad_to_multiple_of=None if config.packing else PAD_TO,
         train_sampling_strategy="group_by_length" if config.group_by_length and not config.packing else "random",
         length_column_name="length",
         gradient_checkpointing=config.gradient_checkpointing,
@@ -197,8 +238,9 @@ def arguments(
         save_strategy="steps",
         save_steps=config.save_steps,
         save_total_limit=config.keep_checkpoints,
-        load_best_model_at_end=config.best == "loss",
-        metric_for_best_model="eval_loss",
+        load_best_model_at_end=config.best != "last",
+        metric_for_best_model="eval_loss" if config.best in ("loss", "last") else CHOICE,
+        greater_is_better=config.best not in ("loss", "last"),
         logging_steps=10,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
@@ -209,37 +251,3 @@ def arguments(
         dataloader_pin_memory=placement.device == "cuda",
         ddp_find_unused_parameters=False,
     )
-
-
-def plan_steps(trainer: SFTTrainer, lengths: list[int], config: TrainingConfig, *, timed: int = 6) -> dict[str, float]:
-    """How many optimizer steps fit `config.budget_minutes`, from `timed` real forward and backward passes.
-
-    The batches are drawn from the training set with their usual padding. Weights, optimizer and random state are
-    as before afterwards. Returns `max_steps` and the seconds that a step and an evaluation were found to take.
-    """
-    assert config.budget_minutes is not None
-    states = random.getstate(), torch.get_rng_state()
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    model, seconds = trainer.model, []
-    model.train()
-    for i in range(timed + 2):
-        # Spread over the lengths: one batch of neighbours at each of `timed` evenly spaced places.
-        at = max(0, min(len(order) - config.batch_size, int((i % timed + 0.5) / timed * len(order))))
-        rows = [trainer.train_dataset[j] for j in order[at : at + config.batch_size]]
-        batch = trainer._prepare_inputs(trainer.data_collator(rows))
-        started = time.perf_counter()
-        trainer.compute_loss(model, batch).backward()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-        model.zero_grad(set_to_none=True)
-    trainer._metrics["train"].clear()
-    trainer._total_train_tokens = 0
-    random.setstate(states[0])
-    torch.set_rng_state(states[1])
-    step = sum(seconds[2:]) / timed * config.gradient_accumulation
-    # A forward pass is about a third of a training step.
-    evaluation = config.eval_examples / config.batch_size * step / config.gradient_accumulation / 3
-    each = step + evaluation / config.eval_steps
-    steps = max(1, int(config.budget_minutes * 60 * (1 - _RESERVE) / each))
-    return {"max_steps": steps, "seconds_a_step": round(step, 4), "seconds_an_evaluation": round(evaluation, 2)}

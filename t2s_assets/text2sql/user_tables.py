@@ -23,15 +23,20 @@ MAX_CELLS = 10_000_000
 """How much of a table is copied for `run` and for sample values; an answer over a larger table says so."""
 
 _SAMPLED_ROWS = 1_000
+_PLAIN = {"real": "DOUBLE", "text": "VARCHAR"}
 
 
 @dataclass(frozen=True)
 class Content:
-    """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names."""
+    """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names.
+
+    `lost` counts cells of columns of numbers that spell none and became NULL.
+    """
 
     data: pa.Table
     types: tuple[str, ...]
     truncated: bool = False
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,14 @@ class UserTable:
     """One table of a user.
 
     `path` is its name, after its schema's where that is not the default one; `header` holds the column names as the
-    user's database knows them, `columns` the same as prompts show them: in one line, unique ignoring case.
+    user's database knows them, `columns` the same as prompts show them: in one line, unique ignoring case. `read`
+    gives the rows, as text and numbers alone (False), or with their real types (True).
     """
 
     path: tuple[str, ...]
     header: tuple[str, ...]
     columns: tuple[Column, ...]
-    read: Callable[[], Content] | None = field(default=None, repr=False, compare=False)
+    read: Callable[[bool], Content] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -53,15 +59,20 @@ class UserTable:
         name: str | tuple[str, ...],
         header: Sequence[str],
         types: Sequence[ColumnType],
-        read: Callable[[], Content] | None = None,
+        read: Callable[[bool], Content] | None = None,
         *,
         where: str,
+        sql_types: Sequence[str] = (),
     ) -> UserTable:
-        """From raw names and types. Raises DataError for a table without columns; `where` says which one."""
+        """From raw names and types; without `sql_types`, DuckDB's types are VARCHAR and DOUBLE.
+
+        Raises DataError for a table without columns; `where` says which one.
+        """
         path = (name,) if isinstance(name, str) else name
         if not header:
             raise DataError(f"{where}: table {'.'.join(path)!r} has no columns; a question needs at least one")
-        columns = tuple(Column(n, t) for n, t in zip(column_names(header), types, strict=True))
+        names, kept = column_names(header), sql_types or [_PLAIN[t] for t in types]
+        columns = tuple(Column(n, t, s) for n, t, s in zip(names, types, kept, strict=True))
         return cls(path, tuple(header), columns, read)
 
     @property
@@ -75,12 +86,20 @@ class UserTable:
 
     @cached_property
     def content(self) -> Content:
-        """The rows, read once. Raises DataError where only a schema was given."""
+        """The rows as text and numbers, read once. Raises DataError where only a schema was given."""
+        return self._content(typed=False)
+
+    @cached_property
+    def typed_content(self) -> Content:
+        """The rows with their real types, read once. Raises DataError where only a schema was given."""
+        return self._content(typed=True)
+
+    def _content(self, *, typed: bool) -> Content:
         if self.read is None:
             raise DataError(
                 f"table {self.name!r} is only a schema, it has no rows; give a database, CSV or Parquet file"
             )
-        return self.read()
+        return self.read(typed)
 
     @property
     def has_rows(self) -> bool:
@@ -96,18 +115,28 @@ class UserTable:
         return [tuple(_as_text(v) for v in row.values()) for row in rows]
 
     @cached_property
+    def typed_sample_rows(self) -> list[tuple[Any, ...]] | None:
+        """The first rows with their real types, as training with sample values saw them; None without rows."""
+        if not self.has_rows:
+            return None
+        return [tuple(row.values()) for row in self.typed_content.data.slice(0, _SAMPLED_ROWS).to_pylist()]
+
+    @cached_property
     def _databases(self) -> dict[str, Database]:
         return {}
 
     def database(self, name: str) -> Database:
-        """The rows for execution under an SQL name, made once; text compares ignoring case, as in evaluation."""
+        """The rows for execution under an SQL name, made once."""
         if name not in self._databases:
-            content = self.content
-            types = [t if t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
-            columns = tuple(zip((c.name for c in self.columns), types))
-            relation = Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
-            self._databases[name] = Database.of(relation)
+            self._databases[name] = Database.of(self.relation(name))
         return self._databases[name]
+
+    def relation(self, name: str, *, typed: bool = False) -> Relation:
+        """The rows under an SQL name: text compares ignoring case, as WikiSQL's does; or with real types, as it is."""
+        content = self.typed_content if typed else self.content
+        types = [t if typed or t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
+        columns = tuple(zip((c.name for c in self.columns), types))
+        return Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
 
     def sql_name(self) -> str:
         """The table's name as SQL text."""
@@ -115,8 +144,7 @@ class UserTable:
 
     def create_table(self) -> str:
         """The schema as a CREATE TABLE text with the user's names, for people."""
-        kinds = {"real": "DOUBLE", "text": "VARCHAR"}
-        body = ",\n".join(f"  {identifier(h)} {kinds[c.type]}" for h, c in zip(self.header, self.columns))
+        body = ",\n".join(f"  {identifier(h)} {_PLAIN[c.type]}" for h, c in zip(self.header, self.columns))
         return f"CREATE TABLE {self.sql_name()} (\n{body}\n)"
 
 
@@ -127,12 +155,45 @@ def _as_text(value: Any) -> str | None:
 
 
 @dataclass(frozen=True)
+class UserDatabase:
+    """All tables of a user's source, for models that answer over several."""
+
+    name: str
+    tables: tuple[UserTable, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of all tables."""
+        return tuple(c for t in self.tables for c in t.columns)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows were given with every schema."""
+        return all(t.has_rows for t in self.tables)
+
+    def create_table(self) -> str:
+        """The schemas as CREATE TABLE texts, for people."""
+        return ";\n".join(t.create_table() for t in self.tables)
+
+
+@dataclass(frozen=True)
 class Source:
     """Where tables come from: their names, and each table when it is asked for."""
 
     where: str
     names: tuple[str, ...]
     open: Callable[[str], UserTable] = field(repr=False, compare=False)
+
+    def asked(self, name: str | None, *, many: bool) -> UserTable | UserDatabase:
+        """What a question is put to: the table called `name`, or, with `many` and no name, all of them."""
+        return self.database() if many and name is None else self.table(name)
+
+    def database(self) -> UserDatabase:
+        """All tables of the default schema. Raises DataError where there is none."""
+        tables = tuple(t for t in map(self.open, self.names) if len(t.path) == 1)
+        if not tables:
+            raise DataError(f"{self.where}: there is no table")
+        return UserDatabase(self.where, tables)
 
     def table(self, name: str | None = None) -> UserTable:
         """The table called `name` (ignoring case), or the only one. Raises DataError that lists the tables."""
@@ -162,19 +223,25 @@ def row_cap(width: int) -> int:
     return max(1, min(MAX_ROWS, MAX_CELLS // max(1, width)))
 
 
-def from_rows(rows: Sequence[Sequence[Any]], kinds: Sequence[ColumnType]) -> Content:
-    """Content of Python rows, up to the cap; in a `real` column what spells no number is NULL, as in evaluation."""
-    cap = row_cap(len(kinds))
-    arrays = []
-    for position, kind in enumerate(kinds):
+def from_rows(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Content:
+    """Content of Python rows, up to the cap; in a column of numbers what spells none is NULL, as in evaluation.
+
+    `types` are DuckDB's: DOUBLE, VARCHAR, and BIGINT for columns that hold whole numbers alone.
+    """
+    cap = row_cap(len(types))
+    arrays, lost = [], 0
+    for position, kept in enumerate(types):
         cells = [row[position] for row in rows[:cap]]
-        if kind == "real":
-            arrays.append(pa.array([_number(c) for c in cells], type=pa.float64()))
+        if kept == "BIGINT":
+            arrays.append(pa.array(cells, type=pa.int64()))
+        elif kept == "DOUBLE":
+            numbers = [_number(c) for c in cells]
+            lost += sum(n is None and c not in (None, "") for n, c in zip(numbers, cells))
+            arrays.append(pa.array(numbers, type=pa.float64()))
         else:
             arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
-    names = [str(i) for i in range(len(kinds))]
-    types = tuple("DOUBLE" if k == "real" else "VARCHAR" for k in kinds)
-    return Content(pa.Table.from_arrays(arrays, names=names), types, len(rows) > cap)
+    names = [str(i) for i in range(len(types))]
+    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap, lost)
 
 
 def _number(cell: Any) -> float | None:

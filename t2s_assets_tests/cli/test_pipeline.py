@@ -40,6 +40,7 @@ def test_prepare_refuses_a_leak_between_splits(
         (["champion", "peaks"], "no experiment has predictions yet"),
         (["evaluate", "peaks/untrained"], "make it with: t2s train peaks/untrained"),
         (["report", "peaks/untrained"], "make it with: t2s evaluate peaks/untrained"),
+        (["reproduce", "peaks/untrained"], "manifest.json is not there; make it with: t2s train"),
     ],
 )
 def test_errors_of_the_pipeline_name_the_next_step(
@@ -47,6 +48,17 @@ def test_errors_of_the_pipeline_name_the_next_step(
 ) -> None:
     ended = t2s(*words)
     assert ended.status == 1 and ended.err.startswith("error: ") and problem in ended.err
+
+
+def test_a_plan_for_another_machine_needs_neither_weights_nor_the_device(
+    t2s: T2S, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T2S_CONFIGS", str(Path(__file__).resolve().parents[2] / "configs"))
+    fits = t2s("train", "wikisql/tinyllama", "--plan", "--memory-gb", "24")
+    assert fits.status == 0 and "GB of 24.0 GB available" in fits.out and "adapter 50.5 MB" in fits.out
+    too_small = t2s("train", "wikisql/tinyllama", "--plan", "--memory-gb", "8")
+    assert too_small.status == 1 and "use training.batch_size: " in too_small.err
+    assert t2s("train", "wikisql/tinyllama", "--memory-gb", "8").status == 2
 
 
 def test_run_does_it_all(

@@ -12,13 +12,13 @@ import yaml
 from pydantic import BaseModel
 
 from t2s_assets.text2sql.config import (
-    DatasetConfig,
     Experiment,
     dataset_names,
     expand_path,
     experiment_names,
     read_config,
 )
+from t2s_assets.text2sql.dataset_config import OwnDataset, WikiSQLDataset, read_dataset
 from t2s_assets.text2sql.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,10 @@ def accepted(tmp_path: Path, content: Any, model: Any = Experiment) -> Any:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_shipped_config_loads_and_opens_with_its_command(path: Path) -> None:
-    read_config(DatasetConfig if path.name == "dataset.yaml" else Experiment, path)
+    if path.name == "dataset.yaml":
+        read_dataset(path)
+    else:
+        read_config(Experiment, path)
     opening = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert opening.startswith("#")
     comments = "\n".join(line for line in opening.splitlines() if line.startswith("#"))
@@ -68,7 +71,7 @@ def test_every_shipped_config_loads_and_opens_with_its_command(path: Path) -> No
 def test_every_shipped_dataset_is_found_and_retrains_an_experiment_of_its_own() -> None:
     assert dataset_names(CONFIGS) == ["mini", "wikisql"]
     for name in dataset_names(CONFIGS):
-        retrain = read_config(DatasetConfig, CONFIGS / name / "dataset.yaml").retrain
+        retrain = read_dataset(CONFIGS / name / "dataset.yaml").retrain
         assert retrain is not None
         assert retrain.experiment in experiment_names(CONFIGS, name)
 
@@ -95,10 +98,14 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 # A union's tag is read by pydantic; the description is for people.
 @pytest.mark.parametrize(
-    "name", sorted({*leaves(Experiment), *leaves(DatasetConfig)} - {"source", "kind", "description"})
+    "name",
+    sorted(
+        {*leaves(Experiment), *leaves(WikiSQLDataset), *leaves(OwnDataset)}
+        - {"source", "kind", "description", "reader"}
+    ),
 )
 def test_every_field_is_read_somewhere(name: str) -> None:
-    sources = (p for p in (ROOT / "t2s_assets").rglob("*.py") if p.name != "config.py")
+    sources = (p for p in (ROOT / "t2s_assets").rglob("*.py") if p.name not in ("config.py", "dataset_config.py"))
     read = re.compile(rf"\.{name}\b|(?:Model|Source)\([^)]*\b{name}=")
     assert any(read.search(p.read_text(encoding="utf-8")) for p in sources), f"no code reads {name}"
 
@@ -170,7 +177,7 @@ def test_an_unknown_key_lists_the_known_ones(tmp_path: Path, section: str, conte
     ],
 )
 def test_an_unknown_key_of_a_source_lists_those_of_its_kind(tmp_path: Path, source: Any, known: str) -> None:
-    message = problems(tmp_path, DATASET | {"source": source}, DatasetConfig)
+    message = problems(tmp_path, DATASET | {"source": source}, WikiSQLDataset)
     assert re.search(rf"source\.\w+\.\w+: unknown key; known here: {known}$", message)
 
 
@@ -219,7 +226,7 @@ def test_wrong_values_name_field_rule_and_value(tmp_path: Path, sections: Any, m
     ],
 )
 def test_wrong_dataset_values(tmp_path: Path, settings: Any, message: str) -> None:
-    assert message in problems(tmp_path, DATASET | settings, DatasetConfig)
+    assert message in problems(tmp_path, DATASET | settings, WikiSQLDataset)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import prepare
+from t2s_assets.text2sql import gold_sketch, prepare
 from t2s_assets.text2sql.datasets.wikisql import read_wikisql
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.gold_sketch import same_content_across_splits, shared_tables
 from t2s_assets.text2sql.prepare import (
     gold_against_gold,
     load_questions,
@@ -26,9 +27,7 @@ from t2s_assets.text2sql.prepare import (
     make_questions,
     make_sql,
     make_tables,
-    same_content_across_splits,
     sample,
-    shared_tables,
 )
 from t2s_assets.text2sql.query import from_sql, normal_form
 from t2s_assets.text2sql.storage import Project, read_manifest
@@ -186,7 +185,7 @@ def test_clean_splits_have_no_leak(made: Made) -> None:
 
 def test_a_question_on_another_splits_table_is_a_leak(made: Made) -> None:
     tables, questions = load_tables(made[0], "shop"), load_questions(made[0], "shop")
-    moved = prepare.Question("test-9", "test", "fruit", "which?", questions[0].query)
+    moved = gold_sketch.Question("test-9", "test", "fruit", "which?", questions[0].query)
     assert shared_tables(tables, [*questions, moved]) == ["fruit"]
 
 
@@ -271,7 +270,7 @@ def test_a_failure_while_writing_leaves_the_asset_as_it_was(
     def full_disk(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(prepare, "write_manifest", full_disk)
+    monkeypatch.setattr(gold_sketch, "write_manifest", full_disk)
     with pytest.raises(OSError, match="no space left"):
         getattr(prepare, f"make_{asset}")(project_files.project, "shop", silent)
     assert contents(project_files.project.storage) == before
@@ -283,11 +282,11 @@ def test_a_killed_make_leaves_the_asset_as_it_was(project_files: ProjectFiles) -
     make_all(project)
     before = contents(project.path("shop", "sql"))
     code = (
-        "from t2s_assets.text2sql import prepare\n"
+        "from t2s_assets.text2sql import gold_sketch, prepare\n"
         "from t2s_assets.text2sql.storage import Project\n"
         "import time\n"
         "def stop(*args): print('writing', flush=True); time.sleep(60)\n"
-        "prepare.write_manifest = stop\n"
+        "gold_sketch.write_manifest = stop\n"
         "if __name__ == '__main__': prepare.make_sql(Project.find(), 'shop', lambda line: None)\n"
     )
     script = project_files.root / "killed.py"

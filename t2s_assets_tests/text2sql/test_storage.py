@@ -19,6 +19,7 @@ from t2s_assets.text2sql.storage import (
     file_hash,
     read_json,
     read_manifest,
+    remove_leftovers,
     replacing_file,
     replacing_folder,
     write_json,
@@ -130,6 +131,41 @@ def test_a_killed_process_leaves_what_was(tmp_path: Path) -> None:
     with replacing_folder(folder) as fresh:
         (fresh / "next").touch()
     assert names(folder) == ["next"]
+
+
+def test_what_killed_writers_left_is_removed_and_living_ones_are_left_alone(tmp_path: Path) -> None:
+    folder, other = tmp_path / "asset", tmp_path / "asset2"
+    for name in (".asset.0123abcd.new", ".asset.0123abce.old", ".asset2.0123abcd.new", ".asset.notours.new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".asset.0123abcf.new").mkdir()  # just made: its writer may be about to lock it
+    for name, age in ((".file.0123abcd.new", 2 * 86_400), (".file.0123abce.new", 3_600)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with replacing_folder(folder) as living:
+        os.utime(living, (0, 0))
+        with replacing_folder(folder) as fresh:
+            (fresh / "second").touch()
+        assert living.is_dir()
+        (living / "first").touch()
+    assert names(folder) == ["first"]
+    write_json(tmp_path / "file", 1)
+    assert names(tmp_path) == sorted(
+        [".asset.0123abcf.new", ".asset.notours.new", ".asset2.0123abcd.new", ".file.0123abce.new", "asset", "file"]
+    )
+    assert not other.exists()
+
+
+def test_an_old_folder_is_kept_while_nothing_took_its_place(tmp_path: Path) -> None:
+    old = tmp_path / ".asset.0123abce.old"
+    old.mkdir()
+    (old / "whole").touch()
+    os.utime(old, (0, 0))
+    assert remove_leftovers(tmp_path / "asset") == []
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "asset"):
+        raise RuntimeError
+    assert names(tmp_path / "asset") == ["whole"]
 
 
 def test_writers_at_the_same_time_do_not_mix(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from t2s_assets.text2sql.config import BundledSource, DatasetConfig, HubSource, LocalSource, UrlSource, expand_path
+from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.dataset_config import BundledSource, HubSource, LocalSource, UrlSource, WikiSQLDataset
 from t2s_assets.text2sql.datasets.download import download
 from t2s_assets.text2sql.datasets.huggingface import read_hub
 from t2s_assets.text2sql.datasets.wikisql import Source, read_wikisql
@@ -17,7 +18,7 @@ MINI = Path(__file__).parent / "mini"
 
 
 def read_source(
-    config: DatasetConfig, *, folder: Path, downloads: Path, log: Callable[[str], None] = lambda line: None
+    config: WikiSQLDataset, *, folder: Path, downloads: Path, log: Callable[[str], None] = lambda line: None
 ) -> Source:
     """Every table and question of a dataset; `folder` is its config folder, `downloads` keeps fetched archives.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.config import HubSource, expand_path
+from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.dataset_config import HubSource
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceQuestion, SourceTable, parse_question, parse_table
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import SketchError

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql.config import DatasetConfig
+from t2s_assets.text2sql.dataset_config import WikiSQLDataset
 from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.download import download
 from t2s_assets.text2sql.datasets.wikisql import read_wikisql
@@ -259,9 +259,9 @@ def test_what_a_killed_run_left_is_not_built_on(server: Server, tmp_path: Path) 
 # ----------------------------------------------------------------------------------------------- as a source
 
 
-def config(url: str, sha256: str | None = None) -> DatasetConfig:
+def config(url: str, sha256: str | None = None) -> WikiSQLDataset:
     source = {"kind": "url", "url": url, "sha256": sha256}
-    return DatasetConfig.model_validate({"description": "d", "source": source})
+    return WikiSQLDataset.model_validate({"description": "d", "source": source})
 
 
 def test_a_dataset_from_a_url_is_the_one_in_the_archive(server: Server, tmp_path: Path) -> None:

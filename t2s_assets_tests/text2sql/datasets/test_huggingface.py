@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from t2s_assets.text2sql.config import DatasetConfig, HubSource
+from t2s_assets.text2sql.dataset_config import HubSource, WikiSQLDataset
 from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.huggingface import source_from_rows
 from t2s_assets.text2sql.datasets.wikisql import read_wikisql
@@ -84,8 +84,8 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def config(**settings: Any) -> DatasetConfig:
-    return DatasetConfig.model_validate({"description": "d", "source": {"kind": "hub"} | settings})
+def config(**settings: Any) -> WikiSQLDataset:
+    return WikiSQLDataset.model_validate({"description": "d", "source": {"kind": "hub"} | settings})
 
 
 @pytest.mark.usefixtures("offline")
@@ -139,10 +139,10 @@ def test_a_local_copy_has_no_revision() -> None:
 def test_a_hub_out_of_reach_says_so_and_the_way_out(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from t2s_assets.text2sql.config import DatasetConfig\n"
+        "from t2s_assets.text2sql.dataset_config import WikiSQLDataset\n"
         "from t2s_assets.text2sql.datasets import read_source\n"
         "from t2s_assets.text2sql.errors import DataError\n"
-        "config = DatasetConfig.model_validate({'description': 'd', 'source': {'kind': 'hub'}})\n"
+        "config = WikiSQLDataset.model_validate({'description': 'd', 'source': {'kind': 'hub'}})\n"
         "try:\n"
         "    read_source(config, folder=Path('.'), downloads=Path('.'))\n"
         "except DataError as e:\n"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql.config import DatasetConfig
+from t2s_assets.text2sql.dataset_config import WikiSQLDataset
 from t2s_assets.text2sql.datasets import MINI, read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
-from t2s_assets.text2sql.prepare import Table, same_content_across_splits, shared_tables
+from t2s_assets.text2sql.gold_sketch import Table, same_content_across_splits, shared_tables
 from t2s_assets.text2sql.query import AGGREGATES, Query, condition_number, from_sql, normal_form, parse_number, to_sql
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
 
@@ -65,7 +65,7 @@ def test_there_is_enough_of_it(source: Source) -> None:
 
 
 def test_it_is_what_the_bundled_source_reads(source: Source) -> None:
-    config = DatasetConfig.model_validate({"description": "d", "source": {"kind": "bundled"}})
+    config = WikiSQLDataset.model_validate({"description": "d", "source": {"kind": "bundled"}})
     assert read_source(config, folder=MINI, downloads=MINI) == source
 
 

@@ -1,0 +1,270 @@
+"""Our training against TRL's SFTTrainer at its quickstart defaults: same model, same examples, one run.
+
+    python benchmarks/training.py --experiment wikisql/smollm2-cpu --examples 512 [--json FILE] [--rounds 1]
+
+Both train LoRA adapters of the same rank on the same linear layers, on the first `--examples` of a seeded sample of
+the experiment's prompts (`t2s prepare` made them), each example once, and are then measured alike: mean negative
+log-likelihood of the completion tokens (EOS included) of `--validation` questions. Each runs in a process of its own,
+so that neither finds the other's memory or warm kernels.
+
+- baseline: `SFTTrainer(model=..., args=SFTConfig(...), train_dataset=..., peft_config=...)` as TRL's quickstart writes
+  it: prompt and completion columns, its own batch size, learning rate, padding, loss, float type and optimizer.
+- ours: the experiment's settings, as `t2s train` runs them, with its process' environment.
+
+Same examples, not same steps: the baseline's default batch is 8. With `--same-batch` and `--same-rate` it gets our
+batch size and learning rate, and only the engine differs. What is printed: examples/s and real (unpadded) tokens/s
+over whole steps, the peak of resident memory, loss curve, gradient norms, and the share of the matrix-multiplication
+rate that a plain float32 (or bfloat16) product of this model's sizes reaches on this machine in the same minute.
+Gradient norms near zero mean that nothing was learnt, whatever the speed. Timings mean something on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql import base_models, cost, records, training
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.plan import shape_in
+from t2s_assets.text2sql.prepare import sample
+from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
+from t2s_assets.text2sql.storage import Project
+
+SIDES = ("baseline", "ours")
+
+
+def rows_of(project: Project, address: str, config: Experiment, split: str, count: int, seed: int) -> list[Any]:
+    """A seeded sample of a split's prompts that fit the experiment's length."""
+    data = load_prompts(project, *address.split("/"))[split].to_list()
+    fits = [r for r in data if r["prompt_tokens"] + r["completion_tokens"] <= config.prompt.max_length]
+    return list(sample(fits, count, seed=seed, key=lambda r: r["id"]))
+
+
+def matmul_rate(shape: cost.Shape, dtype: str, tokens: int, *, seconds: float = 2.0) -> float:
+    """FLOP/s of products of `tokens` rows with this model's MLP and attention weights: the best of many."""
+    import torch
+
+    kind, best = getattr(torch, dtype), 0.0
+    pairs = [(torch.randn(tokens, i).to(kind), torch.randn(i, o).to(kind)) for i, o in set(shape.linears.values())]
+    flops = sum(2.0 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in pairs)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        for a, b in pairs:
+            a @ b
+        best = max(best, flops / (time.perf_counter() - started))
+    return best
+
+
+def validation_loss(model: Any, tokenizer: Any, rows: list[Any]) -> float:
+    """Mean negative log-likelihood of a completion token, each question by itself, EOS included."""
+    import torch
+
+    total, count = 0.0, 0
+    model.eval()
+    for row in rows:
+        prompt, completion = encode(tokenizer, [row["prompt"], row["completion"]])
+        example = encode_example(prompt, completion, tokenizer.eos_token_id)
+        ids = torch.tensor([example["input_ids"]], device=model.device)
+        with torch.inference_mode():
+            logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+        labels = torch.tensor(example["labels"][len(prompt) :], device=model.device)
+        total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        count += len(labels)
+    return total / count
+
+
+def baseline(project: Project, options: argparse.Namespace, config: Experiment) -> dict[str, Any]:
+    """TRL's quickstart on the same examples."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    placement = base_models.place(config.hardware)
+    base = base_models.fetch(config.base_model, project)
+    tokenizer = base_models.load_tokenizer(base)
+    train = rows_of(project, options.experiment, config, "train", options.examples, options.seed)
+    kept = [{n: r[n] for n in ("prompt", "completion")} for r in train]
+    changes: dict[str, Any] = {}
+    if options.same_batch:
+        changes["per_device_train_batch_size"] = config.training.batch_size
+        changes["gradient_accumulation_steps"] = config.training.gradient_accumulation
+    if options.same_rate:
+        changes["learning_rate"] = config.training.learning_rate
+    args = SFTConfig(
+        output_dir=options.folder,
+        num_train_epochs=1,
+        seed=options.seed,
+        logging_steps=options.logging,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=placement.device == "cpu",
+        **changes,
+    )
+    trainer = SFTTrainer(
+        model=str(base.folder),
+        args=args,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(kept),
+        peft_config=LoraConfig(
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            target_modules=list(config.lora.targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    return _measured(trainer, train, config, options, tokenizer, project)
+
+
+def ours(project: Project, options: argparse.Namespace, config: Experiment) -> dict[str, Any]:
+    """The experiment's own training on the same examples: an epoch of them, its clock and checkpoints left out."""
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    from t2s_assets.text2sql.trainer import BudgetTrainer, Clock, arguments
+
+    placement = base_models.place(config.hardware)
+    base = base_models.fetch(config.base_model, project)
+    tokenizer = base_models.load_tokenizer(base)
+    train = rows_of(project, options.experiment, config, "train", options.examples, options.seed)
+    prompts, completions = (encode(tokenizer, [r[n] for r in train]) for n in ("prompt", "completion"))
+    examples = [encode_example(p, c, tokenizer.eos_token_id) for p, c in zip(prompts, completions)]
+    data = Dataset.from_list([e | {"length": len(e["input_ids"])} for e in examples])
+    t = config.training
+    steps = max(1, -(-len(data) // (t.batch_size * t.gradient_accumulation)))
+    folder = Path(options.folder)
+    args = arguments(t, placement, folder, max_steps=steps, max_length=config.prompt.max_length)
+    args.eval_strategy = args.save_strategy = "no"
+    args.load_best_model_at_end = False
+    args.logging_steps = options.logging
+    trainer = BudgetTrainer(
+        model=base_models.load_model(base, placement),
+        args=args,
+        processing_class=tokenizer,
+        train_dataset=data,
+        peft_config=LoraConfig(
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            lora_dropout=config.lora.dropout,
+            target_modules=list(config.lora.targets),
+            task_type="CAUSAL_LM",
+        ),
+        clock=Clock(folder / "plan.json"),
+        budget_seconds=None,
+        warmup=t.warmup_ratio,
+    )
+    return _measured(trainer, train, config, options, tokenizer, project)
+
+
+def _measured(
+    trainer: Any, train: list[Any], config: Experiment, options: argparse.Namespace, tokenizer: Any, project: Project
+) -> dict[str, Any]:
+    import torch
+
+    started = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - started
+    peak = records.peak_memory_gb(trainer.args.device.type)
+    history = [h for h in trainer.state.log_history if "loss" in h]
+    validation = rows_of(project, options.experiment, config, "validation", options.validation, options.seed)
+    tokens = sum(r["prompt_tokens"] + r["completion_tokens"] for r in train)
+    return {
+        "examples": len(train),
+        "seconds": seconds,
+        "examples_per_s": len(train) / seconds,
+        "tokens_per_s": tokens / seconds,
+        "tokens": tokens,
+        "labelled": sum(r["completion_tokens"] for r in train),
+        "steps": trainer.state.global_step,
+        "peak_rss_gb": peak,
+        "losses": [round(h["loss"], 4) for h in history],
+        "grad_norms": [round(float(h["grad_norm"]), 4) for h in history],
+        "val_loss": validation_loss(trainer.model, tokenizer, validation),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def run_side(project: Project, side: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One side in a process of its own; ours gets the environment that `t2s train` gives."""
+    config = project.experiment(*options.experiment.split("/"))
+    environment = dict(os.environ)
+    if side == "ours":
+        environment |= training.environment(project, config.training)
+    with tempfile.TemporaryDirectory(prefix="t2s-bench-") as folder:
+        out = Path(folder) / "measured.json"
+        line = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder, "--json", str(out)]
+        done = subprocess.run(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
+        return json.loads(out.read_text())
+
+
+def show(side: str, m: dict[str, Any], limit: float, shape: cost.Shape) -> float:
+    """Print one side; returns its share of the matmul limit."""
+    share = shape.flops(m["tokens"], m["labelled"]) / m["seconds"] / limit
+    print(
+        f"{side:9} {m['examples_per_s']:.2f} examples/s, {m['tokens_per_s']:.0f} tokens/s, {m['steps']} steps, peak "
+        f"{m['peak_rss_gb']:.2f} GB, validation loss {m['val_loss']:.4f}, {100 * share:.0f} % of the matmul limit, "
+        f"{m['threads']} threads"
+    )
+    print(f"          loss {m['losses']}\n          gradient norm {m['grad_norms']}", flush=True)
+    return share
+
+
+def main() -> None:
+    """Both sides in turn, and the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", default="wikisql/smollm2-cpu", metavar="DATASET/EXPERIMENT")
+    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--validation", type=int, default=128, help="questions that both are measured on")
+    parser.add_argument("--logging", type=int, default=8, help="steps between the losses shown")
+    parser.add_argument("--same-batch", action="store_true", help="the baseline takes our batch size")
+    parser.add_argument("--same-rate", action="store_true", help="the baseline takes our learning rate")
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    project = Project.find()
+    config = project.experiment(*options.experiment.split("/"))
+    if options.side:
+        measured = {"baseline": baseline, "ours": ours}[options.side](project, options, config)
+        options.json.write_text(json.dumps(measured))
+        return
+    placement = base_models.place(config.hardware)
+    shape = shape_in(base_models.fetch(config.base_model, project).folder)
+    if shape is None:
+        sys.exit("the base is not of the Llama family, so the share of the matmul limit cannot be told")
+    limit = matmul_rate(shape, placement.dtype, cost.PASS_TOKENS)
+    print(f"{options.experiment} on {placement.device}, {placement.dtype}; matmul limit {limit / 1e9:.0f} GFLOP/s")
+    found = {side: run_side(project, side, options) for side in SIDES}
+    share = {side: show(side, m, limit, shape) for side, m in found.items()}
+    mine, theirs = found["ours"], found["baseline"]
+    speedup = mine["examples_per_s"] / theirs["examples_per_s"]
+    print(f"speed-up {speedup:.2f}, validation loss {mine['val_loss'] / theirs['val_loss'] - 1:+.1%}")
+    if options.json:
+        result = {
+            "examples_per_s": mine["examples_per_s"],
+            "speedup": speedup,
+            "val_loss": mine["val_loss"],
+            "baseline_val_loss": theirs["val_loss"],
+            "matmul_share": share["ours"],
+            "peak_rss_gb": mine["peak_rss_gb"],
+            "matmul_gflops": limit / 1e9,
+            "ours": mine,
+            "baseline": theirs,
+            "versions": records.versions(),
+        }
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

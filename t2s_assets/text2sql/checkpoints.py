@@ -1,0 +1,140 @@
+"""Checkpoints that are whole or do not count, and one trainer at a time in their folder.
+
+A checkpoint is sealed when all its files are on the disk: a file with their sizes and hashes is written last. One
+without a seal (killed while writing) or that differs from its seal (a crash of the machine, a bad disk) is passed
+over, visibly, for the one before.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from t2s_assets.text2sql.errors import StorageError, T2SError
+from t2s_assets.text2sql.storage import file_hash, write_json
+
+Log = Callable[[str], None]
+
+SEAL = "whole.json"
+_STATE = "trainer_state.json"
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO, errno.EEXIST)
+
+
+def seal(folder: Path) -> None:
+    """Say that everything in `folder` is there: flushed to the disk, and listed with sizes and hashes."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL):
+        with path.open("rb") as f:
+            os.fsync(f.fileno())
+        files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+    write_json(folder / SEAL, {"files": files})
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when it is whole."""
+    try:
+        files = json.loads((folder / SEAL).read_text())["files"]
+    except FileNotFoundError:
+        return "it was not finished"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{SEAL} cannot be read"
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != wanted["bytes"] or file_hash(path) != wanted["sha256"]:
+            return f"{name} is not what was written"
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def last_whole(folder: Path, log: Log = lambda line: None) -> Path | None:
+    """The newest whole checkpoint under `folder`, or None. Each that is passed over is told and removed.
+
+    The best checkpoint so far, which may become the adapter, must be whole too.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
+    for checkpoint in found:
+        problem = damage(checkpoint)
+        if problem is None:
+            best = json.loads((checkpoint / _STATE).read_text()).get("best_model_checkpoint")
+            if best is None or (Path(best).name != checkpoint.name and damage(folder / Path(best).name) is not None):
+                problem = f"its best checkpoint, {Path(best).name}, is not whole" if best else None
+        if problem is None:
+            return checkpoint
+        log(f"{checkpoint.name} is passed over: {problem}")
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+@contextmanager
+def only_trainer(folder: Path, log: Log, *, wait_seconds: float = 90) -> Iterator[None]:
+    """Hold the lock of an experiment's checkpoints: two trainings would write into each other's.
+
+    Waits a while, since a training whose Dagster run died ends by itself within seconds.
+
+    Raises:
+        T2SError: another process holds it still.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        end, told = time.monotonic() + wait_seconds, False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                if time.monotonic() > end:
+                    raise T2SError(
+                        f"process {holder} is training this experiment already, and its checkpoints are in {folder}; "
+                        "wait for it or stop it"
+                    ) from None
+                if not told:
+                    log(f"process {holder} is training this experiment; waiting up to {wait_seconds:.0f} s for it")
+                    told = True
+                time.sleep(0.5)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def write_failure(error: Exception, folder: Path) -> StorageError | None:
+    """The error to show when writing under `folder` failed, or None when `error` is about something else."""
+    text = str(error)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
+    # torch reports a short write in its own words and without a code.
+    short = isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "inline_container" in text)
+    free = _free_mb(folder)
+    if full or (short and free < 512):
+        return StorageError(
+            f"{folder}: the disk is full ({free:,.0f} MB free). Make room, or set T2S_STORAGE to a folder on another "
+            "disk, and give the same command again: it goes on from the last whole checkpoint. The last good adapter "
+            "was left as it is"
+        )
+    if getattr(error, "errno", None) in _UNWRITABLE or short:
+        return StorageError(f"{folder} cannot be written ({text}); mend that, or set T2S_STORAGE to another folder")
+    return None
+
+
+def _free_mb(folder: Path) -> float:
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free / 1e6
+    except OSError:
+        return 0.0

@@ -1,0 +1,205 @@
+"""What a training needs, from shapes alone: parameters, the adapter's size, memory. No weights are read.
+
+The count follows what autograd keeps of one pass through a decoder of the Llama family (Llama, Qwen2, Mistral,
+SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA adapters. Sizes are bytes, GB are 10^9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from t2s_assets.text2sql.base_models import Placement
+from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
+from t2s_assets.text2sql.errors import ModelError
+
+# NF4 with double quantisation: half a byte a weight, one byte a block of 64, four bytes a group of 256 blocks.
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+# What a process holds before any weights: libraries and the tokenised examples; on a GPU, its context.
+_RUNTIME = {"cpu": 0.62e9, "mps": 1.0e9, "cuda": 0.6e9}
+# Memory that allocators hold and do not use, as a share of what passes through them. A CPU's heap is left to grow
+# (`training.environment`), since giving pages back and faulting them in again takes a third of the time.
+_UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
+
+PAD_TO = 16
+"""Widths of batches are multiples of this: few distinct ones let a CPU's kernels and the allocator reuse their work."""
+PASS_TOKENS = 768
+"""Padded tokens that one forward and backward pass takes on a CPU; a wider batch is taken in several with the same
+gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder: `heads` and `key_heads` of `head_size` each; `tied`: the head is the embedding."""
+
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_heads: int
+    head_size: int
+    tied: bool
+    attention_bias: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], *, where: str = "config.json") -> Shape:
+        """The shape in a transformers `config.json`. Raises ModelError when it is not of this family."""
+        try:
+            heads = int(config["num_attention_heads"])
+            return cls(
+                vocabulary=int(config["vocab_size"]),
+                hidden=int(config["hidden_size"]),
+                intermediate=int(config["intermediate_size"]),
+                layers=int(config["num_hidden_layers"]),
+                heads=heads,
+                key_heads=int(config.get("num_key_value_heads") or heads),
+                head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
+                tied=bool(config.get("tie_word_embeddings", False)),
+                attention_bias=bool(config.get("attention_bias", config.get("model_type") == "qwen2")),
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise ModelError(
+                f"{where}: no shape of a Llama-like decoder can be read ({e!r}), so its cost cannot be told"
+            ) from e
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of one decoder layer."""
+        queries, keys = self.heads * self.head_size, self.key_heads * self.head_size
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear layers of all decoder layers: what NF4 quantises."""
+        return self.layers * sum(i * o for i, o in self.linears.values())
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        biases = self.attention_bias * sum(self.linears[n][1] for n in ("q_proj", "k_proj", "v_proj"))
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.linear_parameters + self.layers * (2 * self.hidden + biases) + self.hidden
+
+    def adapter_parameters(self, lora: LoraSettings) -> int:
+        """Weights of the LoRA matrices. Raises ModelError for a target that is no linear layer here."""
+        if missing := sorted(set(lora.targets) - set(self.linears)):
+            raise ModelError(
+                f"lora.targets: {missing} are no linear layers of this base; there are {sorted(self.linears)}"
+            )
+        return self.layers * lora.rank * sum(sum(self.linears[t]) for t in set(lora.targets))
+
+    def flops(self, tokens: int, labelled: int) -> float:
+        """Floating-point operations of a training step: forward, and backward through frozen weights, 2 each."""
+        return 4.0 * (self.linear_parameters * tokens + self.vocabulary * self.hidden * labelled)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of training, by what holds them."""
+
+    runtime: float
+    weights: float
+    adapter: float
+    activations: float
+    logits: float
+    unused: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.runtime + self.weights + self.adapter + self.activations + self.logits + self.unused
+
+    @property
+    def gb(self) -> float:
+        """All of it in 10^9 bytes."""
+        return self.total / 1e9
+
+
+def adapter_bytes(shape: Shape, lora: LoraSettings) -> float:
+    """Size of adapter_model.safetensors: float32 matrices, and about 100 bytes of header for each."""
+    return 4.0 * shape.adapter_parameters(lora) + 200.0 * shape.layers * len(set(lora.targets))
+
+
+def weight_bytes(shape: Shape, placement: Placement) -> float:
+    """The frozen base in memory: with NF4 the linear layers shrink, embeddings and head keep their type."""
+    each = _size(placement)
+    if placement.quantization == "none":
+        return float(each * shape.parameters)
+    return _NF4_BYTES * shape.linear_parameters + each * (shape.parameters - shape.linear_parameters)
+
+
+def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: int) -> float:
+    """What autograd keeps of one decoder layer for each token of a row of `width` tokens.
+
+    Float32: inputs and outputs of both norms, query, repeated keys and values, attention's output, four tensors
+    around the MLP's product, and the LoRA bottlenecks. With 16-bit types the norms keep float32
+    copies, and each LoRA matrix a cast copy of its input.
+    """
+    h, i, q = shape.hidden, shape.intermediate, shape.heads * shape.head_size
+    repeated = q if shape.key_heads != shape.heads else shape.key_heads * shape.head_size
+    each, ranks = _size(placement), lora.rank * len(set(lora.targets))
+    # A CPU's kernel keeps the mask, Metal's the attention weights, CUDA's neither.
+    attention = q + 2 * repeated + q + {"cpu": width, "mps": (shape.heads + 1) * width, "cuda": 0}[placement.device]
+    if each == 4:
+        return 4.0 * (2 * h + 2 * h + attention + 4 * i + ranks + 2 + shape.heads)
+    copies = sum(shape.linears[t][0] for t in set(lora.targets))
+    return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads)
+
+
+def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:
+    """Into how many rows a batch is cut for passes of at most `pass_tokens` padded tokens, evenly; at least one."""
+    most = max(1, min(rows, pass_tokens // width))
+    return -(-rows // -(-rows // most))
+
+
+def widest_pass(batch_size: int, longest: int, pass_tokens: int | None) -> tuple[int, int]:
+    """(rows, width) of the largest pass among batches of up to `longest` tokens, cut as `rows_a_pass` does."""
+    width = -(-longest // PAD_TO) * PAD_TO
+    if pass_tokens is None:
+        return batch_size, width
+    sizes = [(rows_a_pass(batch_size, w, pass_tokens), w) for w in range(PAD_TO, width + 1, PAD_TO)]
+    return max(sizes, key=lambda s: (s[0] * s[1], s[1]))
+
+
+def memory(
+    shape: Shape,
+    lora: LoraSettings,
+    training: TrainingConfig,
+    placement: Placement,
+    *,
+    longest: int,
+    longest_completion: int,
+) -> Memory:
+    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion."""
+    limit = PASS_TOKENS if placement.device == "cpu" else None
+    rows, width = widest_pass(training.batch_size, longest, limit)
+    tokens, labelled = rows * width, rows * min(longest_completion, width)
+    layer = layer_bytes(shape, lora, placement, width) * tokens
+    activations = layer * shape.layers
+    if training.gradient_checkpointing:
+        activations = layer + _size(placement) * shape.hidden * tokens * shape.layers
+    # Logits in the compute type and in float32, their softmax and its gradient.
+    logits = labelled * shape.vocabulary * 16.0
+    adam = 2.0 if placement.device == "cuda" and placement.quantization == "nf4" else 8.0
+    adapter = shape.adapter_parameters(lora) * (4.0 + 4.0 + adam)
+    weights = weight_bytes(shape, placement)
+    if placement.quantization == "nf4":
+        weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
+    passing = activations + logits
+    return Memory(
+        _RUNTIME[placement.device], weights, adapter, activations, logits, _UNUSED[placement.device] * passing
+    )
+
+
+def _size(placement: Placement) -> int:
+    return 4 if placement.dtype == "float32" else 2

@@ -1,0 +1,233 @@
+"""Reader of a dataset of one's own: databases, and questions with the SQL that answers them (docs/own-data.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.dataset_config import OwnDataset
+from t2s_assets.text2sql.errors import ConfigError, DataError
+from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.table_files import open_file, open_folder
+from t2s_assets.text2sql.user_tables import UserTable
+
+SPLITS = ("train", "validation", "test")
+_KEYS = ("question", "sql", "database", "tables", "split", "id")
+_SHOWN = 50
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """One table with its rows, under its own names; `types` are DuckDB's, one a column of `data`.
+
+    `cut` says that `data` holds only the first rows of a table that has more; `lost` cells of columns of numbers
+    spelt none (SQLite allows that) and are NULL.
+    """
+
+    schema: TableSchema
+    types: tuple[str, ...]
+    data: pa.Table
+    cut: bool = False
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class OwnQuestion:
+    """One line of the questions' file: `sql` is in the dataset's dialect, `tables` are those that its prompt shows
+    (none: all of its database), `split` is None where the line gives none."""
+
+    id: str
+    line: int
+    text: str
+    sql: str
+    database: str
+    tables: tuple[str, ...]
+    split: str | None
+
+
+@dataclass(frozen=True)
+class OwnSource:
+    """A dataset as read: the tables of each database by name, and the questions of `file`."""
+
+    file: str
+    databases: Mapping[str, tuple[OwnTable, ...]]
+    questions: tuple[OwnQuestion, ...]
+
+
+def read_own(config: OwnDataset, *, folder: Path, log: Log = lambda line: None) -> OwnSource:
+    """Everything of a dataset; `folder` is its config folder.
+
+    Raises:
+        DataError: a database cannot be read, or lines break the format: every such problem at once, with its file
+            and line. SQL is not looked at here.
+    """
+    problems: list[str] = []
+    databases: dict[str, tuple[OwnTable, ...]] = {}
+    for name, path in database_paths(config, folder, problems).items():
+        try:
+            databases[name] = read_database(path, log)
+        except DataError as e:
+            problems.append(str(e))
+            continue
+        rows = sum(t.data.num_rows for t in databases[name])
+        log(f"{name}: {len(databases[name])} tables, {rows:,} rows")
+        for table in databases[name]:
+            if table.cut:
+                log(f"{name}: only the first {table.data.num_rows:,} rows of {table.schema.name!r} are taken")
+    file = _expanded(config.questions, folder, problems)
+    known = {name: [t.schema.name for t in tables] for name, tables in databases.items()}
+    # A database that cannot be read is one problem, not one for each of its questions.
+    questions = read_questions(file, known, problems) if file is not None and not problems else ()
+    if problems:
+        shown = "\n".join(f"  {p}" for p in problems[:_SHOWN])
+        rest = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise DataError(f"{folder / 'dataset.yaml'}: {count} in its data; mend them:\n{shown}{rest}")
+    log(f"{len(questions):,} questions")
+    return OwnSource(str(file), databases, questions)
+
+
+def database_paths(config: OwnDataset, folder: Path, problems: list[str]) -> dict[str, Path]:
+    """The databases' paths by name; a single one is called as its file. Unset variables are added to `problems`."""
+    if isinstance(config.databases, str):
+        path = _expanded(config.databases, folder, problems)
+        return {} if path is None else {path.stem: path}
+    paths = {name: _expanded(text, folder, problems) for name, text in config.databases.items()}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _expanded(text: str, folder: Path, problems: list[str]) -> Path | None:
+    try:
+        return expand_path(text, folder)
+    except ConfigError as e:
+        problems.append(str(e))
+        return None
+
+
+def read_database(path: Path, log: Log = lambda line: None) -> tuple[OwnTable, ...]:
+    """The tables of a DuckDB or SQLite file, or of a folder of CSV and Parquet files. SQL that the executor runs names
+    no schemas, so those beside DuckDB's `main` are left out, and `log` says so.
+
+    Raises:
+        DataError: it cannot be read, has no table, or a column's name cannot stand in one line of a prompt.
+    """
+    source = open_folder(path) if path.is_dir() else open_file(path)
+    tables = [source.table(name) for name in source.names]
+    if other := [t.name for t in tables if len(t.path) > 1]:
+        log(f"{path}: left out {', '.join(other)}: only tables of the schema main are read")
+    tables = [t for t in tables if len(t.path) == 1]
+    if not tables:
+        raise DataError(f"{path}: no table in it")
+    for table in tables:
+        check_names(table, str(path))
+    return tuple(_own_table(t) for t in tables)
+
+
+def check_names(table: UserTable, where: str) -> None:
+    """Raises DataError where prompts could not show the table's columns under their real names."""
+    for name, column in zip(table.header, table.columns):
+        if name != column.name:
+            raise DataError(
+                f"{where}: table {table.name!r}: column {name!r} cannot be shown as it is (blank, line breaks, runs of "
+                f"spaces, or a second one of that name); rename it, for instance to {column.name!r}"
+            )
+
+
+def _own_table(table: UserTable) -> OwnTable:
+    content = table.typed_content
+    data = content.data.rename_columns([c.name for c in table.columns])
+    return OwnTable(table.schema(table.name), content.types, data, content.truncated, content.lost)
+
+
+def read_questions(path: Path, databases: Mapping[str, list[str]], problems: list[str]) -> tuple[OwnQuestion, ...]:
+    """The questions of a JSONL file over `databases` (their tables' names by name); problems are added with lines."""
+    found: list[OwnQuestion] = []
+    lines: dict[str, int] = {}
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        problems.append(f"{path}: cannot be read ({e.strerror}); it holds one JSON object a line: question, sql, ...")
+        return ()
+    for number, raw in enumerate(content.split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            question = parse_question(json.loads(raw.decode("utf-8-sig")), number, databases)
+        except UnicodeDecodeError as e:
+            problems.append(f"{where}: not UTF-8 ({e.reason} at byte {e.start}); save the file as UTF-8")
+        except json.JSONDecodeError as e:
+            problems.append(f"{where}: not JSON ({e}); is the line cut short? {raw[:60]!r}")
+        except (ValueError, RecursionError) as e:
+            problems += [f"{where}: {line}" for line in str(e).split("\n")]
+        else:
+            if question.id in lines:
+                problems.append(f"{where}: id {question.id!r} was given before, in line {lines[question.id]}")
+            lines.setdefault(question.id, number)
+            found.append(question)
+    if not found and not problems:
+        problems.append(f"{path}: no question in it; a line holds one JSON object: question, sql, ...")
+    without = [q.line for q in found if q.split is None]
+    if 0 < len(without) < len(found):
+        problems.append(
+            f"{path}: {len(found) - len(without)} questions give a split and {len(without)} do not (line {without[0]}, "
+            "...); give one to all, or to none and they are dealt out by `split` of dataset.yaml"
+        )
+    return tuple(found)
+
+
+def parse_question(record: Any, line: int, databases: Mapping[str, list[str]]) -> OwnQuestion:
+    """A question from its record. Raises ValueError with every problem, one a line of its message."""
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON object is wanted; got {record!r:.60}")
+    problems = [f"unknown key {k!r}; known are {', '.join(_KEYS)}" for k in record if k not in _KEYS]
+    texts = {}
+    for key in ("question", "sql"):
+        value = record.get(key)
+        texts[key] = value.strip() if isinstance(value, str) else ""
+        if not texts[key]:
+            problems.append(f"{key} must be a non-empty string; got {value!r}")
+        elif _half_character(value):
+            problems.append(f"{key} holds half a character; give valid Unicode")
+    database = record.get("database")
+    if database is None and len(databases) == 1:
+        (database,) = databases
+    if not isinstance(database, str) or database not in databases:
+        problems.append(f"database must be one of {', '.join(databases)}; got {database!r}")
+    tables = _tables(record.get("tables"), databases.get(database, []) if isinstance(database, str) else [], problems)
+    split = record.get("split")
+    if split is not None and split not in SPLITS:
+        problems.append(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+    id = record.get("id", f"q{line}")
+    if isinstance(id, int) and not isinstance(id, bool):
+        id = str(id)
+    if not isinstance(id, str) or not id.strip() or _half_character(id):
+        problems.append(f"id must be a non-empty string or a number; got {id!r}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return OwnQuestion(str(id), line, texts["question"], texts["sql"], str(database), tables, split)
+
+
+def _half_character(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _tables(given: Any, there: list[str], problems: list[str]) -> tuple[str, ...]:
+    """The tables that a line names, in the database's spelling."""
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not given or not all(isinstance(t, str) for t in given):
+        problems.append(f"tables must be a list of names; got {given!r}")
+        return ()
+    spelt = {t.casefold(): t for t in there}
+    if unknown := [t for t in given if t.casefold() not in spelt]:
+        problems.append(f"tables: no {', '.join(map(repr, unknown))}; there are {', '.join(there)}")
+    return tuple(dict.fromkeys(spelt[t.casefold()] for t in given if t.casefold() in spelt))

@@ -1,0 +1,230 @@
+"""Gold SQL as people write it: read in its dialect, written as DuckDB SQL in one style, and what kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ErrorLevel, SqlglotError
+
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.execution import RefusedSQL, check_sql
+from t2s_assets.text2sql.query import table_identifier
+from t2s_assets.text2sql.schema import TableSchema
+
+CATEGORIES = (
+    "simple",
+    "filter",
+    "aggregation",
+    "join",
+    "order",
+    "group",
+    "nested",
+    "window",
+    "set operation",
+)
+"""From plain to hard; a query belongs to the last one that fits."""
+
+AGGREGATE_NODES = {exp.Max: "MAX", exp.Min: "MIN", exp.Count: "COUNT", exp.Sum: "SUM", exp.Avg: "AVG"}
+
+
+class SqlTextError(T2SError):
+    """Gold SQL cannot be used: it does not parse, does not transpile, or the executor's allow-list refuses it."""
+
+
+def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
+    """Gold `sql` of a dialect as DuckDB SQL in the style that models learn, over the tables of its database.
+
+    One line, keywords in capitals, names in the schema's spelling, columns in double quotes, no comments.
+
+    Raises:
+        SqlTextError: it is not one SELECT, does not parse, has no DuckDB counterpart, or names unknown tables.
+    """
+    tree = _parsed(sql, dialect)
+    if dialect != "duckdb":
+        tree = _as_meant(tree, dialect, schemas)
+        try:
+            text = tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
+        except (SqlglotError, RecursionError, ValueError) as e:
+            raise SqlTextError(f"no DuckDB counterpart: {_first_line(e)}") from e
+        tree = _parsed(text, "duckdb")
+    written = styled(tree, schemas)
+    try:
+        check_sql(written, {s.name: [c.name for c in s.columns] for s in schemas})
+    except RefusedSQL as e:
+        raise SqlTextError(str(e)) from e
+    return written
+
+
+def _parsed(sql: str, dialect: str) -> exp.Query:
+    try:
+        trees = [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
+    except (SqlglotError, RecursionError) as e:
+        raise SqlTextError(f"does not parse as {dialect}: {_first_line(e)}") from e
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        kinds = ", ".join(tree.key.upper() for tree in trees) or "nothing"
+        raise SqlTextError(f"one SELECT is wanted; got {kinds}")
+    return trees[0]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
+    """The tree with what its dialect means and sqlglot, which does not know the columns, would lose.
+
+    In SQLite, LIKE ignores case, and a name in double quotes that is no column is a string
+    (https://sqlite.org/quirks.html#double_quoted_string_literals_are_accepted). In SQLite, PostgreSQL and others a
+    whole number divided by a whole number is a whole number.
+    """
+    tree = tree.copy()
+    if dialect == "sqlite":
+        known = {c.name.casefold() for s in schemas for c in s.columns}
+        known |= {a.alias.casefold() for a in tree.find_all(exp.Alias, exp.TableAlias) if a.alias}
+        known |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+        for column in list(tree.find_all(exp.Column)):
+            quoted = isinstance(column.this, exp.Identifier) and column.this.args.get("quoted")
+            if quoted and not column.table and column.name.casefold() not in known:
+                column.replace(exp.Literal.string(column.name))
+        for like in [node for node in tree.find_all(exp.Like) if type(node) is exp.Like]:
+            like.replace(exp.ILike(this=like.this, expression=like.expression))
+    if sqlglot.Dialect.get_or_raise(dialect).TYPED_DIVISION:
+        whole = {c.name.casefold(): c.sql_type == "BIGINT" for s in _used(tree, schemas) for c in s.columns}
+        for division in list(tree.find_all(exp.Div)):
+            if _is_whole(division.this, whole) and _is_whole(division.expression, whole):
+                division.replace(exp.IntDiv(this=division.this, expression=division.expression))
+    return tree
+
+
+def _is_whole(node: exp.Expression, columns: dict[str, bool]) -> bool:
+    """Whether an expression is a whole number for sure."""
+    node = node.unnest()
+    if isinstance(node, exp.Literal):
+        return node.is_int
+    if isinstance(node, exp.Column):
+        return columns.get(node.name.casefold(), False)
+    if isinstance(node, exp.Cast):
+        return node.to.is_type(*exp.DataType.INTEGER_TYPES)
+    if isinstance(node, (exp.Add, exp.Sub, exp.Mul, exp.IntDiv)):
+        return _is_whole(node.this, columns) and _is_whole(node.expression, columns)
+    if isinstance(node, (exp.Sum, exp.Min, exp.Max, exp.Abs, exp.Neg)):
+        return _is_whole(node.this, columns)
+    return isinstance(node, (exp.Count, exp.Length))
+
+
+def _used(tree: exp.Expression, schemas: Sequence[TableSchema]) -> list[TableSchema]:
+    """The schemas of the tables that a query reads."""
+    named = {t.name.casefold() for t in tree.find_all(exp.Table)}
+    return [s for s in schemas if s.name.casefold() in named]
+
+
+def styled(tree: exp.Query, schemas: Sequence[TableSchema]) -> str:
+    """A DuckDB tree as text in the style of completions: the one place that says what it is."""
+    tables = {s.name.casefold(): s.name for s in schemas}
+    columns = {c.name.casefold(): c.name for s in _used(tree, schemas) for c in s.columns}
+    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
+    tree = tree.copy()
+    for node in tree.find_all(exp.Column, exp.Table):
+        name = node.this
+        if not isinstance(name, exp.Identifier):
+            continue
+        spelt = columns if isinstance(node, exp.Column) else tables
+        if isinstance(node, exp.Column) and isinstance(node.args.get("table"), exp.Identifier):
+            _spell(node.args["table"], tables)
+        if isinstance(node, exp.Table) and name.name.casefold() in ctes:
+            continue
+        real = spelt.get(name.name.casefold())
+        if real is not None:
+            quoted = isinstance(node, exp.Column) or table_identifier(real) != real
+            node.set("this", exp.to_identifier(real, quoted=quoted))
+    for window in tree.find_all(exp.WindowSpec):  # sqlglot keeps the case of `rows between ...`
+        for key, value in window.args.items():
+            if isinstance(value, str):
+                window.set(key, value.upper())
+    return tree.sql(dialect="duckdb", comments=False)
+
+
+def _spell(qualifier: exp.Identifier, tables: dict[str, str]) -> None:
+    """A column's table in the schema's spelling; an alias of another name stays as it is."""
+    real = tables.get(qualifier.name.casefold())
+    if real is not None:
+        qualifier.set("this", real)
+        qualifier.set("quoted", table_identifier(real) != real)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What kind of query SQL text is.
+
+    category: the last of CATEGORIES that fits: `nested` has a sub-query or CTE, `group` GROUP BY or HAVING, `order`
+        ORDER BY or LIMIT, `join` two tables or more.
+    aggregate: of the outermost SELECT: none, MAX, MIN, COUNT, SUM, AVG, other, or several.
+    conditions: comparisons and other tests in all WHERE and HAVING clauses.
+    ordered: the whole result has an order (an outermost ORDER BY).
+    tables: names of the tables that it reads, lower-cased, sorted.
+    """
+
+    category: str
+    aggregate: str
+    conditions: int
+    ordered: bool
+    tables: tuple[str, ...]
+
+
+def shape(sql: str) -> Shape:
+    """The shape of DuckDB SQL. Raises SqlTextError where it does not parse."""
+    tree = _parsed(sql, "duckdb")
+    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
+    tables = {t.name.casefold() for t in tree.find_all(exp.Table)} - ctes
+    clauses = list(tree.find_all(exp.Where, exp.Having))
+    fits = {
+        "filter": any(isinstance(c, exp.Where) for c in clauses),
+        "aggregation": _aggregate(tree) != "none",
+        "join": tree.find(exp.Join) is not None,
+        "order": any(s.args.get(k) for s in tree.find_all(exp.Query) for k in ("order", "limit")),
+        "group": tree.find(exp.Group, exp.Having) is not None,
+        "nested": len(list(tree.find_all(exp.Select))) > 1,
+        "window": tree.find(exp.Window) is not None,
+        "set operation": tree.find(exp.SetOperation) is not None,
+    }
+    category = next((name for name in reversed(CATEGORIES) if fits.get(name)), "simple")
+    conditions = sum(1 for c in clauses for test in _tests(c.this))
+    return Shape(category, _aggregate(tree), conditions, is_ordered(tree), tuple(sorted(tables)))
+
+
+def is_ordered(tree: exp.Expression) -> bool:
+    """Whether an outermost ORDER BY gives the result an order."""
+    while True:
+        if tree.args.get("order"):
+            return True
+        if not isinstance(tree, exp.Subquery):
+            return False
+        tree = tree.this
+
+
+def _aggregate(tree: exp.Expression) -> str:
+    while isinstance(tree, exp.Subquery):
+        tree = tree.this
+    found = set()
+    for selected in tree.expressions if isinstance(tree, exp.Select) else ():
+        for node in selected.find_all(exp.AggFunc):
+            if not isinstance(node.parent, exp.Window) and node.parent_select is tree:
+                found.add(AGGREGATE_NODES.get(type(node), "other"))
+    return "none" if not found else found.pop() if len(found) == 1 else "several"
+
+
+def _tests(node: exp.Expression) -> list[exp.Expression]:
+    """The single tests under AND, OR and NOT; those inside a sub-query belong to its own clauses."""
+    found, stack = [], [node]
+    while stack:
+        node = stack.pop().unnest()
+        if isinstance(node, exp.Connector):
+            stack += [node.right, node.left]
+        elif isinstance(node, exp.Not):
+            stack.append(node.this)
+        else:
+            found.append(node)
+    return found

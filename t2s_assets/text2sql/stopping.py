@@ -1,0 +1,53 @@
+"""Ending a training from outside: SIGTERM from a scheduler, and a launcher that is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+from t2s_assets.text2sql.errors import T2SError
+
+LAUNCHER = "T2S_LAUNCHER"
+"""In a rank's environment: the process that waits for the training's end."""
+
+_CHECK_SECONDS = 2.0
+
+
+class Stopped(T2SError):
+    """Training was told to stop, and did after writing a checkpoint."""
+
+
+class StopSignal:
+    """Whether this process was told to stop. SIGTERM is then no longer the end of it at once."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def install(self) -> None:
+        """Catch SIGTERM, and watch the launcher where there is one. Only in a process' main thread."""
+        signal.signal(signal.SIGTERM, self._terminated)
+        launcher = os.environ.get(LAUNCHER)
+        if launcher:
+            threading.Thread(target=self._watch, args=(int(launcher),), daemon=True, name="launcher").start()
+
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
+        self.reason = self.reason or "SIGTERM"
+
+    def _watch(self, launcher: int) -> None:
+        """A killed launcher cannot stop its children, and a retry would find them at the same checkpoints."""
+        while _alive(launcher):
+            time.sleep(_CHECK_SECONDS)
+        self.reason = self.reason or f"the end of the process that launched it ({launcher})"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,113 @@
+"""What becomes of a file's column types: WikiSQL's two, or DuckDB's own where data keep theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import duckdb
+
+from t2s_assets.text2sql.query import string_literal
+from t2s_assets.text2sql.schema import ColumnType
+
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
+_FLOATS = {"FLOAT", "DOUBLE", "UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM"}
+# A point in time is kept as its UTC, to microseconds.
+_KEPT = {"BOOLEAN": "BOOLEAN", "DATE": "DATE", "TIME": "TIME", "TIMESTAMP": "TIMESTAMP"}
+_KEPT |= dict.fromkeys(("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"), "TIMESTAMP")
+
+# Plain decimal numbers, perhaps with thousands separators. "007" is a code, not a number.
+_NUMBER = r"\s*[-+\x{2212}]?((0|[1-9]\d*|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*"
+_TEXT_PATTERNS = {
+    "BIGINT": r"\s*[-+]?(0|[1-9]\d{0,17})\s*",
+    "DATE": r"\s*\d{4}-\d{2}-\d{2}\s*",
+    "TIMESTAMP": r"\s*\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?\s*",
+    "BOOLEAN": r"(?i)\s*(true|false)\s*",
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A column as it is kept: our type, and the DuckDB types of its copy: `plain` for models that know text and
+    numbers alone, `sql_type` for those that know real types."""
+
+    name: str
+    type: ColumnType
+    plain: str
+    sql_type: str
+
+    def copied(self, typed: bool) -> str:
+        """The DuckDB type of the copy."""
+        return self.sql_type if typed else self.plain
+
+
+def of_duckdb(name: str, duckdb_type: str) -> Kept:
+    """Numbers stay exact where they can; what has no plain counterpart (lists, intervals, ...) becomes text."""
+    if duckdb_type in _INTEGERS:
+        return Kept(name, "real", "BIGINT", "BIGINT")
+    if duckdb_type in _FLOATS:
+        return Kept(name, "real", "DOUBLE", "DOUBLE")
+    if duckdb_type.startswith("DECIMAL"):
+        return Kept(name, "real", duckdb_type, duckdb_type)
+    return Kept(name, "text", "VARCHAR", _KEPT.get(duckdb_type, "VARCHAR"))
+
+
+def of_sqlite(name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:
+    """By SQLite's affinity; `stored` tells the storage classes that the column's values have.
+
+    SQLite has no dates and no booleans: they stay the text and the numbers that they are stored as.
+    """
+    kind = _affinity(declared)
+    if kind == "text":
+        return Kept(name, "text", "VARCHAR", "VARCHAR")
+    found = stored()
+    if kind is None and not (found and found <= {"integer", "real"}):
+        return Kept(name, "text", "VARCHAR", "VARCHAR")
+    return Kept(name, "real", "DOUBLE", "BIGINT" if found <= {"integer"} else "DOUBLE")
+
+
+def of_text(connection: duckdb.DuckDBPyConnection, relation: str, header: Sequence[str]) -> list[Kept]:
+    """Types of the text columns c0, c1, ... of `relation`, by what all of their non-empty cells spell."""
+    numbers = _all_match(connection, relation, len(header), _NUMBER)
+    found = [Kept(n, *(("real", "DOUBLE") if real else ("text", "VARCHAR")), "") for n, real in zip(header, numbers)]
+    types = [c.plain for c in found]
+    for kept, pattern in _TEXT_PATTERNS.items():
+        tests = _all_match(connection, relation, len(header), pattern, cast=kept)
+        types = [kept if fits else old for fits, old in zip(tests, types)]
+    return [replace(c, sql_type=t) for c, t in zip(found, types)]
+
+
+def casts(columns: Sequence[Kept], typed: bool) -> list[str]:
+    """SQL that turns the text columns c0, c1, ... into their types."""
+    plain = {
+        "VARCHAR": "c{0} AS c{0}",
+        "DOUBLE": "TRY_CAST(replace(replace(c{0}, ',', ''), chr(8722), '-') AS DOUBLE) AS c{0}",
+    }
+    types = [c.copied(typed) for c in columns]
+    return [plain.get(t, f"TRY_CAST(nullif(trim(c{{0}}), '') AS {t}) AS c{{0}}").format(i) for i, t in enumerate(types)]
+
+
+def _all_match(
+    connection: duckdb.DuckDBPyConnection, relation: str, width: int, pattern: str, *, cast: str = ""
+) -> list[bool]:
+    """Whether every non-empty cell of each text column matches, and casts; False for a column without any."""
+    tests = []
+    for i in range(width):
+        test = f"regexp_full_match(c{i}, {string_literal(pattern)})"
+        test += f" AND TRY_CAST(trim(c{i}) AS {cast}) IS NOT NULL" if cast else ""
+        tests.append(f"coalesce(bool_and({test}) FILTER (trim(c{i}) <> ''), false)")
+    return list(connection.execute(f"SELECT {', '.join(tests)} FROM {relation}").fetchall()[0])
+
+
+def _affinity(declared: str) -> ColumnType | None:
+    """Our type for a declared one, by SQLite's rules (https://sqlite.org/datatype3.html#determination_of_column_affinity);
+    None where none is declared. Dates and times, which SQLite files under NUMERIC, are stored as text."""
+    name = declared.upper()
+    if not name:
+        return None
+    if "INT" in name:
+        return "real"
+    if re.search("CHAR|CLOB|TEXT|BLOB|DATE|TIME", name):
+        return "text"
+    return "real"

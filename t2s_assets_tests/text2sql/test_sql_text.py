@@ -1,0 +1,91 @@
+"""Gold SQL: other dialects, one style, and what kind of query it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from t2s_assets.text2sql.schema import Column, TableSchema
+from t2s_assets.text2sql.sql_text import CATEGORIES, SqlTextError, read_sql, shape
+
+SCHEMAS = [
+    TableSchema(
+        "races",
+        (Column("id", "real", "BIGINT"), Column("Name", "text", "VARCHAR"), Column("fee", "real", "DOUBLE")),
+    ),
+    TableSchema("Runs 2", (Column("race_id", "real", "BIGINT"), Column("runner", "text", "VARCHAR"))),
+]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "wanted"),
+    [
+        (
+            "duckdb",
+            'select NAME, count(*) as n -- how many\nfrom Races r join "runs 2" u on r.ID = u.race_id\n group by name',
+            'SELECT "Name", COUNT(*) AS n FROM races AS r JOIN "Runs 2" AS u ON r."id" = u."race_id" GROUP BY "Name"',
+        ),
+        ("sqlite", 'SELECT id FROM races WHERE name = "Bay"', 'SELECT "id" FROM races WHERE "Name" = \'Bay\''),
+        ("sqlite", 'SELECT id FROM races WHERE name LIKE "b%"', 'SELECT "id" FROM races WHERE "Name" ILIKE \'b%\''),
+        ("sqlite", "SELECT id / 2, fee / 2 FROM races", 'SELECT "id" // 2, "fee" / NULLIF(2, 0) FROM races'),
+        ("postgres", "SELECT count(*) / 2 FROM races", "SELECT COUNT(*) // 2 FROM races"),
+        (
+            "mysql",
+            'SELECT `name` FROM `races` WHERE name = "x" LIMIT 2, 3',
+            'SELECT "Name" FROM races WHERE "Name" = \'x\' LIMIT 3 OFFSET 2',
+        ),
+        ("tsql", "SELECT TOP 3 [name] FROM races", 'SELECT "Name" FROM races LIMIT 3'),
+        (
+            "duckdb",
+            "SELECT sum(fee) OVER (ORDER BY id rows between 1 preceding and current row) FROM races",
+            'SELECT SUM("fee") OVER (ORDER BY "id" ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM races',
+        ),
+    ],
+)
+def test_read_from_its_dialect_and_written_in_one_style(dialect: str, sql: str, wanted: str) -> None:
+    assert read_sql(sql, dialect, SCHEMAS) == wanted
+    assert read_sql(wanted, "duckdb", SCHEMAS) == wanted
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELEC id FROM races", "one SELECT is wanted|does not parse"),
+        ("SELECT id FROM", "does not parse as duckdb"),
+        ("DROP TABLE races", "one SELECT is wanted; got DROP"),
+        ("SELECT 1; SELECT 2", "one SELECT is wanted"),
+        ("", "got nothing"),
+        ("SELECT * FROM read_csv('x')", "refused"),
+        ("SELECT id FROM nowhere", "'nowhere'"),
+        ("SELECT id FROM main.races", "refused"),
+    ],
+)
+def test_what_cannot_be_used_says_why(sql: str, reason: str) -> None:
+    with pytest.raises(SqlTextError, match=reason):
+        read_sql(sql, "duckdb", SCHEMAS)
+
+
+KINDS = {
+    "SELECT name FROM races": ("simple", "none", 0, False),
+    "SELECT name FROM races WHERE id = 1 AND NOT fee > 2 OR id IN (3)": ("filter", "none", 3, False),
+    "SELECT max(fee) FROM races WHERE id = 1": ("aggregation", "MAX", 1, False),
+    "SELECT max(fee), count(*) FROM races": ("aggregation", "several", 0, False),
+    "SELECT name FROM races, runs WHERE id = race_id": ("join", "none", 1, False),
+    "SELECT name FROM races ORDER BY fee": ("order", "none", 0, True),
+    "SELECT name FROM races LIMIT 3": ("order", "none", 0, False),
+    "SELECT city, median(fee) FROM races GROUP BY city HAVING count(*) > 1": ("group", "other", 1, False),
+    "SELECT name FROM (SELECT name FROM races ORDER BY fee) AS x": ("nested", "none", 0, False),
+    "WITH x AS (SELECT name FROM races) SELECT name FROM x": ("nested", "none", 0, False),
+    "SELECT name, sum(fee) OVER (ORDER BY id) FROM races": ("window", "none", 0, False),
+    "(SELECT id FROM races) UNION SELECT race_id FROM runs ORDER BY 1": ("set operation", "none", 0, True),
+    "(SELECT id FROM races ORDER BY 1)": ("order", "none", 0, True),
+}
+
+
+@pytest.mark.parametrize("sql", KINDS)
+def test_the_kind_of_a_query(sql: str) -> None:
+    found = shape(sql)
+    assert (found.category, found.aggregate, found.conditions, found.ordered) == KINDS[sql]
+
+
+def test_every_category_is_tested() -> None:
+    assert {category for category, *_ in KINDS.values()} == set(CATEGORIES)
