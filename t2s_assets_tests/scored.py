@@ -56,6 +56,7 @@ def row(id: str, *, right: bool = True, split: str = "test", **changes: Any) -> 
         "em": right,
         "ex": right,
         "ex_strict": right,
+        "test_suite": right,
         "errors": [] if right else ["SELECT column"],
         "logprob": -1.0,
         "tokens": 10,

@@ -7,7 +7,7 @@ import dagster as dg
 from t2s_assets import checks
 from t2s_assets.assets.data import OWNERS, result, table_schema
 from t2s_assets.resources import ProjectFolders
-from t2s_assets.text2sql import base_models, champion, guards, predictions, prompts, report, training
+from t2s_assets.text2sql import base_models, champion, guards, predictions, prompts, report, report_page, training
 from t2s_assets.text2sql.storage import read_json
 
 GPU_POOL = "gpu"
@@ -104,7 +104,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
             versions=dg.MetadataValue.json(manifest["versions"]),
             git_commit=manifest["git_commit"] or "not a git checkout",
             prompts_version=manifest["prompts_version"],
-            loss_curve=dg.MetadataValue.md(f"![loss]({report.image_uri(folder / 'loss.png')})"),
+            loss_curve=dg.MetadataValue.md(f"![loss]({report_page.image_uri(folder / 'loss.png')})"),
             path=dg.MetadataValue.path(folder),
         )
 
@@ -147,15 +147,14 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         manifest = report.make_report(project, dataset, experiment, context.log.info)
         folder = project.path(dataset, "report", experiment)
         content = read_json(folder / "report.json", made_by="")
-        measures = ("em", "ex", "ex_strict", "validity")
         return result(
             manifest,
             *checks.targets(content),
-            **{name: manifest[name] for name in measures if manifest[name] is not None},
+            **{name: manifest[name] for name, _ in report_page.MEASURES if manifest[name] is not None},
             n=manifest["n"],
             of=manifest["of"],
             latency_p95_ms=content["latency"]["total_ms"].get("p95") or 0.0,
-            page=dg.MetadataValue.md(report.page_with_images(folder)),
+            page=dg.MetadataValue.md(report_page.page_with_images(folder)),
             path=dg.MetadataValue.path(folder),
         )
 

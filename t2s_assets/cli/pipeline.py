@@ -149,7 +149,7 @@ def _report(project: Project, dataset: str, experiment: str) -> None:
     from t2s_assets.text2sql.report import make_report
 
     make_report(project, dataset, experiment, _say)
-    print(f"  page      {project.path(dataset, 'report', experiment) / 'report.md'}")
+    print(f"  page       {project.path(dataset, 'report', experiment) / 'report.md'}")
 
 
 def run(address: Experiment, force: Force = False) -> None:

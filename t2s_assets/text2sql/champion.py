@@ -64,8 +64,11 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
     folder = project.path(dataset, "champion")
     with replacing_folder(folder) as fresh:
         write_json(fresh / CHAMPION, content)
-        adapter = read_manifest(project.path(dataset, "adapter", chosen), made_by=f"t2s train {dataset}/{chosen}")
-        facts = {"experiment": chosen, "adapter_version": adapter["data_version"]}
+        # The adapter may have been trained again since; what was compared is what made the predictions.
+        predictions = read_manifest(
+            project.path(dataset, "predictions", chosen), made_by=f"t2s evaluate {dataset}/{chosen}"
+        )
+        facts = {"experiment": chosen, "adapter_version": predictions["adapter_version"]}
         write_manifest(fresh, content_hash(facts), facts)
     log(f"champion of {dataset}: {chosen}" + (f" (before: {serving})" if serving and serving != chosen else ""))
     return read_manifest(folder, made_by="")

@@ -191,6 +191,7 @@ class EvaluationConfig(Settings):
     validation_limit: int | None = Field(500, ge=1)
     baseline: bool = Field(True, description="Score the untrained base on the same test sample.")
     latency_questions: int = Field(30, ge=1, description="Questions timed one at a time.")
+    test_suite_copies: int = Field(5, ge=0, le=50, description="Perturbed copies a table, for test-suite accuracy.")
     seed: int = Field(17, ge=0)
 
 

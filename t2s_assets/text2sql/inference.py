@@ -28,7 +28,8 @@ from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
-from t2s_assets.text2sql.predictions import options, request_for
+from t2s_assets.text2sql.generations import options
+from t2s_assets.text2sql.predictions import request_for
 from t2s_assets.text2sql.prompts import check_grammar, clean_question, encode, shown_tables
 from t2s_assets.text2sql.sources import UserDatabase, UserTable, as_asked
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json

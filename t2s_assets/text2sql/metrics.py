@@ -102,7 +102,7 @@ def error_kinds(predicted: Query | None, gold: Query, schema: TableSchema) -> li
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Rate]:
-    """EM, EX, EX strict and validity of predictions.
+    """EM, EX, EX strict, test-suite accuracy and validity of predictions.
 
     - `em`: see `exact_match`.
     - `ex`: numerator, predictions whose result equals the gold's (ordered rows, text lower-cased, two empty
@@ -110,12 +110,15 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Rate]:
       whose gold does not run.
     - `ex_strict`: the same with rows compared as bags; left out are questions whose gold result is empty or NULL,
       or does not run, since any query without an answer would match them.
+    - `test_suite`: numerator, predictions that are right by EX and return the gold's result on every perturbed copy of
+      their table as well; denominator, every question asked, and none where `evaluation.test_suite_copies` is 0.
     - `validity`: numerator, predictions that parse and execute; denominator, every question asked.
     """
     return {
         "em": rate(r["em"] for r in rows),
         "ex": rate(r["ex"] for r in rows),
         "ex_strict": rate(r["ex_strict"] for r in rows if not r["gold_degenerate"]),
+        "test_suite": rate(r["test_suite"] for r in rows if r.get("test_suite") is not None),
         "validity": rate(r["valid"] for r in rows),
     }
 

@@ -56,3 +56,29 @@ def plot_latency(milliseconds: Sequence[float], path: Path, *, target: float) ->
     axes.set(xlabel="ms a query, one at a time", ylabel="share answered", xlim=(0, None), ylim=(0, 1.02))
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=110)
+
+
+def plot_calibration(calibration: Mapping[str, Any] | None, path: Path) -> None:
+    """Risk against coverage, beside share right against confidence; empty axes where nothing was answered."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    left.set(xlabel="share of questions answered, the surest first", ylabel="share of those wrong", xlim=(0, 1))
+    right.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+    right.plot([0, 1], [0, 1], ":", color="gray", label="calibrated")
+    if calibration is not None:
+        coverage = [point["coverage"] for point in calibration["curve"]]
+        left.plot(coverage, [p["risk"] for p in calibration["curve"]], "o-", markersize=3, label="by confidence")
+        left.plot(coverage, [p["optimal"] for p in calibration["curve"]], "--", color="tab:green", label="optimal")
+        left.axhline(calibration["aurc_random"], linestyle=":", color="gray", label="no order")
+        left.set(ylim=(0, None), title=f"area {calibration['aurc']:.3f}, optimal {calibration['aurc_optimal']:.3f}")
+        parts = calibration["reliability"]
+        right.plot([p["confidence"] for p in parts], [p["right"] for p in parts], "o-", markersize=4, label="measured")
+        right.set(title=f"expected calibration error {calibration['ece']:.3f}")
+        left.legend(frameon=False)
+    right.legend(frameon=False, loc="upper left")
+    figure.savefig(path, dpi=110)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
-from t2s_assets.text2sql.config import DecodingConfig, Experiment
-from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
+from t2s_assets.text2sql.config import DecodingConfig, EvaluationConfig, Experiment
+from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
+from t2s_assets.text2sql.generations import Generated, Generations, Log, options
 from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
 from t2s_assets.text2sql.metrics import percentiles
+from t2s_assets.text2sql.perturbation import Case, suite_verdicts
 from t2s_assets.text2sql.prepare import load_sql, load_tables, load_usable, sample
 from t2s_assets.text2sql.prompts import check_grammar, clean_question, load_prompts
 from t2s_assets.text2sql.schema import TableSchema
@@ -33,15 +33,11 @@ from t2s_assets.text2sql.storage import (
     write_manifest,
 )
 
-Log = Callable[[str], None]
 Row = dict[str, Any]
-Generated = dict[str, Row]
 
 # A new number makes generations that were cached by older decoding code count as others.
 _DECODING_VERSION = 1
 _SHOWN_ROWS = 5
-# Shared by the rows of a batch: a full batch guesses none, a single question all of them. Answers stay the same.
-_DRAFT_TOKENS = 8
 
 _SCHEMA = pa.schema(
     [
@@ -57,7 +53,7 @@ _SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
         ("gold_fingerprint", pa.string()),
         ("gold_degenerate", pa.bool_()),
-        *((n, pa.bool_()) for n in ("valid", "em", "ex", "ex_strict")),
+        *((n, pa.bool_()) for n in ("valid", "em", "ex", "ex_strict", "test_suite")),
         ("errors", pa.list_(pa.string())),
         ("logprob", pa.float64()),
         ("tokens", pa.int64()),
@@ -67,16 +63,6 @@ _SCHEMA = pa.schema(
         ("gold_result", pa.string()),
     ]
 )
-
-
-def options(config: DecodingConfig) -> DecodingOptions:
-    """The decoder's options of an experiment."""
-    return DecodingOptions(
-        grammar=config.grammar,
-        max_new_tokens=config.max_new_tokens,
-        token_budget=config.batch_tokens,
-        draft_tokens=_DRAFT_TOKENS,
-    )
 
 
 def make_predictions(project: Project, dataset: str, experiment: str, log: Log = print) -> dict[str, Any]:
@@ -118,15 +104,20 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         base = base_models.fetch(adapter.experiment.base_model, project)
         return base_models.load_model(base, placement).eval(), base_models.load_tokenizer(base)
 
-    cache = _Generations(project.cache("generations"), config.decoding, log)
+    cache = Generations(project.cache("generations"), config.decoding, log)
     answers = cache.get("adapter", content_hash(key, adapter.version, adapter.base_identity), requests, tuned)
     timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
     latency = measure_latency(tuned, timed, config.decoding, log)
-    sets = {"predictions.parquet": score(project, dataset, everything, tables, answers, log)}
+
+    def scored(questions: Sequence[Question], answers: Generated) -> list[Row]:
+        rows = score(project, dataset, questions, tables, answers, log)
+        return add_suite_verdicts(project, dataset, questions, tables, rows, config.evaluation, log)
+
+    sets = {"predictions.parquet": scored(everything, answers)}
     if config.evaluation.baseline:
         asked = {q.id: requests[q.id] for q in chosen["test"]}
         base_answers = cache.get("base", content_hash(key, "base", adapter.base_identity), asked, untuned)
-        sets["base.parquet"] = score(project, dataset, chosen["test"], tables, base_answers, log)
+        sets["base.parquet"] = scored(chosen["test"], base_answers)
     folder = project.path(dataset, "predictions", experiment)
     with replacing_folder(folder) as fresh:
         for name, rows in sets.items():
@@ -166,78 +157,6 @@ def request_for(prompt: str, question: str, schemas: Sequence[TableSchema]) -> R
     return Request(prompt, question, schemas[0] if len(schemas) == 1 else None)
 
 
-class _Generations:
-    """Completions by question, one JSONL file for each model and way of decoding; appended to as they come."""
-
-    def __init__(self, folder: Path, decoding: DecodingConfig, log: Log) -> None:
-        self.folder, self.decoding, self.log = folder, decoding, log
-
-    def get(self, name: str, key: str, requests: dict[str, Request], load: Callable[[], tuple[Any, Any]]) -> Generated:
-        """Completions of all requests, from the file where they are there, else generated and added."""
-        path = self.folder / f"{key}.jsonl"
-        fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
-        known = {k: row for k, row in _lines(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
-        missing = [i for i in requests if i not in known]
-        if not missing:
-            self.log(f"{name}: all {len(requests):,} answers are there already")
-            return known
-        from t2s_assets.text2sql.decoding import Decoder
-
-        self.log(f"{name}: generating {len(missing):,} answers, {len(known):,} are there already")
-        model, tokenizer = load()
-        decoder = Decoder(model, tokenizer, options(self.decoding))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        started = shown = time.monotonic()
-        done = 0
-        with path.open("a", encoding="utf-8") as out:
-            if _ends_mid_line(path):
-                out.write("\n")
-
-            def keep(index: int, completion: Completion) -> None:
-                nonlocal done, shown
-                row = {"id": missing[index], "prompt": fingerprints[missing[index]], **_record(completion)}
-                known[row["id"]] = row
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                out.flush()
-                done += 1
-                if time.monotonic() - shown > 10:
-                    shown = time.monotonic()
-                    pace = done / (shown - started)
-                    left = (len(missing) - done) / pace / 60
-                    self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
-
-            decoder.generate([requests[i] for i in missing], on_result=keep)
-        self.log(f"{name}: {len(missing):,} answers in {time.monotonic() - started:.0f} s")
-        return known
-
-
-def _record(completion: Completion) -> dict[str, Any]:
-    row = asdict(completion)
-    del row["token_ids"]
-    return row
-
-
-def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a generations file; a last line cut short by a kill is left out and asked for again."""
-    if not path.exists():
-        return []
-    rows = []
-    # Not splitlines(): it also splits at characters that may stand inside a JSON string.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-            rows.append((row["id"], row))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return rows
-
-
-def _ends_mid_line(path: Path) -> bool:
-    """Whether a kill cut the last line short, so that the next one would be joined to it and lost."""
-    content = path.read_bytes()
-    return bool(content) and not content.endswith(b"\n")
-
-
 def score(
     project: Project,
     dataset: str,
@@ -250,11 +169,13 @@ def score(
     if not questions:  # data of one's own may come without a test split
         return []
     gold = load_sql(project, dataset, sorted({q.split for q in questions}))
+    databases = _databases(questions, tables)
     jobs = []
     for question in questions:
-        about = tables[question.table_id]
-        jobs.append(Job(about.prompted, answers[question.id]["text"].strip()))
-        jobs.append(Job(about.database, gold[question.id]["sql"]))
+        # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
+        database = databases[question.table_id]
+        jobs.append(Job(database, answers[question.id]["text"].strip()))
+        jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
     log(f"executing {len(jobs):,} queries")
     with SqlExecutor() as executor:
         outcomes = executor.run(jobs)
@@ -296,6 +217,56 @@ def score(
             }
         )
     return rows
+
+
+def _databases(questions: Iterable[Question], tables: Mapping[str, AskedAbout]) -> dict[str, Database]:
+    return {i: tables[i].prompted for i in dict.fromkeys(q.table_id for q in questions)}
+
+
+def _gold_text(question: Question, about: AskedAbout, truth: Row) -> str:
+    """The gold over the names that predictions know its tables by."""
+    return truth["sql"] if about.prompted is about.database else question.completion(about)
+
+
+def add_suite_verdicts(
+    project: Project,
+    dataset: str,
+    questions: Sequence[Question],
+    tables: Mapping[str, AskedAbout],
+    rows: list[Row],
+    config: EvaluationConfig,
+    log: Log,
+) -> list[Row]:
+    """`rows` with `test_suite`: whether the prediction is right on its table and on every perturbed copy of it.
+
+    An answer that means the gold's own query returns the gold's result on any table and is not run; one that is wrong
+    on its own table is wrong. None everywhere where `evaluation.test_suite_copies` is 0.
+    """
+    if not config.test_suite_copies or not rows:
+        return [row | {"test_suite": None} for row in rows]
+    databases = _databases(questions, tables)
+    doubtful = [i for i, row in enumerate(rows) if row["ex"] and not row["em"]]
+    truths = load_sql(project, dataset, sorted({q.split for q in questions}))
+    golds: dict[str, list[str]] = {}
+    for truth in truths.values():
+        if truth["table_id"] in databases:
+            golds.setdefault(databases[truth["table_id"]].key, []).append(truth["sql"])
+    cases = []
+    for i in doubtful:
+        question, truth = questions[i], truths[questions[i].id]
+        about = tables[question.table_id]
+        cases.append(
+            Case(
+                databases[question.table_id],
+                _gold_text(question, about, truth),
+                rows[i]["sql"],
+                lambda outcome, question=question, truth=truth: question.compared(outcome, truth).fingerprint,
+            )
+        )
+    with SqlExecutor() as executor:
+        verdicts = suite_verdicts(executor, cases, golds, copies=config.test_suite_copies, seed=config.seed, log=log)
+    run = dict(zip(doubtful, verdicts))
+    return [row | {"test_suite": run.get(i, row["ex"])} for i, row in enumerate(rows)]
 
 
 def _shown(outcome: Any) -> str:

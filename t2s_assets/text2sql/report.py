@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, plots
+from t2s_assets.text2sql import adapters, comparison, plots
+from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
-from t2s_assets.text2sql.report_data import data_parts
+from t2s_assets.text2sql.report_page import MEASURES, PLOTS, headline, page
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -22,7 +21,7 @@ from t2s_assets.text2sql.storage import (
     write_manifest,
 )
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 LATENCY_TARGET_MS = 500.0
 ADAPTER_TARGET_MB = 100.0
 EM_TARGET = 0.60
@@ -42,7 +41,10 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     latency = read_json(project.path(dataset, "predictions", experiment) / "latency.json", made_by="")
     adapter = project.path(dataset, "adapter", experiment)
     training = read_json(adapter / adapters.METRICS, made_by=f"t2s train {dataset}/{experiment}")
-    report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions)
+    own = comparison.verdicts(experiment, predictions, rows)
+    others = comparison.references(project, dataset, experiment, own)
+    compared = {name: comparison.compare(own, other) for name, other in others.items()}
+    report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions, compared)
     folder = project.path(dataset, "report", experiment)
     with replacing_folder(folder) as fresh:
         write_json(fresh / "report.json", report)
@@ -51,8 +53,10 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         title = f"{dataset}/{experiment}, test"
         plots.plot_rates(report["test"]["by_category"], fresh / "accuracy.png", title=title)
         plots.plot_latency(latency["each_ms"], fresh / "latency.png", target=LATENCY_TARGET_MS)
-        (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in _PLOTS}), encoding="utf-8")
-        facts = {name: report["test"]["overall"][name]["value"] for name in ("em", "ex", "ex_strict", "validity")} | {
+        plots.plot_calibration(report["calibration"], fresh / "calibration.png")
+        (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in PLOTS}), encoding="utf-8")
+        write_json(fresh / comparison.COMPARED, {"own": own, **others})
+        facts = {name: report["test"]["overall"][name]["value"] for name, _ in MEASURES} | {
             "n": report["test"]["n"],
             "of": report["test"]["of"],
         }
@@ -63,9 +67,6 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     return read_manifest(folder, made_by="")
 
 
-_PLOTS = ("accuracy", "loss", "latency")
-
-
 def build_report(
     name: str,
     rows: Sequence[Row],
@@ -73,8 +74,12 @@ def build_report(
     latency: Mapping[str, Any],
     training: Mapping[str, Any],
     predictions: Mapping[str, Any],
+    compared: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """report.json's content from scored predictions; the same predictions give the same content."""
+    """report.json's content from scored predictions; the same predictions give the same content.
+
+    `compared` holds the comparisons of comparison.py by their names.
+    """
     report: dict[str, Any] = {
         "version": REPORT_VERSION,
         "experiment": name,
@@ -96,6 +101,8 @@ def build_report(
         }
     tested = [r for r in rows if r["split"] == "test"]
     report["baseline"] = baseline(tested, base) if base else None
+    report["comparisons"] = {name: compared.get(name) for name in comparison.REFERENCES}
+    report["calibration"] = calibration(tested)
     report["worst"] = worst_failures(tested)
     report["latency"] = {k: v for k, v in latency.items() if k != "each_ms"}
     keep = ("steps", "examples_seen", "epochs", "validation_loss", "minutes", "tokens_a_second", "peak_memory_gb")
@@ -170,143 +177,3 @@ def worst_failures(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for r in wrong[:_WORST]
     ]
-
-
-def percent(measured: Mapping[str, Any]) -> str:
-    """A rate for people: `85.4 % (83.8-86.9)`."""
-    if measured["value"] is None:
-        return "no questions"
-    return f"{100 * measured['value']:.1f} % ({100 * measured['low']:.1f}-{100 * measured['high']:.1f})"
-
-
-def _asked(part: Mapping[str, Any]) -> str:
-    return f"a seeded sample of {part['n']:,} of {part['of']:,}" if part["sampled"] else f"all {part['n']:,}"
-
-
-def headline(report: Mapping[str, Any]) -> str:
-    """The report in a few lines, for terminals and logs."""
-    test = report["test"]
-    lines = [f"{report['experiment']} on {_asked(test)} test questions (95 % intervals)"]
-    base = report["baseline"]
-    for key, name in (("em", "EM"), ("ex", "EX"), ("ex_strict", "EX strict"), ("validity", "validity")):
-        line = f"  {name:<10}{percent(test['overall'][key]):<24}"
-        lines.append(line + (f"untrained base {percent(base['overall'][key])}" if base else ""))
-    total = report["latency"]["total_ms"]
-    lines.append(
-        f"  latency   p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
-        f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms"
-    )
-    training = report["training"]
-    lines.append(
-        f"  training  {training['minutes']} min, {training['examples_seen']:,} examples, "
-        f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB"
-    )
-    missed = [name for name, met in report["targets"].items() if not met]
-    lines.append(f"  targets   {'missed: ' + ', '.join(missed) if missed else 'all met'}")
-    return "\n".join(lines)
-
-
-def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
-    """The report as Markdown; `images` are the addresses of its plots (files, or data URIs)."""
-    test, base = report["test"], report["baseline"]
-    parts = [f"# {report['experiment']}", f"Scored on {_asked(test)} test questions. Intervals are 95 % (Wilson)."]
-    names = (("em", "EM"), ("ex", "EX"), ("ex_strict", "EX strict"), ("validity", "Validity"))
-    header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
-    body = [
-        [
-            name,
-            percent(test["overall"][key]),
-            *([percent(base["overall"][key])] if base else []),
-            f"{test['overall'][key]['n']:,}",
-        ]
-        for key, name in names
-    ]
-    parts.append(_table(header, body))
-    if base:
-        p = base["ex_test"]["p"]
-        parts.append(
-            f"Training won {base['ex_test']['won']:,} questions in EX and lost {base['ex_test']['lost']:,} "
-            f"(McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}). Of those won, the base's SQL did not run on "
-            f"{base['won_by_validity']:,} and was wrong on {base['won_by_understanding']:,}."
-        )
-    targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
-    parts.append("Targets: " + "; ".join(targets) + ".")
-    parts.append(f"![accuracy by category]({images['accuracy']})")
-    parts += data_parts(report.get("data"))
-    for title, key in (
-        ("category", "by_category"),
-        ("aggregate", "by_aggregate"),
-        ("number of conditions", "by_conditions"),
-    ):
-        parts.append(f"## By {title}")
-        parts.append(
-            _table(
-                [title, "n", "EM", "EX", "EX strict"],
-                [
-                    [
-                        g,
-                        f"{r['ex']['n']:,}",
-                        percent(r["em"]),
-                        percent(r["ex"]),
-                        f"{percent(r['ex_strict'])}, n={r['ex_strict']['n']:,}",
-                    ]
-                    for g, r in test[key].items()
-                ],
-            )
-        )
-    parts.append("## Errors\nPredictions that differ from their gold, by slot; one may count in several.")
-    parts.append(_table(["slot", "predictions"], [[k, f"{v:,}"] for k, v in test["errors"].items()]))
-    parts.append("## Latency\nOne query at a time, on the machine that ran the evaluation.")
-    latency = report["latency"]
-    parts.append(
-        _table(
-            ["ms", "p50", "p95", "p99"],
-            [
-                [n, *(str(latency[k].get(p)) for p in ("p50", "p95", "p99"))]
-                for n, k in (("total", "total_ms"), ("prefill", "prefill_ms"), ("decode", "decode_ms"))
-            ],
-        )
-    )
-    parts.append(
-        f"Cold: {latency['cold_load_ms']:,} ms to load, {latency['cold_first_ms']:,} ms for the first answer. "
-        f"{latency['tokens_a_query']} tokens and {latency['forward_passes_a_query']} forward passes a query; "
-        f"n = {latency['n']}."
-    )
-    parts.append(f"![latency]({images['latency']})")
-    parts.append("## Training")
-    parts.append(_table(["", ""], [[k.replace("_", " "), str(v)] for k, v in report["training"].items()]))
-    parts.append(f"![loss]({images['loss']})")
-    parts.append("## Worst failures\nWrong answers that the model was surest of.")
-    for failure in report["worst"]:
-        parts.append(
-            f"**{failure['id']}** {_plain(failure['question'])}\n\n"
-            f"- gold `{_code(failure['gold'])}` gives `{_code(failure['gold_result'])}`\n"
-            f"- predicted `{_code(failure['predicted'])}` gives `{_code(failure['predicted_result'])}`\n"
-            f"- differs in: {', '.join(failure['errors']) or 'the result alone'}"
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def page_with_images(folder: Path) -> str:
-    """The page of a written report with its plots inside, as Dagster shows it."""
-    report = read_json(folder / "report.json", made_by="t2s report")
-    images = {n: image_uri(folder / f"{n}.png") for n in _PLOTS}
-    return page(report, images)
-
-
-def image_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    return text.replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
-
-
-def _code(text: str) -> str:
-    return " ".join(text.replace("`", "'").split())[:300]

@@ -39,8 +39,9 @@ class Official:
         cells = [[spelled(c) if t == "real" else c.lower() for c, t in zip(row, types)] for row in rows]
         self.connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(self.types))})", cells)
 
-    def execute(self, sketch: Sketch) -> list[Any]:
-        """The answers, in order."""
+    def execute(self, sketch: Sketch, *, by_column: bool = False) -> list[Any]:
+        """The answers, in order. With `by_column` parameters are named after their columns, as the official evaluator
+        names them, so that of two conditions on one column the last one's value counts for both."""
         column = f"col{sketch['sel']}"
         selected = f"{AGGREGATES[sketch['agg']]}({column})" if sketch["agg"] else column
         tests, bound = [], {}
@@ -49,8 +50,9 @@ class Official:
             if self.types[index] == "real" and isinstance(value, str):
                 whole = spelled(value)
                 value = whole if whole is not None else float(re.findall(r"[-+]?\d*\.\d+|\d+", value)[0])
-            tests.append(f"col{index} {OPERATORS[operator]} :v{number}")
-            bound[f"v{number}"] = value
+            name = f"col{index}" if by_column else f"v{number}"
+            tests.append(f"col{index} {OPERATORS[operator]} :{name}")
+            bound[name] = value
         where = f" WHERE {' AND '.join(tests)}" if tests else ""
         return [row[0] for row in self.connection.execute(f"SELECT {selected} FROM t{where}", bound)]
 

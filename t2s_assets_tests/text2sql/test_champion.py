@@ -9,7 +9,7 @@ import pytest
 
 from t2s_assets.text2sql.champion import CHAMPION, choose_champion, compare, serving_experiment
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.storage import read_json
+from t2s_assets.text2sql.storage import read_json, read_manifest, write_manifest
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.scored import row, save
 
@@ -111,3 +111,12 @@ def test_without_predictions_there_is_none(project_files: ProjectFiles) -> None:
     with pytest.raises(DataError, match="t2s run towns/EXPERIMENT"):
         choose_champion(project_files.project, "towns", [].append)
     assert serving_experiment(project_files.project, "towns") is None
+
+
+def test_it_names_the_adapter_that_its_predictions_came_from(project_files: ProjectFiles, scored: Scored) -> None:
+    """Trained again but not yet evaluated, an adapter is not what was compared."""
+    scored("only", "rw")
+    project = project_files.project
+    predicted_by = read_manifest(project.path("towns", "predictions", "only"), made_by="")["adapter_version"]
+    write_manifest(project.path("towns", "adapter", "only"), "trained since", {})
+    assert choose_champion(project, "towns", [].append)["adapter_version"] == predicted_by != "trained since"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, SourceTable, read_wikisql
+from t2s_assets.text2sql.datasets.wikisql import read_wikisql
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.gold_sketch import Table
 from t2s_assets.text2sql.metrics import (
     ERROR_KINDS,
     breakdown,
@@ -23,10 +21,11 @@ from t2s_assets.text2sql.metrics import (
     rate,
     summary,
 )
-from t2s_assets.text2sql.query import Query, condition_number, to_sql
+from t2s_assets.text2sql.query import Query, to_sql
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets_tests.text2sql.official import Official, Sketch, same_form
+from t2s_assets_tests.text2sql.agreement import TEXT_SUM, UNEXPLAINED, Agreement, agreement, cases
+from t2s_assets_tests.text2sql.official import Official
 
 SCHEMA = TableSchema("t", (Column("Name", "text"), Column("Year", "real"), Column("Club", "text")))
 
@@ -197,8 +196,14 @@ def test_each_measure_has_its_own_denominator() -> None:
         "em": (0.25, 4),
         "ex": (0.5, 4),
         "ex_strict": (2 / 3, 3),
+        "test_suite": (None, 0),
         "validity": (0.75, 4),
     }
+
+
+def test_the_test_suite_counts_only_where_it_ran() -> None:
+    rows = [ROWS[0] | {"test_suite": verdict} for verdict in (True, False, None)]
+    assert (summary(rows)["test_suite"]["value"], summary(rows)["test_suite"]["n"]) == (0.5, 2)
 
 
 def test_a_breakdown_adds_up() -> None:
@@ -212,95 +217,32 @@ def test_a_breakdown_adds_up() -> None:
 # ---------------------------------------------------------------------------------------- the official evaluator
 
 
-def mutations(sketch: Sketch, table: SourceTable, draw: random.Random) -> list[Sketch]:
-    """Wrong, or accidentally right, neighbours of a query."""
-    width = len(table.header)
-    numbers = [i for i, t in enumerate(table.types) if t == "real"]
-    found = [sketch | {"conds": sketch["conds"][::-1]}, sketch | {"sel": draw.randrange(width)}]
-    aggregate = draw.randrange(6)
-    if aggregate < 4 or sketch["sel"] in numbers:
-        found.append(sketch | {"agg": aggregate})
-    if sketch["conds"]:
-        i = draw.randrange(len(sketch["conds"]))
-        column, operator, value = sketch["conds"][i]
-        rest = sketch["conds"][:i] + sketch["conds"][i + 1 :]
-        found.append(sketch | {"conds": rest})
-        found.append(sketch | {"conds": [*rest, [column, (operator + 1) % 3, value]]})
-        found.append(sketch | {"conds": [*rest, [column, operator, str(value).upper()]]})
-        if table.rows:
-            other = draw.choice(table.rows)[column]
-            if table.types[column] == "text" or condition_number(other) is not None:
-                found.append(sketch | {"conds": [*rest, [column, operator, other]]})
-    # SUM and AVG of text are 0 in sqlite and an error in DuckDB.
-    return [s for s in found if s["agg"] < 4 or s["sel"] in numbers]
+def agreed(archive: Path, split: str, limit: int | None) -> Agreement:
+    with SqlExecutor() as running:
+        return agreement(cases(read_wikisql(archive), split, limit, None), running)
 
 
-def disagreements(archive: Path, split: str, limit: int | None) -> tuple[int, list[str]]:
-    """How many verdicts were compared, and where ours and the official ones differ."""
-    source = read_wikisql(archive)
-    tables = {t.id: t for t in source.tables if t.split == split}
-    draw = random.Random(11)
-    asked = [q for q in source.questions if q.split == split and tables[q.table_id].rows]
-    asked = asked if limit is None else sorted(draw.sample(asked, limit), key=lambda q: q.table_id)
-    cases: list[tuple[SourceQuestion, Sketch, Sketch]] = []
-    jobs = []
-    databases: dict[str, Database] = {}
-    schemas: dict[str, TableSchema] = {}
-    for question in asked:
-        t = tables[question.table_id]
-        if t.id not in databases:
-            schemas[t.id] = t.schema("t")
-            databases[t.id] = Table(t.id, split, t.header, schemas[t.id], t.rows).database_as("t")
-        gold = json.loads(question.query.to_json())
-        if gold["agg"] > 3 and t.types[gold["sel"]] == "text":
-            continue
-        for sketch in (gold, *mutations(gold, t, draw)):
-            cases.append((question, gold, sketch))
-            jobs.append(Job(databases[t.id], to_sql(Query.from_json(sketch, width=len(t.header)), schemas[t.id])))
-    with SqlExecutor() as executor:
-        outcomes: list[Outcome] = executor.run(jobs)
-    official: dict[str, Official] = {}
-    wrong = []
-    truth: tuple[str | None, list[Any]] = (None, [])
-    for (question, gold, sketch), job, outcome in zip(cases, jobs, outcomes):
-        t = tables[question.table_id]
-        if t.id not in official:
-            official = {t.id: Official(t.types, t.rows)}
-        theirs = official[t.id].execute(sketch)
-        ours = result_fingerprints(outcome)[0]
-        if sketch is gold:
-            truth = ours, theirs
-        predicted = Query.from_json(sketch, width=len(t.header))
-        right = exact_match(predicted, question.query, schemas[t.id])
-        if outcome.status != "ok":
-            wrong.append(f"{question.id}: {outcome.message}: {job.sql}")
-        elif (ours == truth[0]) != (theirs == truth[1]):
-            wrong.append(f"{question.id}: EX ours {ours == truth[0]}, official {theirs == truth[1]}: {job.sql}")
-        elif same_form(sketch, gold) and not right:
-            wrong.append(f"{question.id}: EM ours False, official True: {job.sql}")
-        elif right and not same_form(sketch, gold):
-            numbers = [[c, o, condition_number(v) if t.types[c] == "real" else v] for c, o, v in sketch["conds"]]
-            golden = [[c, o, condition_number(v) if t.types[c] == "real" else v] for c, o, v in gold["conds"]]
-            # We read 5 and '5.0' on a number column as one value; beyond that both must agree.
-            if not same_form(sketch | {"conds": numbers}, gold | {"conds": golden}):
-                wrong.append(f"{question.id}: EM ours True, official False: {job.sql}")
-    return len(cases), wrong
+def explained(found: Agreement) -> bool:
+    """Gold agrees with itself everywhere, and every difference has a cause that docs/agreement.md names."""
+    unexplained = [why for _, why in found.causes if why == UNEXPLAINED]
+    return not unexplained and not [why for kind, why in found.causes if kind == "gold" and why != TEXT_SUM]
 
 
 @pytest.mark.wikisql
 def test_verdicts_are_those_of_the_official_evaluator(wikisql_archive: Path) -> None:
-    count, wrong = disagreements(wikisql_archive, "validation", 500)
-    assert count > 2000
-    assert wrong == []
+    found = agreed(wikisql_archive, "validation", 300)
+    assert found.compared.total() > 2000
+    assert explained(found), found.examples
+    assert found.causes.total() < 0.05 * found.compared.total()
 
 
 @pytest.mark.slow
 @pytest.mark.wikisql
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_all_verdicts_are_those_of_the_official_evaluator(wikisql_archive: Path, split: str) -> None:
-    count, wrong = disagreements(wikisql_archive, split, None)
-    assert count > 10_000
-    assert wrong == []
+    found = agreed(wikisql_archive, split, None)
+    assert found.compared.total() > 25_000
+    assert explained(found), found.examples
 
 
 def test_the_official_evaluator_of_these_tests() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import predictions, training
+from t2s_assets.text2sql.config import EvaluationConfig
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prepare import load_questions, load_sql, load_tables
 from t2s_assets.text2sql.prompts import load_prompts, make_prompts
@@ -88,23 +89,24 @@ def test_asked_again_nothing_is_generated_and_nothing_differs(
 
 @pytest.mark.parametrize("cut", [b'{"id": "test-1", "text": "SEL', '{"id": "test-1", "text": "Š'.encode()[:-1]])
 def test_after_a_kill_only_what_is_missing_is_generated(
-    towns: ProjectFiles, first: tuple[dict[str, Any], list[str]], cut: bytes
+    towns: ProjectFiles,
+    first: tuple[dict[str, Any], list[str]],
+    cut: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A kill leaves whole lines and perhaps half a one, even half a character."""
-    before = rows_of(towns, "tiny")
+    """A kill leaves whole blocks and perhaps a part of one, half a line, even half a character."""
+    monkeypatch.setattr("t2s_assets.text2sql.generations.BLOCK", 4)
     path = generations(towns)[-1]
+    path.unlink()
+    manifest, _ = predict(towns, "tiny")
+    before = rows_of(towns, "tiny")
     lines = path.read_bytes().splitlines(keepends=True)
-    assert len(lines) >= 12
+    assert len(lines) == 12
     path.write_bytes(b"".join(lines[:5]) + cut)
-    _, said = predict(towns, "tiny")
-    assert "adapter: generating 7 answers, 5 are there already" in said
-    after = rows_of(towns, "tiny")
-    # Guesses are shared by the rows of a batch, and sums have another order in another batch.
-    batch = {"logprob", "forward_passes"}
-    assert [{k: v for k, v in r.items() if k not in batch} for r in after] == [
-        {k: v for k, v in r.items() if k not in batch} for r in before
-    ]
-    assert [r["logprob"] for r in after] == pytest.approx([r["logprob"] for r in before], rel=1e-4)
+    again, said = predict(towns, "tiny")
+    assert "adapter: generating 8 answers, 4 are there already" in said
+    assert rows_of(towns, "tiny") == before
+    assert again["data_version"] == manifest["data_version"]
     _, said = predict(towns, "tiny")
     assert "adapter: all 12 answers are there already" in said
 
@@ -135,6 +137,35 @@ def test_other_decoding_is_another_generation(
     add_experiment(towns, tiny_base, "tiny", max_steps=2)
     _, lines = predict(towns, "tiny")
     assert "adapter: all 12 answers are there already" in lines
+
+
+def test_the_test_suite_is_off_without_copies(
+    towns: ProjectFiles, tiny_base: Path, first: tuple[dict[str, Any], list[str]]
+) -> None:
+    assert {r["test_suite"] for r in rows_of(towns, "tiny")} <= {True, False}
+    add_experiment(towns, tiny_base, "tiny", max_steps=2, evaluation={"test_suite_copies": 0})
+    predict(towns, "tiny")
+    assert {r["test_suite"] for r in rows_of(towns, "tiny")} == {None}
+    add_experiment(towns, tiny_base, "tiny", max_steps=2)
+    predict(towns, "tiny")
+
+
+def test_an_answer_that_is_right_by_luck_fails_the_test_suite(towns: ProjectFiles) -> None:
+    project = towns.project
+    (question,) = [q for q in load_questions(project, "towns", ["test"]) if q.id == "test-1"]
+    tables = load_tables(project, "towns", ["test"])
+    found = {}
+    for name in ("the gold itself", "right by luck", "a wrong column"):
+        answer = {"text": VERDICTS[name][1], "logprob": -1.0, "n_tokens": 9, "forward_passes": 4, "finished": True}
+        rows = predictions.score(project, "towns", [question], tables, {question.id: answer}, [].append)
+        config = EvaluationConfig(test_suite_copies=5)
+        (row,) = predictions.add_suite_verdicts(project, "towns", [question], tables, rows, config, [].append)
+        found[name] = (row["ex"], row["test_suite"])
+    assert found == {
+        "the gold itself": (True, True),
+        "right by luck": (True, False),
+        "a wrong column": (False, False),
+    }
 
 
 def test_a_limit_takes_a_seeded_sample(towns: ProjectFiles, tiny_base: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import report
+from t2s_assets.text2sql import report, report_page
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.metrics import ERROR_KINDS
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.scored import LATENCY, TRAINING, row, save
+
+IMAGES = dict.fromkeys(report_page.PLOTS, "x.png")
 
 
 def build(
@@ -27,7 +29,7 @@ def build(
     tests = sum(r["split"] == "test" for r in rows)
     predictions = {"adapter_version": "a1", "of": {"test": of or tests, "validation": len(rows) - tests}}
     training = TRAINING | {"adapter_mb": adapter_mb}
-    return report.build_report("towns/tiny", rows, base or [], latency, training, predictions)
+    return report.build_report("towns/tiny", rows, base or [], latency, training, predictions, {})
 
 
 # -------------------------------------------------------------------------------------------- against the base
@@ -78,8 +80,8 @@ def test_only_test_questions_are_compared() -> None:
 def test_without_a_base_there_is_no_comparison() -> None:
     found = build([row("t")])
     assert found["baseline"] is None
-    assert "untrained base" not in report.headline(found)
-    assert "untrained base" not in report.page(found, dict.fromkeys(("accuracy", "loss", "latency"), "x.png"))
+    assert "untrained base" not in report_page.headline(found)
+    assert "untrained base" not in report_page.page(found, IMAGES)
 
 
 # --------------------------------------------------------------------------------------------------- counting
@@ -180,15 +182,15 @@ def test_a_target_is_met_or_missed(name: str, met: dict[str, Any], missed: dict[
     assert build(met.pop("rows"), **met)["targets"][name] is True
     found = build(missed.pop("rows"), **missed)
     assert found["targets"][name] is False
-    assert name in report.headline(found).splitlines()[-1]
-    assert f"**missed**: {name}" in report.page(found, dict.fromkeys(("accuracy", "loss", "latency"), "x.png"))
+    assert name in report_page.headline(found).splitlines()[-1]
+    assert f"**missed**: {name}" in report_page.page(found, IMAGES)
 
 
 def test_nothing_asked_is_no_target_met() -> None:
     found = build([row("v", split="validation")])
     assert found["test"]["overall"]["em"] == {"value": None, "low": None, "high": None, "n": 0}
     assert found["targets"]["EM > 60 %"] is False
-    assert "no questions" in report.headline(found)
+    assert "no questions" in report_page.headline(found)
 
 
 # ------------------------------------------------------------------------------------------------------- words
@@ -198,24 +200,24 @@ def test_a_sample_says_so_wherever_its_figure_stands() -> None:
     found = build(rights(6, 4), of=1234)
     assert (found["test"]["n"], found["test"]["of"], found["test"]["sampled"]) == (10, 1234, True)
     said = "a seeded sample of 10 of 1,234 test questions"
-    assert said in report.headline(found)
-    assert said in report.page(found, dict.fromkeys(("accuracy", "loss", "latency"), "x.png"))
+    assert said in report_page.headline(found)
+    assert said in report_page.page(found, IMAGES)
     whole = build(rights(6, 4))
     assert whole["test"]["sampled"] is False
-    assert "all 10 test questions" in report.headline(whole)
-    assert "sample" not in report.headline(whole)
+    assert "all 10 test questions" in report_page.headline(whole)
+    assert "sample" not in report_page.headline(whole)
 
 
 def test_rates_come_with_their_interval() -> None:
     # Wilson's interval of 8 in 10: 0.4902 to 0.9433.
-    assert "80.0 % (49.0-94.3)" in report.headline(build(rights(8, 2)))
+    assert "80.0 % (49.0-94.3)" in report_page.headline(build(rights(8, 2)))
 
 
 def test_the_page_cannot_be_broken_by_what_is_in_it() -> None:
     rows = [
         row("1", right=False, question="a | b <script>*x*</script>", sql="SELECT `a`\n\nFROM t | u", result="x" * 900)
     ]
-    page = report.page(build(rows), dict.fromkeys(("accuracy", "loss", "latency"), "x.png"))
+    page = report_page.page(build(rows), IMAGES)
     assert "<script>" not in page
     assert "`SELECT 'a' FROM t | u`" in page
     assert "x" * 301 not in page
@@ -240,18 +242,19 @@ def test_the_folder_holds_report_page_and_plots(saved: ProjectFiles) -> None:
     manifest = report.make_report(saved.project, "towns", "tiny", lines.append)
     folder = folder_of(saved)
     assert {p.name for p in folder.iterdir()} == {
-        *("report.json", "report.md", "manifest.json", "accuracy.png", "latency.png", "loss.png")
+        *("report.json", "report.md", "manifest.json", "compared.json"),
+        *(f"{name}.png" for name in report_page.PLOTS),
     }
     content = json.loads((folder / "report.json").read_text())
     assert content["version"] == report.REPORT_VERSION
     assert (manifest["em"], manifest["ex"], manifest["n"], manifest["of"]) == (0.6, 0.6, 10, 10)
-    assert lines == [report.headline(content)]
+    assert lines == [report_page.headline(content)]
     page = (folder / "report.md").read_text()
-    for name in ("accuracy", "latency", "loss"):
+    for name in report_page.PLOTS:
         assert f"({name}.png)" in page
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    inside = report.page_with_images(folder)
-    assert inside.count("](data:image/png;base64,") == 3
+    inside = report_page.page_with_images(folder)
+    assert inside.count("](data:image/png;base64,") == 4
     assert "Training won 6 questions in EX and lost 1" in page
 
 

@@ -22,6 +22,9 @@ SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 # WikiSQL's six files take about 130 MB; an archive that unpacks to this much is no WikiSQL, it is a bomb.
 UNPACKED_BYTES = 1 << 30
+# tarfile reads headers that extend others (long names, PAX) to memory, whole and without a word. Those of a WikiSQL
+# archive take under a kilobyte a member.
+HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,36 @@ def _records(
         raise DataError(f"{member} cannot be read past line {number}: {e}; the archive is damaged, get it again") from e
 
 
+_EXTENDING = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+def _bounded_headers(path: Path) -> type[tarfile.TarInfo]:
+    """A TarInfo for one archive, which refuses, unread, extending headers of more than HEADER_BYTES in all."""
+    total = 0
+
+    class Bounded(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+            nonlocal total
+            info = super().frombuf(buf, encoding, errors)
+            if info.type in _EXTENDING:
+                total += max(info.size, tarfile.BLOCKSIZE)
+                if total > HEADER_BYTES:
+                    raise DataError(
+                        f"{path}: its PAX headers and long names take more than {HEADER_BYTES:,} bytes; WikiSQL's take "
+                        "next to nothing, so this is another archive. Unpack it yourself if you trust it"
+                    )
+            return info
+
+    return Bounded
+
+
 @contextmanager
 def _opener(path: Path) -> Iterator[Callable[[str], IO[bytes]]]:
     """A function that opens `data/...` members, of a folder or of a tar file read in one pass."""
@@ -175,7 +208,7 @@ def _opener(path: Path) -> Iterator[Callable[[str], IO[bytes]]]:
     members: dict[str, bytes] = {}
     unpacked = 0
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|*", tarinfo=_bounded_headers(path)) as archive:
             for info in archive:
                 unpacked += info.size  # passing over a member unpacks it too
                 if unpacked > UNPACKED_BYTES:

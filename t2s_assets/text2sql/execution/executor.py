@@ -146,14 +146,13 @@ class SqlExecutor:
             job = batch.jobs[index]
             try:
                 sql = encoded(job.sql)
-                if self._guard:
-                    allow_sql(job.sql, batch.schema(job.database))
+                flat = self._guard and allow_sql(job.sql, batch.schema(job.database))
             except RefusedSQL as error:
                 batch.done(index, Outcome("refused", message=str(error)))
                 continue
             if worker.key != job.database.key:
                 worker.send_database(job.database)
-            worker.send_query(index, sql)
+            worker.send_query(index, sql, flat=flat)
 
     def _turn(self, batch: Batch) -> None:
         """Wait until a worker answers or runs out of time, and act on it."""

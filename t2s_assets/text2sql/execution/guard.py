@@ -53,15 +53,17 @@ def check_sql(sql: str, schema: Mapping[str, Sequence[str]] | None) -> exp.Expre
     return tree
 
 
-def allow_sql(sql: str, schema: Mapping[str, Sequence[str]]) -> None:
+def allow_sql(sql: str, schema: Mapping[str, Sequence[str]]) -> bool:
     """Raise RefusedSQL where `check_sql` does, without making a tree where none is needed.
 
-    That is six times as fast on a query over one table with plain conditions, whose tokens alone show what
-    it is; every query of WikiSQL is one.
+    That is six times as fast on a *flat* query, one over one table with plain conditions, whose tokens alone show
+    what it is; every query of WikiSQL is one. Returns whether it is flat.
     """
     tokens = checked_tokens(sql)
-    if not _is_flat(tokens, {name.lower() for name in schema}):
+    flat = _is_flat(tokens, {name.lower() for name in schema})
+    if not flat:
         check_sql(sql, schema)
+    return flat
 
 
 def _first_line(error: Exception) -> str:

@@ -99,9 +99,9 @@ class WorkerProcess:
         self.key = database.key
         self.send(LOAD, start, *streams)
 
-    def send_query(self, index: int, sql: bytes) -> None:
+    def send_query(self, index: int, sql: bytes, *, flat: bool = False) -> None:
         self.started_queries += 1
-        self.send(index, wire.frame(b"Q", sql))
+        self.send(index, wire.frame(b"F" if flat else b"Q", sql))
 
     def flush(self) -> None:
         """Write what the pipe takes; a worker that is gone is noticed when its output is read."""

@@ -260,6 +260,36 @@ def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, name: str) -> Non
     assert name in message
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_bomb_in_an_extending_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
+    """tarfile would read such a header to memory, whole, before it names any member."""
+    info = tarfile.TarInfo("data/train.jsonl")
+    info.type, info.size = kind, 50 << 40
+    path = tmp_path / "bomb.tar.bz2"
+    path.write_bytes(bz2.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)))
+    assert f"long names take more than {wikisql.HEADER_BYTES:,} bytes" in problem(path)
+
+
+def test_a_chain_of_extending_headers_is_refused(tmp_path: Path) -> None:
+    """Each asks for the next, so that a chain of thousands would end the interpreter's stack."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XGLTYPE, 0
+    path = tmp_path / "chain.tar.bz2"
+    path.write_bytes(bz2.compress(info.tobuf(tarfile.GNU_FORMAT) * 5000 + bytes(1024)))
+    assert f"more than {wikisql.HEADER_BYTES:,} bytes" in problem(path)
+
+
+def test_ordinary_extending_headers_are_read(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pax.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for member in MEMBERS:
+            info = archive.gettarinfo(folder / member, member)
+            info.pax_headers = {"comment": "x" * 200}
+            with (folder / member).open("rb") as content:
+                archive.addfile(info, content)
+    assert read_wikisql(path) == read_wikisql(folder)
+
+
 def test_many_small_members_are_a_bomb_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wikisql, "UNPACKED_BYTES", 100_000)
     path = pack(folder, tmp_path / "many.tar", "w", members=[])

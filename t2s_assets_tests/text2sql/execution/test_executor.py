@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from t2s_assets.text2sql.errors import ExecutionError
 from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor, wire
+from t2s_assets.text2sql.execution.guard import allow_sql
 from t2s_assets.text2sql.execution.worker import open_database
 from t2s_assets_tests.text2sql.execution.conftest import TABLE, benign, hostile
 from t2s_assets_tests.text2sql.execution.test_guard import ALMOST_SQL
@@ -405,10 +406,53 @@ def test_duckdb_is_locked_down_even_without_the_process_around_it(sql: str, tmp_
     python_object = TABLE.data  # noqa: F841 (a replacement scan would find it)
     file = tmp_path / "canary.csv"
     file.write_text("tweet-tweet")
-    with open_database(100) as connection:
-        with pytest.raises(duckdb.Error):
+    for connection in open_database(100):
+        with connection, pytest.raises(duckdb.Error):
             connection.execute(sql.format(file=file, folder=tmp_path)).fetchall()
     assert os.listdir(tmp_path) == ["canary.csv"]
+
+
+FLAT = st.builds(
+    lambda selected, tests: f'SELECT {selected} FROM "t"' + (" WHERE " + " AND ".join(tests) if tests else ""),
+    st.sampled_from(
+        ['"a"', '"b"', *(f'{f}("{c}")' for f in ("max", "MIN", "count", "sum", "avg") for c in "ab"), '"nope"', '"t"']
+    ),
+    st.lists(
+        st.builds(
+            lambda column, operator, value: f'"{column}" {operator} {value}',
+            st.sampled_from(["a", "b", "A", "t"]),
+            st.sampled_from(["=", ">", "<", ">=", "<>"]),
+            st.sampled_from(["'x'", "'ÅSA'", "''", "1", "-2.5", "'1'", "'1,000'", "9007199254740993", "1e3", "'nan'"]),
+        ),
+        max_size=3,
+    ),
+)
+
+
+@settings(max_examples=150)
+@given(FLAT)
+def test_a_flat_query_gives_the_same_on_its_own_connection(executor: SqlExecutor, sql: str) -> None:
+    """The way without an optimizer and a transaction, against the way that other queries go."""
+    rows = [("x", 1.0), ("X", None), ("åsa", -2.5), ("", 1e3), (None, 0.1), ("1", 9007199254740992.0)]
+    relation = Relation.from_rows("t", [("a", "VARCHAR COLLATE NOCASE"), ("b", "DOUBLE")], rows)
+    database = Database.of(relation)
+    assert allow_sql(sql, {"t": ["a", "b"]})
+    flat, other = executor.run([Job(database, sql), Job(database, f"WITH nothing AS (SELECT 1) {sql}")])
+    assert (flat.status, flat.types, flat.rows) == (other.status, other.types, other.rows)
+
+
+@pytest.mark.parametrize("count", [0, 5, 5000])
+def test_small_and_large_tables_hold_the_same(executor: SqlExecutor, count: int) -> None:
+    """Small tables come as parameters, large ones and those of other types through Arrow."""
+    kinds = [("s", "VARCHAR COLLATE NOCASE"), ("d", "DOUBLE"), ("i", "BIGINT"), ("o", "BOOLEAN")]
+    cells = [("a\0ü'\"", -0.0, 2**62, True), (None, math.inf, None, False), ("", None, -5, None)]
+    rows = [cells[i % 3] for i in range(count)]
+    sql = 'SELECT * FROM "t"'
+    listed = Database.of(Relation.from_rows("t", kinds, rows))
+    scanned = Database.of(Relation.from_rows("t", [*kinds, ("x", "DATE")], [(*row, None) for row in rows]))
+    first, second = executor.run([Job(listed, sql), Job(scanned, 'SELECT s, d, i, o FROM "t"')])
+    assert first.types == second.types == ("VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN")
+    assert list(map(repr, first.rows)) == list(map(repr, second.rows)) == list(map(repr, rows))
 
 
 def test_a_worker_is_not_believed() -> None:

@@ -1,0 +1,99 @@
+"""A report against others on the same test questions: the one before it, and the champion that served then.
+
+Predictions are replaced by their next materialization, so a report keeps what it was compared with beside itself, in
+`compared.json`: its own verdicts and those of the other two, by question id. The next report takes its own from there
+as the previous ones. Made again from the same predictions, a report keeps its two references, and so its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql.champion import SIGNIFICANT, serving_experiment
+from t2s_assets.text2sql.metrics import mcnemar
+from t2s_assets.text2sql.predictions import load_predictions
+from t2s_assets.text2sql.storage import MANIFEST, Project, read_json, read_manifest, restore_interrupted
+
+COMPARED = "compared.json"
+REFERENCES = ("previous", "champion")
+
+Verdicts = dict[str, Any]
+
+
+def verdicts(experiment: str, predictions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Verdicts:
+    """The EX verdicts of predictions on test questions, with which predictions and which adapter they are of."""
+    tested = [r for r in rows if r["split"] == "test"]
+    return {
+        "experiment": experiment,
+        "predictions": predictions["data_version"],
+        "adapter": predictions["adapter_version"],
+        "right": sorted(r["id"] for r in tested if r["ex"]),
+        "wrong": sorted(r["id"] for r in tested if not r["ex"]),
+    }
+
+
+def references(project: Project, dataset: str, experiment: str, own: Verdicts) -> dict[str, Verdicts | None]:
+    """What a report on `own` is compared with, each None where there is none.
+
+    `previous`: the last report of the same experiment on other predictions. `champion`: the experiment that serves
+    now, if it is another one; once this one serves itself, the one that served when it was first reported.
+    """
+    kept = _kept(project.path(dataset, "report", experiment))
+    same = bool(kept) and kept["own"]["predictions"] == own["predictions"]
+    carried = kept if same else {"previous": kept.get("own"), "champion": None}
+    serving = serving_experiment(project, dataset)
+    champion = carried["champion"]
+    if serving is not None and serving != experiment:
+        champion = _of_experiment(project, dataset, serving) or champion
+    return {"previous": carried["previous"], "champion": champion}
+
+
+def _kept(report: Path) -> dict[str, Any]:
+    restore_interrupted(report)
+    path = report / COMPARED
+    return read_json(path, made_by="t2s report") if path.exists() else {}
+
+
+def _of_experiment(project: Project, dataset: str, experiment: str) -> Verdicts | None:
+    folder = project.path(dataset, "predictions", experiment)
+    if not (folder / MANIFEST).exists():
+        return None
+    rows = load_predictions(project, dataset, experiment)
+    return verdicts(experiment, read_manifest(folder, made_by=""), rows)
+
+
+def compare(own: Verdicts, other: Verdicts | None) -> dict[str, Any] | None:
+    """McNemar's test on EX over the test questions that both answered, and which of them were won and lost.
+
+    `won_questions` are right in `own` alone, `lost_questions` in `other` alone, both in the order of their ids.
+    None where there is no other, or no question that both answered.
+    """
+    if other is None:
+        return None
+    mine, theirs = _by_id(own), _by_id(other)
+    shared = sorted(mine.keys() & theirs.keys())
+    if not shared:
+        return None
+    test = mcnemar([theirs[i] for i in shared], [mine[i] for i in shared])
+    return {
+        **{name: other[name] for name in ("experiment", "predictions", "adapter")},
+        "ex": sum(mine[i] for i in shared) / len(shared),
+        "ex_other": sum(theirs[i] for i in shared) / len(shared),
+        **test,
+        "verdict": verdict(test),
+        "won_questions": [i for i in shared if mine[i] and not theirs[i]],
+        "lost_questions": [i for i in shared if theirs[i] and not mine[i]],
+    }
+
+
+def _by_id(of: Verdicts) -> dict[str, bool]:
+    return {**dict.fromkeys(of["right"], True), **dict.fromkeys(of["wrong"], False)}
+
+
+def verdict(test: Mapping[str, Any]) -> str:
+    """A McNemar test in words; `SIGNIFICANT` is the line between chance and more."""
+    if test["p"] >= SIGNIFICANT:
+        return "no larger than chance"
+    return "better by more than chance" if test["won"] > test["lost"] else "worse by more than chance"

@@ -1,0 +1,126 @@
+"""What a model answered, kept by question as it comes, so that a killed evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
+from t2s_assets.text2sql.storage import content_hash
+
+Log = Callable[[str], None]
+Generated = dict[str, dict[str, Any]]
+
+# Questions generated together; a kill costs at most so many. Far more than a batch, so that slots seldom run empty.
+BLOCK = 256
+# Shared by the rows of a batch: a full batch guesses none, a single question all of them. Answers stay the same.
+_DRAFT_TOKENS = 8
+
+
+def options(config: DecodingConfig) -> DecodingOptions:
+    """The decoder's options of an experiment."""
+    return DecodingOptions(
+        grammar=config.grammar,
+        max_new_tokens=config.max_new_tokens,
+        token_budget=config.batch_tokens,
+        draft_tokens=_DRAFT_TOKENS,
+    )
+
+
+class Generations:
+    """Completions by question, one JSONL file for each model and way of decoding, appended to in blocks.
+
+    The last bits of a log-probability depend on which questions share a batch. So they are generated in blocks of a
+    fixed order, kept whole or not at all: after a kill, what is left is made in the batches that it would have been
+    made in, and the answers are the same to the bit.
+    """
+
+    def __init__(self, folder: Path, decoding: DecodingConfig, log: Log) -> None:
+        self.folder, self.decoding, self.log = folder, decoding, log
+
+    def get(self, name: str, key: str, requests: dict[str, Request], load: Callable[[], tuple[Any, Any]]) -> Generated:
+        """Completions of all requests, from the file where they are there, else generated and added."""
+        path = self.folder / f"{key}.jsonl"
+        fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
+        known = {k: row for k, row in _whole_blocks(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
+        # By prompt, so that questions on one table share a block and its schema is fed once.
+        missing = sorted((i for i in requests if i not in known), key=lambda i: (requests[i].prompt, i))
+        if not missing:
+            self.log(f"{name}: all {len(requests):,} answers are there already")
+            return known
+        from t2s_assets.text2sql.decoding import Decoder
+
+        self.log(f"{name}: generating {len(missing):,} answers, {len(known):,} are there already")
+        model, tokenizer = load()
+        decoder = Decoder(model, tokenizer, options(self.decoding))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = shown = time.monotonic()
+        done = 0
+
+        def count(index: int, completion: Completion) -> None:
+            nonlocal done, shown
+            done += 1
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                pace = done / (shown - started)
+                left = (len(missing) - done) / pace / 60
+                self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
+
+        with path.open("a", encoding="utf-8") as out:
+            if _ends_mid_line(path):
+                out.write("\n")
+            for start in range(0, len(missing), BLOCK):
+                block = missing[start : start + BLOCK]
+                decoder.forget()
+                completions = decoder.generate([requests[i] for i in block], on_result=count)
+                named = {"block": content_hash([[i, fingerprints[i]] for i in block]), "of": len(block)}
+                rows = [
+                    {"id": i, "prompt": fingerprints[i], **named, **_record(completion)}
+                    for i, completion in zip(block, completions)
+                ]
+                out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                out.flush()
+                known |= {row["id"]: row for row in rows}
+        self.log(f"{name}: {len(missing):,} answers in {time.monotonic() - started:.0f} s")
+        return known
+
+
+def _record(completion: Completion) -> dict[str, Any]:
+    row = asdict(completion)
+    del row["token_ids"]
+    return row
+
+
+def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a generations file; a last line cut short by a kill is left out and asked for again."""
+    if not path.exists():
+        return []
+    rows = []
+    # Not splitlines(): it also splits at characters that may stand inside a JSON string.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            row = json.loads(line)
+            rows.append((row["id"], row))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows
+
+
+def _whole_blocks(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of the blocks that were written whole; a line that names no block is one of its own."""
+    rows = _lines(path)
+    written: dict[str, set[str]] = {}
+    for id, row in rows:
+        written.setdefault(row.get("block", ""), set()).add(id)
+    return [(id, row) for id, row in rows if len(written[row.get("block", "")]) >= row.get("of", 1)]
+
+
+def _ends_mid_line(path: Path) -> bool:
+    """Whether a kill cut the last line short, so that the next one would be joined to it and lost."""
+    content = path.read_bytes()
+    return bool(content) and not content.endswith(b"\n")

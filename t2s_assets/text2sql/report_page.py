@@ -1,0 +1,231 @@
+"""A report for people: a few lines for terminals, and a Markdown page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql.report_data import data_parts
+from t2s_assets.text2sql.storage import read_json
+
+MEASURES = (
+    ("em", "EM"),
+    ("ex", "EX"),
+    ("ex_strict", "EX strict"),
+    ("test_suite", "test suite"),
+    ("validity", "validity"),
+)
+PLOTS = ("accuracy", "calibration", "loss", "latency")
+
+
+def percent(measured: Mapping[str, Any]) -> str:
+    """A rate for people: `85.4 % (83.8-86.9)`."""
+    if measured["value"] is None:
+        return "no questions"
+    return f"{100 * measured['value']:.1f} % ({100 * measured['low']:.1f}-{100 * measured['high']:.1f})"
+
+
+def _asked(part: Mapping[str, Any]) -> str:
+    return f"a seeded sample of {part['n']:,} of {part['of']:,}" if part["sampled"] else f"all {part['n']:,}"
+
+
+def _measured(part: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The measures of a split, without the test suite where none ran."""
+    return [(key, name) for key, name in MEASURES if key != "test_suite" or part["overall"][key]["n"]]
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """The report in a few lines, for terminals and logs."""
+    test = report["test"]
+    lines = [f"{report['experiment']} on {_asked(test)} test questions (95 % intervals)"]
+    base = report["baseline"]
+    for key, name in _measured(test):
+        line = f"  {name:<11}{percent(test['overall'][key]):<24}"
+        lines.append(line + (f"untrained base {percent(base['overall'][key])}" if base else ""))
+    total = report["latency"]["total_ms"]
+    lines.append(
+        f"  latency    p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
+        f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms"
+    )
+    training = report["training"]
+    lines.append(
+        f"  training   {training['minutes']} min, {training['examples_seen']:,} examples, "
+        f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB"
+    )
+    for name, compared in report["comparisons"].items():
+        if compared:
+            lines.append(f"  {'than ' + name:<16}{comparison_line(compared)}")
+    missed = [name for name, met in report["targets"].items() if not met]
+    lines.append(f"  targets    {'missed: ' + ', '.join(missed) if missed else 'all met'}")
+    return "\n".join(lines)
+
+
+def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
+    """The report as Markdown; `images` are the addresses of its plots (files, or data URIs)."""
+    test, base = report["test"], report["baseline"]
+    parts = [f"# {report['experiment']}", f"Scored on {_asked(test)} test questions. Intervals are 95 % (Wilson)."]
+    header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
+    body = [
+        [
+            name,
+            percent(test["overall"][key]),
+            *([percent(base["overall"][key])] if base else []),
+            f"{test['overall'][key]['n']:,}",
+        ]
+        for key, name in _measured(test)
+    ]
+    parts.append(_table(header, body))
+    if base:
+        parts.append(
+            f"Training won {base['ex_test']['won']:,} questions in EX and lost {base['ex_test']['lost']:,} "
+            f"(McNemar {p_value(base['ex_test']['p'])}). Of those won, the base's SQL did not run on "
+            f"{base['won_by_validity']:,} and was wrong on {base['won_by_understanding']:,}."
+        )
+    targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
+    parts.append("Targets: " + "; ".join(targets) + ".")
+    parts.append(f"![accuracy by category]({images['accuracy']})")
+    parts += data_parts(report.get("data"))
+    for title, key in (
+        ("category", "by_category"),
+        ("aggregate", "by_aggregate"),
+        ("number of conditions", "by_conditions"),
+    ):
+        parts.append(f"## By {title}")
+        parts.append(
+            _table(
+                [title, "n", "EM", "EX", "EX strict"],
+                [
+                    [
+                        g,
+                        f"{r['ex']['n']:,}",
+                        percent(r["em"]),
+                        percent(r["ex"]),
+                        f"{percent(r['ex_strict'])}, n={r['ex_strict']['n']:,}",
+                    ]
+                    for g, r in test[key].items()
+                ],
+            )
+        )
+    parts.append("## Errors\nPredictions that differ from their gold, by slot; one may count in several.")
+    parts.append(_table(["slot", "predictions"], [[k, f"{v:,}"] for k, v in test["errors"].items()]))
+    parts += _comparisons(report["comparisons"])
+    parts += _calibration(report["calibration"], images["calibration"])
+    parts.append("## Latency\nOne query at a time, on the machine that ran the evaluation.")
+    latency = report["latency"]
+    parts.append(
+        _table(
+            ["ms", "p50", "p95", "p99"],
+            [
+                [n, *(str(latency[k].get(p)) for p in ("p50", "p95", "p99"))]
+                for n, k in (("total", "total_ms"), ("prefill", "prefill_ms"), ("decode", "decode_ms"))
+            ],
+        )
+    )
+    parts.append(
+        f"Cold: {latency['cold_load_ms']:,} ms to load, {latency['cold_first_ms']:,} ms for the first answer. "
+        f"{latency['tokens_a_query']} tokens and {latency['forward_passes_a_query']} forward passes a query; "
+        f"n = {latency['n']}."
+    )
+    parts.append(f"![latency]({images['latency']})")
+    parts.append("## Training")
+    parts.append(_table(["", ""], [[k.replace("_", " "), str(v)] for k, v in report["training"].items()]))
+    parts.append(f"![loss]({images['loss']})")
+    parts.append("## Worst failures\nWrong answers that the model was surest of.")
+    for failure in report["worst"]:
+        parts.append(
+            f"**{failure['id']}** {_plain(failure['question'])}\n\n"
+            f"- gold `{_code(failure['gold'])}` gives `{_code(failure['gold_result'])}`\n"
+            f"- predicted `{_code(failure['predicted'])}` gives `{_code(failure['predicted_result'])}`\n"
+            f"- differs in: {', '.join(failure['errors']) or 'the result alone'}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison_line(compared: Mapping[str, Any]) -> str:
+    """A comparison in a line: both EX, questions won and lost, McNemar's p, and what that says."""
+    return (
+        f"EX {100 * compared['ex']:.1f} % against {100 * compared['ex_other']:.1f} % ({compared['experiment']}) on "
+        f"{compared['n']:,} questions: {compared['won']:,} won, {compared['lost']:,} lost, "
+        f"{p_value(compared['p'])}, {compared['verdict']}"
+    )
+
+
+def p_value(p: float) -> str:
+    """McNemar's p for people."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+_REFERENCES = {"previous": "the report before this one", "champion": "the champion"}
+_NONE = {
+    "previous": "no report of this experiment on other predictions came before",
+    "champion": "no other experiment served when these predictions were first reported",
+}
+_LISTED = 50
+
+
+def _comparisons(comparisons: Mapping[str, Any]) -> list[str]:
+    parts = ["## Against others"]
+    for name, what in _REFERENCES.items():
+        compared = comparisons[name]
+        if not compared:
+            parts.append(f"Nothing to compare with: {_NONE[name]}.")
+            continue
+        parts.append(f"Against {what}, on test questions that both answered: {comparison_line(compared)} (McNemar).")
+        for kind in ("won", "lost"):
+            ids = compared[f"{kind}_questions"]
+            more = f" and {len(ids) - _LISTED:,} more, in report.json" if len(ids) > _LISTED else ""
+            if ids:
+                parts.append(f"- {kind}: {', '.join(_plain(i) for i in ids[:_LISTED])}{more}")
+    return parts
+
+
+def _calibration(calibration: Mapping[str, Any] | None, image: str) -> list[str]:
+    if calibration is None:
+        return []
+    parts = [
+        "## Calibration\nDoes the probability of the written SQL tell whether its result is right (EX)?",
+        f"Area under the risk-coverage curve {calibration['aurc']:.3f}; {calibration['aurc_optimal']:.3f} is the least "
+        f"that these verdicts allow, {calibration['aurc_random']:.3f} what no order at all would give. Expected "
+        f"calibration error {calibration['ece']:.3f}: the mean confidence is "
+        f"{100 * calibration['mean_confidence']:.1f} %.",
+        _table(
+            ["at most wrong", "questions that can be answered", "from confidence"],
+            [
+                [
+                    f"{100 * at['risk']:.0f} %",
+                    f"{100 * at['coverage']:.1f} %",
+                    "none" if at["confidence"] is None else f"{at['confidence']:.3f}",
+                ]
+                for at in calibration["coverage_at_risk"]
+            ],
+        ),
+        f"![calibration]({image})",
+    ]
+    return parts
+
+
+def page_with_images(folder: Path) -> str:
+    """The page of a written report with its plots inside, as Dagster shows it."""
+    report = read_json(folder / "report.json", made_by="t2s report")
+    images = {n: image_uri(folder / f"{n}.png") for n in PLOTS}
+    return page(report, images)
+
+
+def image_uri(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    return text.replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    return " ".join(text.replace("`", "'").split())[:300]
