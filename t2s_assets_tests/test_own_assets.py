@@ -10,7 +10,6 @@ import dagster as dg
 import pytest
 
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.inference import Answer, Text2SQL
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.prepare import load_sql
@@ -166,16 +165,14 @@ def test_ask_about_a_whole_database(library: ProjectFiles, made: Any, tmp_path: 
         assert model.ask("Who wrote Sult?", source, name="books").table == "books"
 
 
-def test_a_grammar_that_is_not_there_is_refused(library: ProjectFiles, tiny_base: Path, made: Any) -> None:
-    sections = EXPERIMENT | {"decoding": {"grammar": "schema"}}
-    files = ProjectFiles.__new__(ProjectFiles)
-    files.root, files.project = library.root, library.project
-    files.experiment("library", "constrained", base=tiny_base, **sections)
-    try:
-        with pytest.raises(ConfigError, match=r"set decoding\.grammar: none"):
-            make_prompts(library.project, "library", "constrained", [].append)
-    finally:
-        (library.project.configs / "library" / "constrained.yaml").unlink()
+def test_the_grammar_of_select_holds_over_a_whole_database(library: ProjectFiles, made: Any) -> None:
+    from t2s_assets.text2sql.config import DecodingConfig
+
+    decoding = DecodingConfig(grammar="schema", max_new_tokens=60)
+    with Text2SQL.load("library/tiny", project=library.project, decoding=decoding) as model:
+        answer = model.ask("Who wrote Sult?", open_source(db=library.root / "library.duckdb"))
+    assert isinstance(answer, Answer)
+    assert answer.generated.lstrip("(").startswith(("SELECT ", "WITH "))
 
 
 def test_a_schema_over_the_budget_is_linked_and_says_what_that_loses(

@@ -76,7 +76,7 @@ def _load(model: str, device: str | None) -> Text2SQL:
     from t2s_assets.text2sql.inference import Text2SQL
 
     logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     return Text2SQL.load(model, device=device)
 
 
@@ -94,6 +94,10 @@ def ask(
     table: TableName = None,
     run: Run = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say in words what the SQL does.")] = False,
+    min_confidence: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="0-1", help="Give no answer that is less likely to be right than this."),
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     device: Device = None,
 ) -> None:
@@ -112,7 +116,7 @@ def ask(
     if run and not chosen.has_rows:
         raise PromptError(f"--run needs rows, and {chosen.name!r} is only a schema; give --db FILE")
     with show.waiting("loading the model"), _load(model, device) as loaded:
-        answer = loaded.ask(question, chosen, run=run)
+        answer = loaded.ask(question, chosen, run=run, min_confidence=min_confidence)
     from t2s_assets.text2sql.user_tables import UserTable
     from t2s_assets.text2sql.wording import in_words
 

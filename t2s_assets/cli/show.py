@@ -37,14 +37,21 @@ def print_answer(answer: Answer) -> None:
     """The SQL, the result where it was run, and the figures."""
     if answer.valid:
         print_sql(answer.sql)
+    elif answer.abstained is not None:
+        print(f"-- no answer: {visible(answer.abstained)}")
     else:
         print(f"-- not valid: {visible(answer.problem or '')}")
         print(f"-- {visible(answer.sql)}")
     if answer.outcome is not None:
         print_outcome(answer.outcome, answer.rows_copied)
     latency = answer.latency
+    sure = f"sequence probability {answer.confidence:.2f} (not calibrated)"
+    if answer.probability is not None:
+        sure = f"right with probability {answer.probability:.2f}"
+    if answer.uses_table_content:
+        sure += "; cell values were read"
     say(
-        f"sequence probability {answer.confidence:.2f} (not calibrated); {answer.tokens} tokens; prefill "
+        f"{sure}; {answer.tokens} tokens; prefill "
         f"{latency.prefill_ms:.0f} ms, decode {latency.decode_ms:.0f} ms, total {latency.total_ms:.0f} ms"
     )
 

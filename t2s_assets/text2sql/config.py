@@ -181,6 +181,16 @@ class DecodingConfig(Settings):
 
     grammar: Literal["schema", "none"] = Field("schema", description="schema: only SQL valid over the schema.")
     max_new_tokens: int = Field(128, ge=1)
+    weights: Literal["full", "int8"] = Field(
+        "full", description="int8: linear layers read 7-bit weights when few tokens are fed; float32 on a CPU only."
+    )
+    execution_guided: bool = Field(
+        False,
+        description="Where the answer returns nothing, draw others and take the likeliest that does. Reads tables.",
+    )
+    value_grounding: bool = Field(
+        False, description="Replace a text value that no row holds by the nearest stored one. Reads tables."
+    )
     batch_tokens: int = Field(8192, ge=16, description="Padded prompt tokens a batch; bounds memory.")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Generations:
                 completions = decoder.generate([requests[i] for i in block], on_result=count)
                 named = {"block": content_hash([[i, fingerprints[i]] for i in block]), "of": len(block)}
                 rows = [
-                    {"id": i, "prompt": fingerprints[i], **named, **_record(completion)}
+                    {"id": i, "prompt": fingerprints[i], **named, **record(completion)}
                     for i, completion in zip(block, completions)
                 ]
                 out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -90,10 +90,17 @@ class Generations:
         return known
 
 
-def _record(completion: Completion) -> dict[str, Any]:
+def record(completion: Completion) -> dict[str, Any]:
+    """A completion as it is kept: all but its token ids."""
     row = asdict(completion)
     del row["token_ids"]
     return row
+
+
+def completion_of(row: Mapping[str, Any]) -> Completion:
+    """The completion that `record` kept, without its token ids."""
+    kept = {f.name: row[f.name] for f in fields(Completion) if f.name in row}
+    return Completion(token_ids=(), **kept)
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -25,12 +25,16 @@ from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.asked import Asked, asked_about
 from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain, shared_words
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
+from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
+from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.predictions import request_for
-from t2s_assets.text2sql.prompts import check_grammar, clean_question, encode, shown_tables
+from t2s_assets.text2sql.prompts import clean_question, encode, shown_tables
 from t2s_assets.text2sql.sources import UserDatabase, UserTable, as_asked
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
 
@@ -54,7 +58,11 @@ class Answer:
     valid: it parses, passes the executor's allow-list and names only what the schema has; else `problem` says why.
     confidence: the probability that the model gave to the tokens that it chose, together. It is not calibrated: it
         ranks answers, but is not how often they are right.
+    probability: how likely the answer is right, calibrated on validation questions (confidence.py); None where the
+        model has no calibration.
+    abstained: why no answer is given although one was written; it is then not valid, and `sql` is empty.
     outcome: what running it gave, with `run=True` and valid SQL.
+    uses_table_content: cell values were read to write it (sample values, execution guidance, value grounding).
     rows_copied: how many of the table's rows it ran on where that is not all of them.
     """
 
@@ -68,6 +76,9 @@ class Answer:
     tokens: int
     forward_passes: int
     latency: Latency
+    uses_table_content: bool = False
+    probability: float | None = None
+    abstained: str | None = None
     outcome: Outcome | None = None
     rows_copied: int | None = None
 
@@ -90,6 +101,9 @@ class Answer:
             "valid": self.valid,
             "problem": self.problem,
             "sequence_probability": round(self.confidence, 6),
+            "probability": None if self.probability is None else round(self.probability, 4),
+            "abstained": self.abstained,
+            "uses_table_content": self.uses_table_content,
             "tokens": self.tokens,
             "forward_passes": self.forward_passes,
             "prefill_ms": round(self.latency.prefill_ms, 1),
@@ -174,33 +188,44 @@ class Text2SQL:
         self.adapter = adapter
         self._decoder, self._tokenizer = decoder, tokenizer
         self._executor: SqlExecutor | None = None
+        predictions = adapter.folder.parent.parent / "predictions" / adapter.folder.name
+        self.calibration = load_confidence(predictions, adapter.version)
 
     @classmethod
-    def load(cls, model: str | Path, *, project: Project | None = None, device: str | None = None) -> Text2SQL:
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        project: Project | None = None,
+        device: str | None = None,
+        decoding: DecodingConfig | None = None,
+    ) -> Text2SQL:
         """Load an adapter on its base.
 
         `model` is `dataset/experiment`, a dataset (its champion), or an adapter's folder. `device` (cpu, cuda, mps)
-        replaces the one of the experiment.
+        and `decoding` replace those of the experiment.
 
         Raises:
             T2SError: no such adapter, an adapter of another base, or a device that is not here.
         """
         project = project or Project.find()
         adapter = find_adapter(model, project)
-        check_grammar(adapter.experiment.decoding, adapter.format.gold)
+        if decoding is not None:
+            adapter = replace(adapter, experiment=adapter.experiment.model_copy(update={"decoding": decoding}))
+        decoding = adapter.experiment.decoding
         hardware = adapter.experiment.hardware
         if device is not None:
             hardware = hardware.model_copy(update={"device": device})
         placement = base_models.place(hardware)
         try:
-            network, tokenizer = adapters.load_tuned(adapter, project, placement)
+            network, tokenizer = load_ready(adapter, project, placement, decoding)
         except T2SError:
             raise
         except Exception as e:  # peft and safetensors raise whatever a broken file makes them
             raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
         from t2s_assets.text2sql.decoding import Decoder
 
-        return cls(adapter, Decoder(network, tokenizer, options(adapter.experiment.decoding)), tokenizer)
+        return cls(adapter, Decoder(network, tokenizer, options(decoding)), tokenizer)
 
     def __enter__(self) -> Text2SQL:
         return self
@@ -214,16 +239,20 @@ class Text2SQL:
             self._executor.close()
             self._executor = None
 
-    def ask(self, question: str, table: Any, *, run: bool = False, name: str | None = None) -> Answer:
+    def ask(
+        self, question: str, table: Any, *, run: bool = False, name: str | None = None, min_confidence: float = 0.0
+    ) -> Answer:
         """The answer to one question about one table, or about all tables of a database (models of SQL text).
 
         `table` is whatever `sources.as_asked` takes: a path to a database, CSV, Parquet or schema file, CREATE
-        TABLE text, a data frame; `name` chooses among several tables. With `run` the SQL is executed.
+        TABLE text, a data frame; `name` chooses among several tables. With `run` the SQL is executed. An answer
+        less likely to be right than `min_confidence` is withheld.
 
         Raises:
             T2SError: the question is empty, the table has no columns, the prompt is over the model's length.
         """
-        answer = self.ask_many([(question, as_asked(table, name, many=self.answers_over_many))], run=run)[0]
+        about = as_asked(table, name, many=self.answers_over_many)
+        answer = self.ask_many([(question, about)], run=run, min_confidence=min_confidence)[0]
         if isinstance(answer, T2SError):
             raise answer
         return answer
@@ -234,13 +263,22 @@ class Text2SQL:
         return self.adapter.format.gold == "sql"
 
     def ask_many(
-        self, asked: Sequence[tuple[str, UserTable | UserDatabase]], *, run: bool = False
+        self,
+        asked: Sequence[tuple[str, UserTable | UserDatabase]],
+        *,
+        run: bool = False,
+        min_confidence: float = 0.0,
     ) -> list[Answer | T2SError]:
         """Answers in the order of `asked`, decoded together; a question that cannot be asked gives its error.
 
         In a batch `prefill_ms` and `decode_ms` hold the time spent on its other questions too, and `total_ms` is
         the batch's time.
         """
+        if min_confidence > 0 and self.calibration is None:
+            raise ModelError(
+                f"{self.adapter.folder}: no calibration of this adapter beside it, so nothing is known of how often "
+                "its answers are right; run t2s evaluate on at least 50 validation questions, or leave it out"
+            )
         started = time.perf_counter()
         results: list[Answer | T2SError | None] = [None] * len(asked)
         requests: dict[int, Request] = {}
@@ -251,7 +289,9 @@ class Text2SQL:
                 requests[position] = self._request(question, abouts[position])
             except T2SError as e:
                 results[position] = e
-        for position, completion in self._completions(requests).items():
+        completions = self._completions(requests)
+        looked = self._look_at_tables(asked, abouts, requests, completions)
+        for position, completion in completions.items():
             if isinstance(completion, T2SError):
                 results[position] = completion
                 continue
@@ -261,6 +301,13 @@ class Text2SQL:
             if problem is None and not completion.finished:
                 limit = self.adapter.experiment.decoding.max_new_tokens
                 problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
+            probability = abstained = None
+            if self.calibration is not None:
+                shared = shared_words(requests[position].question, requests[position].schemas)
+                probability = self.calibration.probability(completion.logprob)
+                abstained = reason_to_abstain(self.calibration, completion.logprob, shared, min_confidence)
+            if abstained is not None:
+                sql, problem = "", abstained
             results[position] = Answer(
                 question=requests[position].question,
                 table=table.name,
@@ -268,6 +315,9 @@ class Text2SQL:
                 generated=generated,
                 valid=problem is None,
                 problem=problem,
+                probability=probability,
+                abstained=abstained,
+                uses_table_content=position in looked or self.adapter.format.uses_table_content,
                 confidence=math.exp(min(0.0, completion.logprob)),
                 tokens=completion.n_tokens,
                 forward_passes=completion.forward_passes,
@@ -337,7 +387,27 @@ class Text2SQL:
                 f"the prompt has {length} tokens ({columns} columns), and the model has {limit}; leave out "
                 "columns that the question does not need, shorten the question, or train with a higher limit"
             )
-        return request_for(prompt, clean_question(question), about.schemas)
+        return request_for(prompt, clean_question(question), about.schemas, format.gold)
+
+    def _look_at_tables(
+        self,
+        asked: Sequence[tuple[str, UserTable | UserDatabase]],
+        abouts: dict[int, Asked],
+        requests: dict[int, Request],
+        completions: dict[int, Completion | T2SError],
+    ) -> set[int]:
+        """Execution guidance and value grounding, in place, where the config asks and rows were given; for which."""
+        decoding = self.adapter.experiment.decoding
+        if not uses_table_content(decoding):
+            return set()
+        done = {p: c for p, c in completions.items() if isinstance(c, Completion) and asked[p][1].has_rows}
+        contents = [Content.of(abouts[p].database) for p in done]
+        self._executor = self._executor or SqlExecutor()
+        after = improved(
+            self._decoder, [requests[p] for p in done], list(done.values()), contents, decoding, self._executor
+        )
+        completions.update(zip(done, after))
+        return set(done)
 
     def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:
         """All in one batch; where one request spoils it (a grammar that is too large), each on its own."""

@@ -11,16 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
 from t2s_assets.text2sql.config import DecodingConfig, EvaluationConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
-from t2s_assets.text2sql.generations import Generated, Generations, Log, options
+from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, options, record
 from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
+from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
+from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.perturbation import Case, suite_verdicts
 from t2s_assets.text2sql.prepare import load_sql, load_tables, load_usable, sample
-from t2s_assets.text2sql.prompts import check_grammar, clean_question, load_prompts
+from t2s_assets.text2sql.prompts import clean_question, load_prompts
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import (
     Project,
@@ -65,6 +68,12 @@ _SCHEMA = pa.schema(
 )
 
 
+def _decoding_key(config: DecodingConfig) -> dict[str, Any]:
+    """What names generations: later fields count where they are set, so that earlier generations keep their name."""
+    first = config.model_dump(include={"grammar", "max_new_tokens", "batch_tokens"})
+    return config.model_dump(exclude_defaults=True) | first
+
+
 def make_predictions(project: Project, dataset: str, experiment: str, log: Log = print) -> dict[str, Any]:
     """Answer the validation and test samples of an experiment, score them, and write `predictions`.
 
@@ -73,7 +82,6 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     """
     config = project.experiment(dataset, experiment)
     gold = gold_of(project, dataset)
-    check_grammar(config.decoding, gold.FORMAT)
     adapter = adapters.open_adapter(
         project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
     )
@@ -93,19 +101,22 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     }
     tables = load_tables(project, dataset, list(chosen))
     everything = [q for questions in chosen.values() for q in questions]
-    requests = {q.id: _request(q, tables, prompts) for q in everything}
+    requests = {q.id: question_request(q, tables, prompts, gold.FORMAT) for q in everything}
     placement = base_models.place(config.hardware)
-    key = {"decoding": config.decoding.model_dump(), "version": _DECODING_VERSION, "placement": placement.as_dict()}
+    key = {"decoding": _decoding_key(config.decoding), "version": _DECODING_VERSION, "placement": placement.as_dict()}
 
     def tuned() -> tuple[Any, Any]:
-        return adapters.load_tuned(adapter, project, placement)
+        return load_ready(adapter, project, placement, config.decoding)
 
     def untuned() -> tuple[Any, Any]:
         base = base_models.fetch(adapter.experiment.base_model, project)
-        return base_models.load_model(base, placement).eval(), base_models.load_tokenizer(base)
+        model = base_models.load_model(base, placement).eval()
+        return with_weights(model, config.decoding), base_models.load_tokenizer(base)
 
     cache = Generations(project.cache("generations"), config.decoding, log)
     answers = cache.get("adapter", content_hash(key, adapter.version, adapter.base_identity), requests, tuned)
+    if uses_table_content(config.decoding):
+        answers = _look_at_tables(everything, tables, requests, answers, config.decoding, tuned, log)
     timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
     latency = measure_latency(tuned, timed, config.decoding, log)
 
@@ -123,11 +134,15 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         for name, rows in sets.items():
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), fresh / name, compression="zstd")
         write_json(fresh / "latency.json", latency)
+        confidence = fit_confidence(_verdicts(sets["predictions.parquet"], requests), adapter.version)
+        if confidence is not None:
+            confidence.save(fresh)
         total = {s: sum(1 for q in load_usable(project, dataset, [s])) for s in chosen}
         facts = {
             "questions": {s: len(questions) for s, questions in chosen.items()},
             "of": total,
             "adapter_version": adapter.version,
+            "decoding_uses_table_content": uses_table_content(config.decoding),
             "latency_p95_ms": latency["total_ms"].get("p95"),
             "error_kinds": list(gold.ERROR_KINDS),
         }
@@ -135,6 +150,36 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             facts["data"] = about | {"linking": prompts_manifest.get("linking")}
         write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
     return read_manifest(folder, made_by="")
+
+
+def _verdicts(rows: Sequence[Row], requests: dict[str, Request]) -> list[Verdict]:
+    """What confidence is fitted on: validation answers only."""
+    return [
+        Verdict(r["logprob"], r["ex"], shared_words(requests[r["id"]].question, requests[r["id"]].schemas))
+        for r in rows
+        if r["split"] == "validation"
+    ]
+
+
+def _look_at_tables(
+    questions: Sequence[Question],
+    tables: Mapping[str, AskedAbout],
+    requests: dict[str, Request],
+    answers: Generated,
+    decoding: DecodingConfig,
+    load: Callable[[], tuple[Any, Any]],
+    log: Log,
+) -> Generated:
+    """The answers after execution guidance and value grounding; each question's own table is read."""
+    from t2s_assets.text2sql.decoding import Decoder
+
+    log(f"looking at the tables of {len(questions):,} answers")
+    decoder = Decoder(*load(), options(decoding))
+    contents = [Content.of(tables[q.table_id].prompted) for q in questions]
+    before = [completion_of(answers[q.id]) for q in questions]
+    with SqlExecutor() as executor:
+        after = improved(decoder, [requests[q.id] for q in questions], before, contents, decoding, executor)
+    return {q.id: answers[q.id] | record(completion) for q, completion in zip(questions, after)}
 
 
 def choose_questions(project: Project, dataset: str, config: Experiment) -> dict[str, list[Question]]:
@@ -148,13 +193,16 @@ def choose_questions(project: Project, dataset: str, config: Experiment) -> dict
     }
 
 
-def _request(question: Question, tables: Mapping[str, AskedAbout], prompts: dict[str, str]) -> Request:
-    return request_for(prompts[question.id], clean_question(question.text), tables[question.table_id].schemas)
+def question_request(
+    question: Question, tables: Mapping[str, AskedAbout], prompts: dict[str, str], gold: str
+) -> Request:
+    """What the decoder is asked for a question of a dataset, with its prompt as it was trained."""
+    return request_for(prompts[question.id], clean_question(question.text), tables[question.table_id].schemas, gold)
 
 
-def request_for(prompt: str, question: str, schemas: Sequence[TableSchema]) -> Request:
-    """What the decoder is asked. A sketch's grammar is over its one table; for more there is none (check_grammar)."""
-    return Request(prompt, question, schemas[0] if len(schemas) == 1 else None)
+def request_for(prompt: str, question: str, schemas: Sequence[TableSchema], gold: str) -> Request:
+    """What the decoder is asked, by the kind of gold: WikiSQL's sketch over its one table, or any SELECT."""
+    return Request(prompt, question, tuple(schemas), "select" if gold == "sql" else "sketch")
 
 
 def score(

@@ -16,10 +16,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from t2s_assets.text2sql import base_models
-from t2s_assets.text2sql.config import DecodingConfig, PromptConfig
-from t2s_assets.text2sql.errors import ConfigError, DataError, PromptError
+from t2s_assets.text2sql.config import PromptConfig
+from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.gold import gold_of
 from t2s_assets.text2sql.linking import link, recall
+from t2s_assets.text2sql.plain_text import encode as encode
+from t2s_assets.text2sql.plain_text import protect
 from t2s_assets.text2sql.prepare import load_tables, load_usable
 from t2s_assets.text2sql.query import identifier, table_identifier
 from t2s_assets.text2sql.schema import TABLE as TABLE
@@ -163,7 +165,7 @@ def render_tables(
             )
         samples = [sample_values(r, len(s.columns), format.sample_values) for r, s in zip(rows, schemas)]
     lines = [schema_text(schema, values, gold=format.gold) for schema, values in zip(schemas, samples)]
-    body = "\n".join([*lines, f"Question: {question}", "SQL:"])
+    body = protect(tokenizer, "\n".join([*lines, f"Question: {question}", "SQL:"]))
     if format.template == "chat":
         messages = [{"role": "user", "content": body}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -212,11 +214,6 @@ def _rows_of(
         places = [i for i, column in enumerate(schema.columns) if column in part.columns]
         found.append([[row[i] for i in places] for row in table_rows])
     return found
-
-
-def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts that already hold their special tokens."""
-    return tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
 
 
 def encode_example(prompt_ids: list[int], completion_ids: list[int], eos: int) -> dict[str, list[int]]:
@@ -271,7 +268,6 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
     config = project.experiment(dataset, experiment)
     tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
     gold = gold_of(project, dataset)
-    check_grammar(config.decoding, gold.FORMAT)
     format = resolve_format(config.prompt, tokenizer, gold.FORMAT)
     texts, counts = ("id", "table_id", "prompt", "completion"), ("prompt_tokens", "completion_tokens")
     features = Features({n: Value("string") for n in texts} | {n: Value("int64") for n in counts})
@@ -340,15 +336,6 @@ def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:
         "recall": round(sum(found) / len(found), 4) if found else None,
         "whole": round(sum(r == 1 for r in found) / len(found), 4) if found else None,
     }
-
-
-def check_grammar(decoding: DecodingConfig, gold: str) -> None:
-    """Raises ConfigError for a grammar that the kind of gold does not have yet."""
-    if gold == "sql" and decoding.grammar == "schema":
-        raise ConfigError(
-            "decoding.grammar: schema is a grammar of WikiSQL's sketch, which a dataset with reader: own does not keep "
-            "to; set decoding.grammar: none in the experiment's file"
-        )
 
 
 def length_statistics(lengths: Sequence[int]) -> dict[str, float]:

@@ -138,7 +138,7 @@ def string_literal(text: str) -> str:
 
 
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
-_RESERVED_TABLE_NAMES = frozenset(
+RESERVED_TABLE_NAMES = frozenset(
     "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default "
     "deferrable desc describe distinct do else end except false fetch for foreign from group having in initially "
     "intersect into lateral leading limit not null offset on only or order pivot placing primary qualify references "
@@ -149,7 +149,7 @@ _RESERVED_TABLE_NAMES = frozenset(
 
 def table_identifier(name: str) -> str:
     """A table's name in SQL: bare where DuckDB reads it so, else quoted."""
-    bare = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED_TABLE_NAMES
+    bare = _PLAIN_NAME.fullmatch(name) and name not in RESERVED_TABLE_NAMES
     return name if bare else identifier(name)
 
 

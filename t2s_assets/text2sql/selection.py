@@ -9,7 +9,7 @@ from typing import Any
 
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import ConfigError
-from t2s_assets.text2sql.gold import Question
+from t2s_assets.text2sql.gold import Question, gold_of
 from t2s_assets.text2sql.prepare import load_questions, load_tables
 from t2s_assets.text2sql.storage import Project
 
@@ -77,15 +77,17 @@ class AnswerFigures:
     def _scored(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
         from t2s_assets.text2sql import predictions
         from t2s_assets.text2sql.decoding import Decoder
+        from t2s_assets.text2sql.generations import options
 
         if not questions:
             return []
         was_training = model.training
         model.eval()
         if self._decoder is None:
-            self._decoder = Decoder(model, self.tokenizer, predictions.options(self.config.decoding))
+            self._decoder = Decoder(model, self.tokenizer, options(self.config.decoding))
         self._decoder.forget()  # what it keeps belongs to the weights before
-        requests = [predictions._request(q, self.tables, self.prompts) for q in questions]
+        kind = gold_of(self.project, self.dataset).FORMAT
+        requests = [predictions.question_request(q, self.tables, self.prompts, kind) for q in questions]
         answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
         self._decoder.forget()
         rows = predictions.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)

@@ -29,6 +29,7 @@ from t2s_assets.text2sql.decoding.ragged import (
 from t2s_assets.text2sql.decoding.rows import Row
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
+from t2s_assets.text2sql.plain_text import encode
 
 OnResult = Callable[[int, Completion], None]
 
@@ -36,7 +37,7 @@ _SMALLEST_CAPACITY = 64
 
 
 class Decoder:
-    """Greedy decoding of SQL with a causal language model.
+    """Decoding of SQL with a causal language model: greedy, except for requests that are drawn.
 
     `model` is a transformers causal LM, or a PEFT model over one, on the device it is to run on, in
     evaluation mode; `tokenizer` is its tokenizer. Prompts carry their own special tokens, as
@@ -136,9 +137,11 @@ class Decoder:
                     leaders.add(prefix)
                     row.keep_prefix = True
             row.started = perf_counter()
+            request = requests[row.index]
             if self._guides is not None:
-                request = requests[row.index]
-                row.guide = self._guides.guide(request.schema, request.question)
+                row.guide = self._guides.guide(request)
+            if request.draw is not None:
+                row.draw = torch.Generator().manual_seed(request.draw)
             row.start(cached)
             active.append(row)
         waiting.extendleft(reversed(followers))
@@ -157,7 +160,12 @@ class Decoder:
         if masks[0] is not None:
             allowed = torch.from_numpy(np.stack(masks)).to(logits.device)
             logits = logits.masked_fill(~allowed, -torch.inf)
-        scores, chosen = logits.max(-1)
+        chosen = logits.argmax(-1)
+        for row, at in zip(active, np.cumsum([0, *(len(row.points) for row in active)]).tolist()):
+            if row.draw is not None:
+                these = slice(at, at + len(row.points))
+                chosen[these] = torch.multinomial(logits[these].softmax(-1).cpu(), 1, generator=row.draw)[:, 0]
+        scores = logits.gather(-1, chosen[:, None])[:, 0]
         choices = iter(zip(chosen.tolist(), (scores - normalisers).tolist()))
         now = perf_counter()
         for slot, row in enumerate(active):
@@ -171,10 +179,10 @@ class Decoder:
     def _rows(self, requests: Sequence[Request]) -> list[Row]:
         """The requests as rows, checked."""
         prompts = [request.prompt for request in requests]
-        ids = self.tokenizer(prompts, add_special_tokens=False).input_ids
+        ids = encode(self.tokenizer, prompts)
         limit = getattr(self._config, "max_position_embeddings", None)
         for index, (request, prompt) in enumerate(zip(requests, ids)):
-            if self._guides is not None and request.schema is None:
+            if self._guides is not None and not request.schemas:
                 raise PromptError(
                     f"decoding: request {index} has no schema, and decoding.grammar: schema needs one; "
                     "give a schema, or set decoding.grammar: none"

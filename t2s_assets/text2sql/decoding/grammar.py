@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from typing import Any
 
 import llguidance.hf
 import numpy as np
 from llguidance import LLMatcher
 
+from t2s_assets.text2sql.decoding.select_grammar import select_grammar
+from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import (
     identifier,
@@ -32,6 +35,7 @@ MAX_CONDITIONS = 4
 """WikiSQL has no query with more."""
 
 _NUMBER = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|(?<![A-Za-z])\.\d+)(?:[eE][-+]?\d+)?")
+_KEPT_SELECTS = 16
 _MINUS = "-\u2212\u2012\u2013\u2014"
 
 
@@ -150,19 +154,44 @@ class GuideFactory:
                 "one; convert it (AutoTokenizer does where it can), or set decoding.grammar: none"
             )
         self._vocabulary = vocabulary
+        self._selects: OrderedDict[tuple[TableSchema, ...], LLMatcher] = OrderedDict()
         self._tokens = llguidance.hf.from_tokenizer(
             tokenizer, n_vocab=max(vocabulary, len(tokenizer)), eos_token=sorted(eos)
         )
         probe = tokenizer("SELECT", add_special_tokens=False).input_ids
         self.lead = self._tokens.decode_bytes(probe).decode().removesuffix("SELECT")
 
-    def guide(self, schema: TableSchema, question: str) -> Guide:
-        """A guide at the start of a completion. Raises `PromptError` if llguidance refuses the grammar."""
-        matcher = LLMatcher(self._tokens, sketch_grammar(schema, question, lead=self.lead), log_level=0)
-        if matcher.is_error():
+    def guide(self, request: Request) -> Guide:
+        """A guide at the start of a completion.
+
+        Raises `PromptError` if llguidance refuses the grammar, or a sketch has not one table.
+        """
+        schemas = request.schemas
+        if request.kind == "select":
+            return Guide(self._select(schemas).deep_copy(), self._vocabulary)
+        if len(schemas) != 1:
             raise PromptError(
-                f"decoding: no grammar for table {schema.name!r} with {len(schema.columns)} columns: "
+                f"decoding: a sketch has one table, and this request has {len(schemas)}; use kind: select"
+            )
+        return Guide(
+            self._matcher(sketch_grammar(schemas[0], request.question, lead=self.lead), schemas), self._vocabulary
+        )
+
+    def _select(self, schemas: tuple[TableSchema, ...]) -> LLMatcher:
+        """The matcher of these tables, kept because it does not depend on the question."""
+        matcher = self._selects.pop(schemas, None) or self._matcher(select_grammar(schemas, lead=self.lead), schemas)
+        self._selects[schemas] = matcher
+        if len(self._selects) > _KEPT_SELECTS:
+            self._selects.popitem(last=False)
+        return matcher
+
+    def _matcher(self, grammar: str, schemas: tuple[TableSchema, ...]) -> LLMatcher:
+        matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        if matcher.is_error():
+            columns = sum(len(schema.columns) for schema in schemas)
+            raise PromptError(
+                f"decoding: no grammar for {', '.join(repr(s.name) for s in schemas)} with {columns} columns: "
                 f"{matcher.get_error().splitlines()[0]}; rename or drop columns, or set "
                 "decoding.grammar: none"
             )
-        return Guide(matcher, self._vocabulary)
+        return matcher

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from t2s_assets.text2sql.plain_text import encode
+
 States = list[tuple[torch.Tensor, torch.Tensor]]
 
 _SHORTEST = 8
@@ -69,7 +71,7 @@ def shared_lengths(tokenizer: Any, prompts: list[str], questions: list[str], ids
         at = max(prompt.rfind(text) if text else -1 for text in (question, " ".join(question.split())))
         heads.append(prompt[: max(at, 0)])
     distinct = list(dict.fromkeys(heads))
-    tokens = dict(zip(distinct, tokenizer(distinct, add_special_tokens=False).input_ids, strict=True))
+    tokens = dict(zip(distinct, encode(tokenizer, distinct), strict=True))
     lengths = []
     for head, full in zip(heads, ids, strict=True):
         shared = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Row:
     shared: int
     limit: int
     guide: Guide | None = None
+    draw: Any = None  # the torch.Generator of a row whose tokens are sampled
     started: float = 0.0
     first: float = 0.0
     length: int = 0

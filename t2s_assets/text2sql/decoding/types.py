@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from t2s_assets.text2sql.schema import TableSchema
 
 Grammar = Literal["schema", "none"]
+Kind = Literal["sketch", "select"]
 
 
 @dataclass(frozen=True)
@@ -15,12 +17,24 @@ class Request:
     """One question to answer.
 
     `prompt` is the finished model input (no completion); `question` is the text as typed, a substring of the
-    prompt; `schema` is the table the grammar may name, and may be None only when the grammar is `none`.
+    prompt; `schema` is the table (or tables) the grammar may name, and may be None only when the grammar is `none`.
+    `kind` is what the grammar allows: WikiSQL's `sketch` over one table, or any `select` over all of them. With
+    `draw`, the number of a draw, tokens are sampled under the grammar instead of chosen greedily; the same
+    requests give the same answers on one machine.
     """
 
     prompt: str
     question: str
-    schema: TableSchema | None
+    schema: TableSchema | Sequence[TableSchema] | None
+    kind: Kind = "sketch"
+    draw: int | None = None
+
+    @property
+    def schemas(self) -> tuple[TableSchema, ...]:
+        """The tables, in order."""
+        if self.schema is None:
+            return ()
+        return (self.schema,) if isinstance(self.schema, TableSchema) else tuple(self.schema)
 
 
 @dataclass(frozen=True)

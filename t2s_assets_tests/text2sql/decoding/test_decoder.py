@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import from_sql
+from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets_tests.tiny import random_requests, request, tiny_model
 
 PLAIN = DecodingOptions(max_new_tokens=40, batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
@@ -201,3 +203,21 @@ def test_what_cannot_be_decoded_is_refused(model: Any, tokenizer: Any) -> None:
             sliding_window=64,
         )
         Decoder(MistralForCausalLM(config), tokenizer)
+
+
+def test_draws_differ_are_repeatable_and_keep_to_the_grammar(model: Any, tokenizer: Any, many: list[Request]) -> None:
+    decoder = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=60, draft_tokens=4))
+    draws = [replace(one, draw=number) for one in many[:6] for number in (1, 2, 3, 4)]
+    drawn = decoder.generate(draws)
+    assert len({c.text for c in drawn}) > 6
+    assert [c.text for c in decoder.generate(draws)] == [c.text for c in drawn]
+    for one, completion in zip(draws, drawn):
+        if completion.finished:
+            from_sql(completion.text, one.schema)
+
+
+def test_requests_over_several_tables_get_the_grammar_of_select(model: Any, tokenizer: Any) -> None:
+    decoder = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=60))
+    schemas = (TableSchema("one", (Column("a", "text"),)), TableSchema("two", (Column("b", "real"),)))
+    asked = Request("one(a text)\ntwo(b real)\nQuestion: what?\nSQL:\n", "what?", schemas, "select")
+    assert decoder.generate([asked])[0].text.lstrip("(").startswith(("SELECT", "WITH"))

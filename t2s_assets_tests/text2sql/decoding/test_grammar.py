@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, read_wikisql
+from t2s_assets.text2sql.decoding import Request
 from t2s_assets.text2sql.decoding.grammar import GuideFactory, numbers_in
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.query import cased_as_in, from_sql, identifier, table_identifier, to_sql
@@ -30,7 +31,7 @@ def guides(tokenizer: Any) -> GuideFactory:
 
 def accepts(guides: GuideFactory, tokenizer: Any, schema: TableSchema, question: str, sql: str) -> bool:
     """Whether the canonical tokens of `sql`, then EOS, are what the grammar allows."""
-    guide = guides.guide(schema, question)
+    guide = guides.guide(Request("", question, schema))
     try:
         guide.accept(*tokenizer(sql).input_ids)
     except ModelError:
@@ -41,7 +42,7 @@ def accepts(guides: GuideFactory, tokenizer: Any, schema: TableSchema, question:
 def walk(guides: GuideFactory, tokenizer: Any, schema: TableSchema, question: str, seed: int) -> str:
     """SQL written by choosing among the allowed tokens at random."""
     draw = random.Random(seed)
-    guide = guides.guide(schema, question)
+    guide = guides.guide(Request("", question, schema))
     written = guide.forced()
     while not guide.ended:
         token = draw.choice(np.flatnonzero(guide.allowed()).tolist())
@@ -158,7 +159,7 @@ def test_numbers_of_a_question(question: str, numbers: set[str]) -> None:
 
 
 def test_a_guide_goes_back_where_it_was(guides: GuideFactory, tokenizer: Any) -> None:
-    guide = guides.guide(table(["Name", "Year"], "tr"), "who is it in 1990?")
+    guide = guides.guide(Request("", "who is it in 1990?", table(["Name", "Year"], "tr")))
     guide.accept(*tokenizer('SELECT "Name" FROM t WHERE "').input_ids)
     before = guide.allowed()
     tokens = tokenizer('Year" = 1990').input_ids
@@ -169,7 +170,7 @@ def test_a_guide_goes_back_where_it_was(guides: GuideFactory, tokenizer: Any) ->
 
 
 def test_rows_beyond_the_tokenizer_are_never_allowed(guides: GuideFactory, tokenizer: Any) -> None:
-    allowed = guides.guide(table(["Name"], "t"), "who?").allowed()
+    allowed = guides.guide(Request("", "who?", table(["Name"], "t"))).allowed()
     assert allowed.size == len(tokenizer) + 24
     assert not allowed[len(tokenizer) :].any()
 

@@ -1,0 +1,327 @@
+"""A grammar of DuckDB's SELECT over the tables of one question, for datasets whose SQL is more than the sketch.
+
+It covers joins, aliases, grouping, ordering, sub-queries, CTEs, set operations, CASE, windows and the functions
+below, spelled as sqlglot writes DuckDB SQL: one space, keywords in capitals (`select_sql.canonical` brings other
+spellings there). Types are followed roughly, so that SUM takes numbers and LIKE takes text, and aggregates stand
+only where they may.
+
+A table's name comes from the schema, or is a name after a WITH. A bare column's name comes from the schema; names
+that the query itself gives (`AS total`) are allowed where one may be in scope: in GROUP BY, HAVING, QUALIFY and
+ORDER BY of a SELECT that has such an alias, and everywhere in a SELECT that reads a derived table or a CTE. A
+context-free grammar cannot know which names those are, nor which table an alias stands for, so there the binder
+has the last word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from t2s_assets.text2sql.errors import PromptError
+from t2s_assets.text2sql.execution.functions import SESSION_NAMES
+from t2s_assets.text2sql.query import identifier, table_identifier
+from t2s_assets.text2sql.schema import TableSchema
+
+_WORDS = frozenset(
+    "anti asof between cross exists filter full glob group_by ilike inner interval is isnull join left like natural "
+    "notnull over positional rename right row rows semi set sets similar tablesample trim try_cast values".split()
+)
+"""Words that DuckDB or sqlglot may read as syntax where a name stands, beside those that `query` never leaves bare."""
+
+# What a column may be used as: a number, text, a date or a truth value. `text` is everything that is no number.
+_KINDS = {"real": "n", "text": "tdb"}
+
+_PARTS = "YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND|DECADE|DOW|ISODOW|DOY|EPOCH"
+
+# Rules of one family of expressions. `@` is the family, `#` the family inside its aggregates, `^` that inside its
+# windows, `%` the level of names (s: only the schema's, r: those of the query too).
+_EXPRESSIONS = r"""
+any@: num@ | text@ | date@ | cond@ | "NULL" ANYAGG@
+num@: nterm@ (NUM_OP nterm@)* | datom@ " - " datom@
+nterm@: "-"? natom@
+natom@: NUMBER | "(" num@ ")" | CASTS any@ " AS " NUM_TYPE ")" | "(" query% ")" | nfun@ NCOL@ NAGG@
+nfun@: NUM_FUNCTION num@ ")" | "ROUND(" num@ (", " INTEGER)? ")" | ("POWER(" | "MOD(" | "POW(") num@ ", " num@ ")"
+  | LENGTH_FUNCTION text@ ")" | ("STRPOS(" | "INSTR(") text@ ", " text@ ")" | DATE_FUNCTION date@ ")"
+  | "EXTRACT(" PART " FROM " date@ ")" | "DATE_PART('" PART "', " date@ ")"
+  | ("DATE_DIFF('" | "DATEDIFF('") PART "', " date@ ", " date@ ")"
+  | CHOICES num@ (", " num@)* ")" | "NULLIF(" num@ ", " num@ ")" | "IF(" cond@ ", " num@ ", " num@ ")"
+  | CASE cond@ " THEN " num@ (" WHEN " cond@ " THEN " num@)* (" ELSE " (num@ | "NULL"))? " END"
+  | "CASE " any@ (" WHEN " any@ " THEN " num@)+ (" ELSE " (num@ | "NULL"))? " END"
+text@: tatom@ (" || " (tatom@ | natom@))*
+tatom@: STRING | "(" text@ ")" | CASTS any@ " AS " TEXT_TYPE ")" | "(" query% ")" | tfun@ TCOL@ TAGG@
+tfun@: TEXT_FUNCTION text@ ")" | ("SUBSTRING(" | "SUBSTR(") text@ ", " num@ (", " num@)? ")"
+  | ("LEFT(" | "RIGHT(") text@ ", " num@ ")" | "REPLACE(" text@ ", " text@ ", " text@ ")"
+  | "CONCAT(" any@ (", " any@)* ")" | "CONCAT_WS(" STRING (", " any@)+ ")"
+  | "SPLIT_PART(" text@ ", " text@ ", " num@ ")"
+  | "REGEXP_EXTRACT(" text@ ", " STRING (", " INTEGER)? ")" | "REGEXP_REPLACE(" text@ ", " STRING ", " STRING ")"
+  | "STRFTIME(" date@ ", " STRING ")" | ("MONTHNAME(" | "DAYNAME(") date@ ")"
+  | CHOICES text@ (", " text@)* ")" | "NULLIF(" text@ ", " text@ ")" | "IF(" cond@ ", " text@ ", " text@ ")"
+  | CASE cond@ " THEN " text@ (" WHEN " cond@ " THEN " text@)* (" ELSE " (text@ | "NULL"))? " END"
+  | "CASE " any@ (" WHEN " any@ " THEN " text@)+ (" ELSE " (text@ | "NULL"))? " END"
+date@: datom@ ((" + " | " - ") INTERVAL)*
+datom@: NOW | "(" date@ ")" | CASTS any@ " AS " DATE_TYPE ")" | "(" query% ")" | dfun@ DCOL@ DAGG@
+dfun@: "DATE_TRUNC('" PART "', " date@ ")" | "STRPTIME(" text@ ", " STRING ")" | "LAST_DAY(" date@ ")"
+  | "MAKE_DATE(" num@ ", " num@ ", " num@ ")" | CHOICES date@ (", " date@)* ")"
+cond@: conj@ (" OR " conj@)*
+conj@: test@ (" AND " test@)*
+test@: "NOT "? batom@
+batom@: TRUTH | "(" cond@ ")" | ("EXISTS(" | "EXISTS (") query% ")" | CASTS any@ " AS BOOLEAN)"
+  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE (date@ | STRING)
+  | num@ BETWEEN num@ " AND " num@ | text@ BETWEEN text@ " AND " text@
+  | date@ BETWEEN (date@ | STRING) " AND " (date@ | STRING)
+  | num@ IN (num@ (", " num@)* | query%) ")" | text@ IN (text@ (", " text@)* | query%) ")" | date@ IN query% ")"
+  | (natom@ | tatom@ | datom@) IS_NULL | text@ LIKE text@ | TEXT_TEST text@ ", " text@ ")" BCOL@ BAGG@
+  | (num@ | text@ | date@) COMPARE ("ANY (" | "ALL (") query% ")"
+order@: " ORDER BY " ("ALL" DIRECTION? | key@ (", " key@)*)
+key@: any@ DIRECTION? NULLS?
+over@: " OVER (" ("PARTITION BY " any^ (", " any^)* (order^)? | "ORDER BY " key^ (", " key^)*)? FRAME? ")"
+"""
+
+# What aggregates of a level give; their arguments are plain expressions of a row.
+_AGGREGATES = r"""
+nagg%: ("COUNT(*)" | COUNT DISTINCT? any# ")" | NUM_AGGREGATE DISTINCT? num# ")" | SAME_AGGREGATE num# ")"
+  | TWO_AGGREGATE num# ", " any# ")"
+  | QUANTILE num# ", " NUMBER ")" | "CORR(" num# ", " num# ")" | "COUNT_IF(" cond# ")") filter%?
+tagg%: (SAME_AGGREGATE text# ")" | TWO_AGGREGATE text# ", " any# ")"
+  | LISTING DISTINCT? any# (", " STRING)? order#? ")") filter%?
+dagg%: (SAME_AGGREGATE date# ")" | TWO_AGGREGATE date# ", " any# ")") filter%?
+bagg%: ("BOOL_AND(" | "BOOL_OR(") cond# ")" filter%?
+anyagg%: "ARRAY_AGG(" DISTINCT? any# order#? ")" filter%?
+filter%: (" FILTER(WHERE " | " FILTER (WHERE ") cond# ")"
+"""
+
+_WINDOWS = r"""
+nwin@: RANKING over@ | ("COUNT(*)" | COUNT DISTINCT? any^ ")" | NUM_AGGREGATE num^ ")" | SAME_AGGREGATE num^ ")") over@
+  | NEIGHBOUR num^ (", " INTEGER (", " NUMBER)?)? ")" over@
+twin@: (SAME_AGGREGATE text^ ")" | NEIGHBOUR text^ (", " INTEGER)? ")") over@
+dwin@: (SAME_AGGREGATE date^ ")" | NEIGHBOUR date^ (", " INTEGER)? ")") over@
+"""
+
+# One level of queries. `$` is the level that GROUP BY, HAVING and ORDER BY have where the SELECT gives names.
+_QUERIES = r"""
+query%: select% LIMIT? | setop%
+setop%: core% (SET_OPERATION core%)+ order_rowr? LIMIT?
+core%: bare% | "(" query% ")"
+"""
+_SELECTS = r"""
+ "SELECT " DISTINCT? ITEMS_win FROM where? (" QUALIFY " cond_win$)? order_win$?
+ "SELECT " ITEMS_pure FROM where? (" HAVING " cond_pure$)? order_pure$?
+ "SELECT " DISTINCT? ITEMS_agg FROM where? groups$ (" HAVING " cond_agg$)? (" QUALIFY " cond_agg$)? order_agg$?
+"""
+
+_TERMINALS = rf"""
+NUM_OP: " + " | " - " | " * " | " / " | " // " | " % "
+NUMBER: /[0-9]{{1,18}}(\.[0-9]{{1,12}})?/
+INTEGER: /[0-9]{{1,9}}/
+STRING: /'([^'\x00-\x1f\x7f]|'')*'/
+CASTS: "CAST(" | "TRY_CAST("
+NUM_TYPE: "INT" | "INTEGER" | "BIGINT" | "DOUBLE" | "FLOAT" | "REAL" | /DECIMAL(\([1-9][0-9]?, ?[0-9]\))?/
+TEXT_TYPE: "TEXT" | "VARCHAR"
+DATE_TYPE: "DATE" | "TIMESTAMP" | "TIME"
+NOW: "CURRENT_DATE" | "CURRENT_TIMESTAMP" | "NOW()" | "TODAY()" | /DATE '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}'/
+INTERVAL: /INTERVAL ('[0-9]{{1,6}}'|[0-9]{{1,6}}) (YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND)S?/
+PART: /{_PARTS}|{_PARTS.lower()}/
+NUM_FUNCTION: /(ABS|CEIL|CEILING|FLOOR|SQRT|EXP|LN|LOG|LOG10|LOG2|SIGN|CBRT|TRUNC|DEGREES|RADIANS|SIN|COS|TAN)\(/
+LENGTH_FUNCTION: /(LENGTH|LEN|STRLEN|ASCII)\(/
+DATE_FUNCTION: /(YEAR|QUARTER|MONTH|WEEK|WEEKOFYEAR|DAY|DAYOFMONTH|DAYOFWEEK|DAYOFYEAR|HOUR|MINUTE|SECOND|EPOCH)\(/
+CHOICES: "COALESCE(" | "IFNULL(" | "GREATEST(" | "LEAST("
+TEXT_FUNCTION: /(LOWER|UPPER|TRIM|LTRIM|RTRIM|REVERSE|STRIP_ACCENTS)\(/
+TEXT_TEST: /(STARTS_WITH|ENDS_WITH|CONTAINS|PREFIX|SUFFIX|REGEXP_MATCHES|REGEXP_FULL_MATCH)\(/
+CASE: "CASE WHEN "
+TRUTH: "TRUE" | "FALSE"
+COMPARE: " = " | " <> " | " != " | " > " | " < " | " >= " | " <= " | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
+BETWEEN: " BETWEEN " | " NOT BETWEEN "
+IN: " IN (" | " NOT IN ("
+LIKE: " LIKE " | " NOT LIKE " | " ILIKE " | " NOT ILIKE " | " SIMILAR TO "
+IS_NULL: " IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS FALSE"
+DIRECTION: " ASC" | " DESC"
+NULLS: " NULLS FIRST" | " NULLS LAST"
+FRAME: FRAME_START FRAME_END
+FRAME_START: / (ROWS|RANGE) BETWEEN (UNBOUNDED PRECEDING|[0-9]{{1,4}} PRECEDING|CURRENT ROW)/
+FRAME_END: / AND (CURRENT ROW|[0-9]{{1,4}} FOLLOWING|UNBOUNDED FOLLOWING)/
+COUNT: "COUNT(" | "APPROX_COUNT_DISTINCT("
+NUM_AGGREGATE: /(SUM|AVG|MEDIAN|STDDEV|STDDEV_POP|STDDEV_SAMP|VARIANCE|VAR_POP|VAR_SAMP)\(/
+SAME_AGGREGATE: /(MIN|MAX|MODE|ANY_VALUE|FIRST|LAST)\(/
+TWO_AGGREGATE: /(ARG_MAX|ARG_MIN|MAX_BY|MIN_BY)\(/
+QUANTILE: "QUANTILE_CONT(" | "QUANTILE_DISC("
+LISTING: /(STRING_AGG|LISTAGG|GROUP_CONCAT)\(/
+RANKING: /(ROW_NUMBER|RANK|DENSE_RANK|PERCENT_RANK|CUME_DIST)\(\)|NTILE\([1-9][0-9]?\)/
+NEIGHBOUR: /(LAG|LEAD|FIRST_VALUE|LAST_VALUE)\(/
+SET_OPERATION: " UNION " | " UNION ALL " | " INTERSECT " | " EXCEPT "
+LIMIT: / LIMIT [0-9]{{1,9}}( OFFSET [0-9]{{1,9}})?/
+DISTINCT: "DISTINCT "
+JOIN: /( (INNER|LEFT|LEFT OUTER|RIGHT|RIGHT OUTER|FULL|FULL OUTER))? JOIN /
+CROSS: " CROSS JOIN " | ", "
+"""
+
+_FAMILIES = {
+    # family: (what stands for `^`, aggregates, windows, columns)
+    "row": (None, False, False, True),
+    "win": ("row", False, True, True),
+    "agg": ("agg", True, True, True),
+    "pure": ("pure", True, False, False),
+}
+
+
+def select_grammar(schemas: Sequence[TableSchema], *, lead: str = "") -> str:
+    """The grammar of SELECT statements over `schemas`, in llguidance's dialect of Lark.
+
+    `lead` is text that the tokenizer puts before the first word of any text. Raises PromptError where there is no
+    table, or a table has no columns.
+    """
+    if not schemas or any(not schema.columns for schema in schemas):
+        raise PromptError("decoding: a grammar of SELECT needs at least one table, and columns in each")
+    lines = [f"start: {json.dumps(lead)} statement" if lead else "start: statement"]
+    lines.append('statement: querys | "WITH " ("RECURSIVE ")? firstcte (", " cte)* " " queryr')
+    lines.append('firstcte: NAME cols? " AS (" (querys | queryr) ")"')
+    lines.append('cte: NAME cols? " AS (" queryr ")"')
+    lines.append('cols: "(" NAME (", " NAME)* ")"')
+    present = {kind for schema in schemas for column in schema.columns for kind in _KINDS[column.type]}
+    for level in "sr":
+        for family in _FAMILIES:
+            lines += _family(family, level, present)
+        lines.append(_AGGREGATES.replace("%", level).replace("#", f"_row{level}"))
+        lines.append(_QUERIES.replace("%", level))
+        lines += _columns(level, schemas, present)
+        lines += _sources(level)
+    lines.append(_items())
+    lines.append(_TERMINALS)
+    lines += _names(schemas, present)
+    return "\n".join(line for line in "\n".join(lines).splitlines() if line.strip())
+
+
+def _family(family: str, level: str, present: set[str]) -> list[str]:
+    """The rules of one family of expressions at one level of names."""
+    inner, aggregates, windows, columns = _FAMILIES[family]
+    name = f"_{family}{level}"
+    rules = _EXPRESSIONS
+    if inner is None or not windows:
+        rules = rules[: rules.index("over@:")]
+    elif windows:
+        rules += _WINDOWS
+    for kind in "ntdb":
+        column = f" | {kind}col{level}" if columns and (kind in present or level == "r") else ""
+        rules = rules.replace(f" {kind.upper()}COL@", column)
+        parts = [f"{kind}agg{level}"] * aggregates + [f"{kind}win{name}"] * (windows and kind != "b")
+        rules = rules.replace(f" {kind.upper()}AGG@", "".join(f" | {part}" for part in parts))
+    rules = rules.replace(" ANYAGG@", f" | anyagg{level}" if aggregates else "")
+    rules = rules.replace("@", name).replace("%", level)
+    return [rules.replace("^", f"_{inner}{level}")]
+
+
+def _columns(level: str, schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
+    """How columns are referred to: bare, after their table's name, after an alias."""
+    lines = []
+    for kind in "ntdb":
+        ways = []
+        if kind in present:
+            ways = [f"{kind.upper()}COLUMN", f'NAME "." {kind.upper()}COLUMN']
+            for number, schema in enumerate(schemas):
+                if any(kind in _KINDS[column.type] for column in schema.columns):
+                    ways.append(f'TABLE_{number} "." {kind.upper()}COLUMN_{number}')
+        if level == "r":
+            ways += ["NAME", 'NAME "." NAME']
+        if ways:
+            lines.append(f"{kind}col{level}: {' | '.join(ways)}")
+    return lines
+
+
+def _sources(level: str) -> list[str]:
+    """FROM, and the SELECTs that go with each kind of it."""
+    lines = [
+        f'source{level}: (TABLE{" | NAME" if level == "r" else ""}) (" AS " NAME)?',
+        f'derived{level}: "(" query{level} ")" " AS " NAME cols?',
+        f'where{level}: " WHERE " cond_row{level}',
+        f'groups{level}: " GROUP BY " ("ALL" | group{level} (", " group{level})*)',
+        f'group{level}: any_row{level} | "ROLLUP (" any_row{level} (", " any_row{level})* ")"',
+        f'joined{level}: " ON " cond_row{level} | " USING (" (COLUMN{" | NAME" if level == "r" else ""}) ")"',
+    ]
+    if level == "r":
+        lines.append("froms: sources (JOIN sources joineds | CROSS sources)*")
+        lines.append("fromr: anysource (JOIN anysource joinedr | CROSS anysource)*")
+        lines.append("anysource: sourcer | derivedr")
+        # A strict query with a derived table may use that table's names, but no table that is not there.
+        first = "deriveds | sources JOIN deriveds joinedr | sources CROSS deriveds"
+        lines.append(f"fromd: ({first}) (JOIN mixed joinedr | CROSS mixed)*")
+        lines.append("mixed: sources | deriveds")
+        forms = [
+            _selects("s", "s", "plain_", "froms"),
+            _selects("s", "r", "named_", "froms"),
+            _selects("r", "r", "some_", "fromd"),
+            '"SELECT " plain_pures',
+        ]
+        relaxed = [_selects("r", "r", "some_", "fromr"), '"SELECT " some_purer']
+        for rule, ways in (("selects", forms), ("selectr", relaxed)):
+            lines.append(f"{rule}: {' | '.join(ways)}")
+            # The parts of a set operation have no order of their own.
+            lines.append(f"{rule.replace('select', 'bare')}: {re.sub(r' order_[a-z]+[?]', '', ' | '.join(ways))}")
+    return lines
+
+
+def _selects(level: str, later: str, items: str, source: str) -> str:
+    """SELECTs at one level of names, whose clauses after WHERE have the level `later`."""
+    forms = []
+    for form in _SELECTS.strip().splitlines():
+        form = re.sub(r"ITEMS_(\w+)", rf"{items}\1{level}", form)
+        form = form.replace("FROM", f'" FROM " {source}').replace("where?", f"where{level}?").replace("$", later)
+        forms.append(form.strip())
+    return " | ".join(forms)
+
+
+def _items() -> str:
+    """Select lists: `plain` without aliases, `named` with at least one, `some` with any number."""
+    lines = ['star: "*" | NAME ".*" | TABLE ".*"']
+    for family in ("win", "agg", "pure"):
+        for level in "sr":
+            name = f"{family}{level}"
+            one = f"(any_{name} | star)" if family == "win" else f"any_{name}"
+            lines.append(f'item_{name}: {one} (" AS " NAME)?')
+            lines.append(f'some_{name}: item_{name} (", " item_{name})*')
+            if level == "s":
+                lines.append(f'plain_{name}: {one} (", " {one})*')
+                named = f'any_{name} " AS " NAME'
+                lines.append(f'named_{name}: (item_{name} ", ")* {named} (", " item_{name})*')
+    return "\n".join(lines)
+
+
+def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
+    """Terminals that spell the schema's names, and the names that a query may give."""
+    lines = []
+    for number, schema in enumerate(schemas):
+        lines.append(f"TABLE_{number}: {_any_of(spellings(schema.name))}")
+        for kind in sorted(present):
+            names = [c.name for c in schema.columns if kind in _KINDS[c.type]]
+            if names:
+                lines.append(f"{kind.upper()}COLUMN_{number}: {_any_of(s for n in names for s in spellings(n))}")
+    lines.append(f"TABLE: {' | '.join(f'TABLE_{number}' for number in range(len(schemas)))}")
+    for kind in sorted(present):
+        parts = [
+            f"{kind.upper()}COLUMN_{number}"
+            for number, schema in enumerate(schemas)
+            if any(kind in _KINDS[c.type] for c in schema.columns)
+        ]
+        lines.append(f"{kind.upper()}COLUMN: {' | '.join(parts)}")
+    lines.append(f"COLUMN: {' | '.join(f'{kind.upper()}COLUMN' for kind in sorted(present))}")
+    taken = [*_reserved(), *(s.name.lower() for s in schemas if s.name.isascii() and s.name.isidentifier())]
+    bare = rf"/[A-Za-z_][A-Za-z0-9_]{{0,47}}/ & ~/(?i:{'|'.join(sorted(set(taken)))})/"
+    quoted = r'/"[^"\x00-\x1f\x7f]{1,60}"/ & ~(' + _any_of(identifier(s.name) for s in schemas) + ")"
+    lines.append(f"NAME: ({bare}) | ({quoted})")
+    return lines
+
+
+def _reserved() -> set[str]:
+    from t2s_assets.text2sql.query import RESERVED_TABLE_NAMES
+
+    return set(RESERVED_TABLE_NAMES) | _WORDS | SESSION_NAMES | {"current_date", "current_time", "current_timestamp"}
+
+
+def spellings(name: str) -> list[str]:
+    """`name` in SQL: quoted, and bare where DuckDB reads that as the same name."""
+    low = name.lower()
+    bare = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and table_identifier(low) == low and low not in _reserved()
+    return [name, identifier(name)] if bare else [identifier(name)]
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    return " | ".join(json.dumps(text) for text in dict.fromkeys(texts))

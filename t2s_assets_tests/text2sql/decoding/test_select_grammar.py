@@ -1,0 +1,156 @@
+"""The grammar of SELECT: it accepts what people ask, refuses names that are not there, and writes SQL that parses."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2s_assets.text2sql.decoding import Request
+from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.decoding.select_grammar import select_grammar
+from t2s_assets.text2sql.decoding.select_sql import canonical
+from t2s_assets.text2sql.errors import DataError, ModelError, PromptError
+from t2s_assets.text2sql.execution import check_sql
+from t2s_assets.text2sql.query import identifier, table_identifier
+from t2s_assets.text2sql.schema import Column, TableSchema, column_names
+from t2s_assets_tests.text2sql.decoding.select_queries import DDL, QUERIES, SHOP, WRONG
+
+EOS = frozenset([0])
+TABLES = {schema.name: [c.name for c in schema.columns] for schema in SHOP}
+
+
+@pytest.fixture(scope="module")
+def guides(tokenizer: Any) -> GuideFactory:
+    return GuideFactory(tokenizer, EOS, len(tokenizer))
+
+
+@pytest.fixture(scope="module")
+def shop() -> Any:
+    with duckdb.connect() as connection:
+        connection.execute(DDL)
+        yield connection
+
+
+def accepts(guides: GuideFactory, tokenizer: Any, sql: str, schemas: tuple[TableSchema, ...] = SHOP) -> bool:
+    guide = guides.guide(Request("", "", schemas, "select"))
+    try:
+        guide.accept(*tokenizer(sql).input_ids)
+    except ModelError:
+        return False
+    return guide.ended or bool(guide.allowed()[0])
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_what_people_ask_is_accepted_as_the_guard_accepts_it(
+    guides: GuideFactory, tokenizer: Any, shop: Any, sql: str
+) -> None:
+    written = canonical(sql, SHOP)
+    check_sql(written, TABLES)
+    shop.execute(f"EXPLAIN {written}")
+    assert accepts(guides, tokenizer, written), written
+    assert canonical(written, SHOP) == written
+
+
+@pytest.mark.parametrize("sql", WRONG)
+def test_what_is_not_there_is_refused(guides: GuideFactory, tokenizer: Any, sql: str) -> None:
+    assert not accepts(guides, tokenizer, sql)
+
+
+def test_random_walks_parse_and_some_bind(guides: GuideFactory, tokenizer: Any, shop: Any) -> None:
+    # Uniform walks spend themselves in made-up names, so these prefer what followed the last six tokens in real SQL.
+    followers: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for sql in QUERIES:
+        ids = [*tokenizer(canonical(sql, SHOP)).input_ids, 0]
+        for at, token in enumerate(ids):
+            followers[tuple(ids[max(0, at - 6) : at])].append(token)
+    draw = random.Random(5)
+    finished = bound = 0
+    for _ in range(90):
+        guide = guides.guide(Request("", "", SHOP, "select"))
+        written = guide.forced()
+        while not guide.ended and len(written) < 300:
+            allowed = guide.allowed()
+            likely = [t for t in followers[tuple(written[-6:])] if allowed[t]]
+            token = draw.choice(likely or np.flatnonzero(allowed).tolist())
+            if token in EOS:
+                break
+            guide.accept(token)
+            written += [token, *guide.forced()]
+        if not guide.ended and not guide.allowed()[0]:
+            continue
+        finished += 1
+        sql = tokenizer.decode(written)
+        check_sql(sql, None)
+        try:
+            shop.execute(f"EXPLAIN {sql}")
+            bound += 1
+        except duckdb.Error:
+            pass
+    assert finished >= 30
+    assert bound >= 0.15 * finished, (bound, finished)  # a context-free grammar knows no scopes
+
+
+NAME = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@given(names=st.lists(NAME, min_size=1, max_size=6), tables=st.lists(NAME, min_size=1, max_size=3))
+@settings(max_examples=12, deadline=None)
+def test_any_name_survives(guides: GuideFactory, tokenizer: Any, names: list[str], tables: list[str]) -> None:
+    columns = tuple(Column(name, "text") for name in column_names(names))
+    schemas = tuple(TableSchema(name, columns) for name in column_names(tables))
+    with duckdb.connect() as connection:
+        for schema in schemas:
+            declared = ", ".join(f"{identifier(c.name)} VARCHAR" for c in columns)
+            connection.execute(f"CREATE TABLE {identifier(schema.name)} ({declared})")
+        for schema in schemas:
+            for column in columns:
+                table, name = table_identifier(schema.name), identifier(column.name)
+                sql = f"SELECT {table}.{name}, COUNT({name}) FROM {table} WHERE {name} = 'a''b' GROUP BY {table}.{name}"
+                assert accepts(guides, tokenizer, sql, schemas)
+                assert accepts(guides, tokenizer, canonical(sql, schemas), schemas)
+                connection.execute(canonical(sql, schemas))
+
+
+def test_names_that_begin_like_others_and_like_keywords(guides: GuideFactory, tokenizer: Any) -> None:
+    names = ["a", "ab", "a b", 'a"', "Description", "DISTINCT", "When", "order", "Wert", "user", "IS", "E", "n"]
+    schemas = (TableSchema("t", tuple(Column(n, "text") for n in names)), TableSchema("t2", (Column("x", "real"),)))
+    for name in names:
+        sql = f"SELECT COUNT({identifier(name)}), MAX(t.{identifier(name)}) FROM t WHERE NOT {identifier(name)} = 'x'"
+        assert accepts(guides, tokenizer, sql, schemas)
+        assert accepts(guides, tokenizer, canonical(sql, schemas), schemas)
+    assert accepts(guides, tokenizer, "SELECT COUNT(Description) FROM t", schemas)
+    assert not accepts(guides, tokenizer, "SELECT user FROM t", schemas)  # bare, it is the session's user
+    assert not accepts(guides, tokenizer, "SELECT t.x FROM t", schemas)
+
+
+def test_a_wide_schema(guides: GuideFactory, tokenizer: Any) -> None:
+    wide = tuple(
+        TableSchema(f"table_{i}", tuple(Column(f"column {i} {j}", "text") for j in range(100))) for i in range(20)
+    )
+    assert accepts(guides, tokenizer, 'SELECT "column 7 42" FROM table_7 WHERE "column 7 1" = \'x\'', wide)
+    assert not accepts(guides, tokenizer, 'SELECT "column 7 142" FROM table_7', wide)
+
+
+def test_canonical_spelling() -> None:
+    assert (
+        canonical('select C.NAME, "Unit Price" u from CUSTOMERS c, Order_Items where c.ID!=3 -- x', SHOP)
+        == 'SELECT C.name, "unit price" AS u FROM customers AS c, order_items WHERE c.id <> 3'
+    )
+    with pytest.raises(DataError, match="not DuckDB SQL"):
+        canonical("SELECT FROM WHERE", SHOP)
+    with pytest.raises(DataError, match="one statement"):
+        canonical("SELECT 1; SELECT 2", SHOP)
+
+
+def test_a_grammar_needs_tables_and_columns(guides: GuideFactory) -> None:
+    with pytest.raises(PromptError, match="at least one table"):
+        select_grammar([])
+    with pytest.raises(PromptError, match="a sketch has one table"):
+        guides.guide(Request("", "", SHOP))

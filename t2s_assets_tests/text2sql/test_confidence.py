@@ -1,0 +1,67 @@
+"""Calibrated probabilities, and questions that are about something else."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from t2s_assets.text2sql.confidence import (
+    FEWEST,
+    Confidence,
+    Verdict,
+    fit_confidence,
+    load_confidence,
+    reason_to_abstain,
+    shared_words,
+)
+from t2s_assets.text2sql.schema import Column, TableSchema
+
+
+@pytest.fixture(scope="module")
+def fit() -> Confidence:
+    """On answers that are right with probability 1 + logprob / 2; one in ten shares no word."""
+    draw = random.Random(3)
+    verdicts = []
+    for at in range(2000):
+        logprob = -2 * draw.random()
+        verdicts.append(Verdict(logprob, draw.random() < 1 + logprob / 2, 0 if at % 10 == 0 else 2))
+    found = fit_confidence(verdicts, "v1")
+    assert found is not None
+    return found
+
+
+def test_probabilities_are_those_of_being_right(fit: Confidence) -> None:
+    for logprob in (-1.8, -1.5, -1.0, -0.5, -0.2):
+        assert fit.probability(logprob) == pytest.approx(1 + logprob / 2, abs=0.12)
+    assert 0 < fit.probability(-100.0) <= fit.probability(-1.0) <= fit.probability(0.0) < 1
+    assert list(fit.logprobs) == sorted(fit.logprobs)
+    assert list(fit.probabilities) == sorted(fit.probabilities)
+
+
+def test_strangers_are_refused_below_the_threshold_only(fit: Confidence) -> None:
+    # One in ten shares no word, and 2 % may be refused: the lowest fifth of them.
+    assert fit.unrelated_below == pytest.approx(-1.6, abs=0.15)
+    assert reason_to_abstain(fit, -1.9, 0, 0.0).startswith("cannot be answered from this table")
+    assert reason_to_abstain(fit, -1.9, 1, 0.0) is None
+    assert reason_to_abstain(fit, -0.1, 0, 0.0) is None
+
+
+def test_a_minimum_withholds_unsure_answers(fit: Confidence) -> None:
+    assert "below --min-confidence 0.9" in reason_to_abstain(fit, -1.0, 2, 0.9)
+    assert reason_to_abstain(fit, -1.0, 2, 0.2) is None
+
+
+def test_few_answers_or_another_adapter_give_no_calibration(fit: Confidence, tmp_path: Path) -> None:
+    assert fit_confidence([Verdict(-1.0, True, 1)] * (FEWEST - 1), "v1") is None
+    assert load_confidence(tmp_path, "v1") is None
+    fit.save(tmp_path)
+    assert load_confidence(tmp_path, "v1") == fit
+    assert load_confidence(tmp_path, "v2") is None
+
+
+def test_words_are_shared_by_their_beginnings() -> None:
+    schema = TableSchema("t", (Column("Points scored", "real"), Column("Player name", "text")))
+    assert shared_words("which players have the most points?", [schema]) == 2
+    assert shared_words("what is the name of it?", [schema]) == 0

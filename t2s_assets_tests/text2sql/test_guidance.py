@@ -1,0 +1,69 @@
+"""Execution guidance takes the likeliest draw that returns something, where the greedy answer returns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.decoding.types import Completion, Request
+from t2s_assets.text2sql.execution import Database, Outcome, Relation, SqlExecutor
+from t2s_assets.text2sql.guidance import SAMPLES, Content, improved, usable
+from t2s_assets.text2sql.schema import Column, TableSchema
+
+SCHEMA = TableSchema("t", (Column("Club", "text"), Column("Year", "real")))
+ROWS = [("Ajax", 1990.0), ("Celtic", 1991.0)]
+DATABASE = Database.of(Relation.from_rows("t", [("Club", "VARCHAR"), ("Year", "DOUBLE")], ROWS))
+CONTENT = Content(DATABASE, lambda name: [r[0] for r in ROWS] if name == "Club" else [])
+
+
+def written(text: str, logprob: float) -> Completion:
+    return Completion(text, (), logprob, 5, 0, 2, 0.1, 0.1, True)
+
+
+class Drawing:
+    """Stands for a decoder: draw n gives the n-th of its answers, the last one from then on."""
+
+    def __init__(self, answers: Sequence[Completion]) -> None:
+        self.answers = answers
+        self.asked: list[Request] = []
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        self.asked += requests
+        return [self.answers[min(r.draw or 0, len(self.answers)) - 1] for r in requests]
+
+
+def guided(greedy: str, answers: Sequence[Completion], content: Content | None = CONTENT, **config: bool) -> str:
+    decoding = DecodingConfig(execution_guided=True, **config)
+    decoder = Drawing(answers)
+    with SqlExecutor() as executor:
+        found = improved(decoder, [Request("p", "q", SCHEMA)], [written(greedy, -0.1)], [content], decoding, executor)
+    assert len(decoder.asked) in (0, SAMPLES)
+    return found[0].text
+
+
+EMPTY = 'SELECT "Year" FROM t WHERE "Club" = \'Ajx\''
+GOOD = 'SELECT "Year" FROM t WHERE "Year" < 1991'
+
+
+def test_the_likeliest_that_returns_something_wins() -> None:
+    answers = [written(GOOD, -3.0), written("SELECT nope FROM t", -1.0), written('SELECT MAX("Year") FROM t', -2.0)]
+    assert guided(EMPTY, answers) == 'SELECT MAX("Year") FROM t'
+
+
+def test_an_answer_that_returns_something_stays() -> None:
+    assert guided(GOOD, [written('SELECT "Club" FROM t', -0.01)]) == GOOD
+
+
+def test_without_a_usable_draw_or_rows_the_greedy_answer_stays() -> None:
+    assert guided(EMPTY, [written("SELECT nope FROM t", -1.0)]) == EMPTY
+    assert guided(EMPTY, [written(GOOD, -1.0)], None) == EMPTY
+
+
+def test_grounding_comes_before_guidance() -> None:
+    assert guided(EMPTY, [written(GOOD, -1.0)], value_grounding=True).endswith("'Ajax'")
+
+
+def test_nothing_but_nulls_is_not_usable() -> None:
+    assert not usable(Outcome("ok", ("a",), rows=((None,),)))
+    assert not usable(Outcome("ok", ("a",)))
+    assert usable(Outcome("ok", ("a",), rows=((0,),)))
