@@ -10,7 +10,7 @@ from typing import Any
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.gold import Question, gold_of
-from t2s_assets.text2sql.prepare import load_questions, load_tables
+from t2s_assets.text2sql.prepare import load_tables, load_usable
 from t2s_assets.text2sql.storage import Project
 
 CHOICE = "eval_choice"
@@ -41,7 +41,7 @@ class AnswerFigures:
         """`prompts`: the sampled questions' ids with the model's input for each."""
         self.project, self.dataset, self.config, self.tokenizer = project, dataset, config, tokenizer
         self.prompts, self.best = prompts, config.training.best
-        self.questions = [q for q in load_questions(project, dataset, ["validation"]) if q.id in prompts]
+        self.questions = [q for q in load_usable(project, dataset, ["validation"]) if q.id in prompts]
         wanted = {q.table_id for q in self.questions}
         self.tables = {n: t for n, t in load_tables(project, dataset, ["validation"]).items() if n in wanted}
         self._decoder: Any = None
