@@ -141,6 +141,12 @@ class TrainingConfig(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     packing: bool = Field(False, description="Best-fit packing without padding; needs flash_attention_2.")
     group_by_length: bool = Field(True, description="Batches of like length: less padding.")
+    questions_a_table: int = Field(
+        1,
+        ge=1,
+        description="Questions on one table that stand together in a batch and share its schema's tokens, which are "
+        "then computed once; 1 trains each prompt by itself.",
+    )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
     seed: int = Field(17, ge=0)
     eval_steps: int = Field(200, ge=1, description="Steps between evaluations on a validation sample.")
@@ -164,6 +170,10 @@ class TrainingConfig(Settings):
             raise ValueError(f"give exactly one of epochs, max_steps, budget_minutes; got {lengths or 'none'}")
         if self.packing and self.group_by_length and "group_by_length" in self.model_fields_set:
             raise ValueError("packing fills each batch whole, group_by_length then does nothing; choose one")
+        if self.questions_a_table > 1:
+            for name in ("packing", "group_by_length"):
+                if getattr(self, name) and name in self.model_fields_set:
+                    raise ValueError(f"questions_a_table orders and joins examples itself; set {name}: false")
         if self.best == "last" and self.early_stopping:
             raise ValueError("early_stopping watches best's figure, and best: last has none; use ex, em or loss")
         if "eval_share" in self.model_fields_set and (self.best not in ("ex", "em") or not self.budget_minutes):
@@ -223,6 +233,11 @@ class Experiment(Section):
             raise ValueError(
                 "training.packing joins examples in one row, and only hardware.attention: flash_attention_2 keeps "
                 f"them apart; got attention: {self.hardware.attention}"
+            )
+        if self.training.questions_a_table > 1 and self.hardware.attention == "flash_attention_2":
+            raise ValueError(
+                "training.questions_a_table > 1 needs an attention mask of its own, which hardware.attention: "
+                "flash_attention_2 does not take; use sdpa, or questions_a_table: 1"
             )
         return self
 

@@ -13,13 +13,16 @@ from t2s_assets.text2sql.config import TrainingConfig
 def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, timed: int = 6) -> float:
     """Seconds of one optimizer step, from `timed` real forward and backward passes after two to warm up.
 
-    The batches are drawn from the training set with their usual padding, spread over its lengths. Weights, optimizer
+    The batches are drawn from the training set as training draws them, spread over its lengths. Weights, optimizer
     and random state are as before afterwards.
     """
     import torch
 
     states = random.getstate(), torch.get_rng_state()
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    # With shared schemas neighbours already stand together, and their order is not by length.
+    order = list(range(len(lengths)))
+    if config.questions_a_table == 1:
+        order.sort(key=lengths.__getitem__)
     model, seconds = trainer.model, []
     for i in range(timed + 2):
         # One batch of neighbours at each of `timed` evenly spaced places.

@@ -99,7 +99,7 @@ class BudgetTrainer(SFTTrainer):
         as long as the rest of a step on a CPU. There, logits are made only for tokens that have a label.
         """
         labels = inputs["labels"]
-        if labels.device.type == "cuda":
+        if labels.device.type == "cuda" and "position_ids" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         wanted = torch.zeros_like(labels, dtype=torch.bool)
         wanted[:, :-1] = labels[:, 1:] != -100
@@ -208,6 +208,12 @@ class BudgetTrainer(SFTTrainer):
         return self.lr_scheduler
 
 
+def _sampling(config: TrainingConfig) -> str:
+    if config.questions_a_table > 1:
+        return "sequential"  # the training set is in its order already
+    return "group_by_length" if config.group_by_length and not config.packing else "random"
+
+
 def arguments(
     config: TrainingConfig, placement: Placement, checkpoints: Path, *, max_steps: int, max_length: int
 ) -> SFTConfig:
@@ -228,7 +234,8 @@ def arguments(
         packing=config.packing,
         eval_packing=False,
         pad_to_multiple_of=None if config.packing else PAD_TO,
-        train_sampling_strategy="group_by_length" if config.group_by_length and not config.packing else "random",
+        train_sampling_strategy=_sampling(config),
+        remove_unused_columns=config.questions_a_table == 1,
         length_column_name="length",
         gradient_checkpointing=config.gradient_checkpointing,
         seed=config.seed,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, base_models, checkpoints, guards, plan, records
+from t2s_assets.text2sql import adapters, base_models, checkpoints, guards, plan, records, shared_schemas
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, ModelError
 from t2s_assets.text2sql.prepare import sample
@@ -165,6 +165,8 @@ class TrainingRun:
             guards.refuse(problems, what=f"{split} examples of {self.dataset}/{self.experiment}", way_out=way_out)
             for example in examples:
                 example["length"] = len(example["input_ids"])  # type: ignore[assignment]
+            if self.config.training.questions_a_table > 1:
+                examples = self._with_shared_schemas(examples, [r["table_id"] for r in rows])
             built.append(Dataset.from_list(examples))
             kept[split] = rows
         if guards.tables_apart(self.project, self.dataset):
@@ -174,6 +176,12 @@ class TrainingRun:
                 way_out="mend the source's splits and prepare again",
             )
         return built[0], built[1], kept["validation"]
+
+    def _with_shared_schemas(self, examples: list[dict[str, Any]], tables: list[str]) -> list[dict[str, Any]]:
+        """The examples in the order that lets neighbours share their schema, each with its table's name."""
+        training = self.config.training
+        places = shared_schemas.order(tables, questions_a_table=training.questions_a_table, seed=training.seed)
+        return [{**examples[i], "table": tables[i]} for i in places]
 
     def _trainer(
         self, tokenizer: Any, train_set: Any, eval_set: Any, validation: list[dict[str, Any]], clock: Any
@@ -210,9 +218,13 @@ class TrainingRun:
         callbacks = [self.progress]
         if training.early_stopping:
             callbacks.append(EarlyStop(training.early_stopping, training.best, self.log, clock.plan))
+        collator = None
+        if training.questions_a_table > 1:
+            collator = shared_schemas.SharedSchemas(pad_token=tokenizer.eos_token_id, dtype=model.dtype)
         trainer = BudgetTrainer(
             model=model,
             args=args,
+            data_collator=collator,
             processing_class=tokenizer,
             train_dataset=train_set,
             eval_dataset=eval_set,
