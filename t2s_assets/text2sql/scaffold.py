@@ -63,7 +63,6 @@ training:
   eval_steps: 10
   save_steps: 10
 decoding:
-  grammar: none               # the grammar knows the SQL of WikiSQL's questions alone
   max_new_tokens: 200         # longer than your longest query
 evaluation:
   validation_limit: null      # all validation questions

@@ -1,7 +1,7 @@
 """A grammar of DuckDB's SELECT over the tables of one question, for datasets whose SQL is more than the sketch.
 
 It covers joins, aliases, grouping, ordering, sub-queries, CTEs, set operations, CASE, windows and the functions
-below, spelled as sqlglot writes DuckDB SQL: one space, keywords in capitals (`select_sql.canonical` brings other
+below, spelled as sqlglot writes DuckDB SQL: one space, keywords in capitals (`sql_text.read_sql` brings other
 spellings there). Types are followed roughly, so that SUM takes numbers and LIKE takes text, and aggregates stand
 only where they may.
 
