@@ -45,8 +45,9 @@ materialize: setup
 dev: setup
 	$(BIN)/dagster dev -w workspace.yaml
 
+# Two processes of one thread each; conftest.py says which tests stay together.
 test: setup lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow

@@ -67,9 +67,24 @@ NEEDS = (
 )
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Nothing that is required is left out in silence."""
+    for need in NEEDS:
+        if os.environ.get(need.required_by) == "1" and not need.is_there():
+            raise pytest.UsageError(f"{need.required_by}=1 and tests need {need.missing()}")
+
+
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def pytest_group_items(items: list[pytest.Item]) -> None:
+    """Tests of one file run in one process, and so do all that share the Dagster instance, which is slow to make."""
+    for item in items:
+        group = "instance" if "instance" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs something that is not here: visibly, and with an error where it is required."""
+    """Leave out what needs something that is not here."""
     config.stash[_left_out] = []
     for need in NEEDS:
         needing = [
@@ -77,15 +92,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         if not needing or need.is_there():
             continue
-        if os.environ.get(need.required_by) == "1":
-            raise pytest.UsageError(f"{need.required_by}=1 and {len(needing)} tests need {need.missing()}")
         config.stash[_left_out].append(f"{len(needing)} tests left out: they need {need.missing()}")
         config.hook.pytest_deselected(items=needing)
         items[:] = [i for i in items if i not in needing]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(_left_out, []):
+    lines = config.stash.get(_left_out, [])
+    if config.getoption("numprocesses", None):  # this process collected nothing itself
+        lines = [f"tests left out: they need {need.missing()}" for need in NEEDS if not need.is_there()]
+    for line in lines:
         terminalreporter.write_line(line, yellow=True)
 
 

@@ -103,7 +103,8 @@ class ProjectFiles:
         """A dataset in WikiSQL's layout with its dataset.yaml. Returns the folder of its data."""
         data = write_wikisql(self.root / "data" / name, content)
         source = {"kind": "local", "path": str(data)}
-        self.yaml(name, "dataset", {"description": "for a test", "source": source} | settings)
+        targets = {"em": 0.6, "ex": 0.55}
+        self.yaml(name, "dataset", {"description": "for a test", "source": source, "targets": targets} | settings)
         return data
 
     def experiment(self, dataset: str, name: str, *, base: Path, **sections: Any) -> Path:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2s_assets.definitions import build_definitions
+from t2s_assets.text2sql.report_page import PLOTS
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets_tests.projects import ProjectFiles, question
 from t2s_assets_tests.trainable import TOWNS, add_towns
@@ -135,7 +136,7 @@ def test_pages_and_pictures_are_inside(chain: Run) -> None:
     assert chain.value("adapter", "loss_curve").startswith("![loss](data:image/png;base64,")
     page = chain.value("report", "page")
     assert page.startswith("# towns/tiny")
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == len(PLOTS)
     assert len(chain.materializations["predictions"].metadata["first"].records) == 12
     example = chain.value("prompts", "example")
     assert "Which river does Linz lie on?" in example and 'SELECT "River" FROM t WHERE "Town" = \'Linz\'' in example

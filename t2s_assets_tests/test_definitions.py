@@ -177,3 +177,16 @@ def test_a_dataset_name_that_dagster_could_not_hold_is_refused(two: ProjectFiles
     two.dataset("my-shop")
     with pytest.raises(ConfigError, match="my-shop"):
         build_definitions(two.project)
+
+
+def test_a_dataset_without_targets_has_no_checks_for_them(project_files: ProjectFiles) -> None:
+    project_files.dataset("aimless", targets={})
+    project_files.dataset("exact", targets={"em": 0.9})
+    for dataset in ("aimless", "exact"):
+        project_files.experiment(dataset, "only", base=BASE)
+    definitions = load(project_files)
+    found = {
+        dataset: {spec.name for spec in definition_of(definitions, dataset, "report").check_specs}
+        for dataset in ("aimless", "exact")
+    }
+    assert found == {"aimless": {"latency_target"}, "exact": {"em_target", "latency_target"}}

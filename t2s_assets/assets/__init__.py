@@ -20,4 +20,4 @@ def dataset_assets(project: Project, dataset: str) -> list[dg.AssetsDefinition]:
     for experiment in experiments:
         project.experiment(dataset, experiment)
     partitions = dg.StaticPartitionsDefinition(experiments)
-    return [*data_assets(dataset), *experiment_assets(dataset, partitions)]
+    return [*data_assets(dataset), *experiment_assets(dataset, partitions, project.dataset(dataset).targets)]

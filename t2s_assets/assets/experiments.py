@@ -8,12 +8,13 @@ from t2s_assets import checks
 from t2s_assets.assets.data import OWNERS, result, table_schema
 from t2s_assets.resources import ProjectFolders
 from t2s_assets.text2sql import base_models, champion, guards, predictions, prompts, report, report_page, training
+from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.storage import read_json
 
 GPU_POOL = "gpu"
 
 
-def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets: Targets) -> list[dg.AssetsDefinition]:
     """The assets with one partition an experiment, and the champion chosen among them."""
     names = ("sql", "prompts", "adapter", "predictions", "report", "champion")
     key = {name: dg.AssetKey([dataset, name]) for name in names}
@@ -137,9 +138,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         deps=[key["predictions"], key["adapter"]],
         kinds={"markdown"},
         description="The scores, by category, with plots and the worst failures.",
-        check_specs=checks.specs(
-            key["report"], "em_target", "ex_target", "latency_target", blocking=False, partitions=partitions
-        ),
+        check_specs=checks.specs(key["report"], *checks.target_checks(targets), blocking=False, partitions=partitions),
         **common,
     )
     def report_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
@@ -149,7 +148,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition) -> list
         content = read_json(folder / "report.json", made_by="")
         return result(
             manifest,
-            *checks.targets(content),
+            *checks.targets(content, targets),
             **{name: manifest[name] for name, _ in report_page.MEASURES if manifest[name] is not None},
             n=manifest["n"],
             of=manifest["of"],

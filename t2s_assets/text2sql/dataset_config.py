@@ -66,12 +66,25 @@ class Retrain(Section):
     cron: str = Field("0 3 * * 0", pattern=r"^\S+ \S+ \S+ \S+ \S+$", description="Five cron fields, UTC.")
 
 
+class Targets(Section):
+    """What EM and EX on the test questions are to be over; a check warns where one is not."""
+
+    em: float | None = Field(None, ge=0, lt=1)
+    ex: float | None = Field(None, ge=0, lt=1)
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that are set, by measure."""
+        return {name: target for name, target in (("em", self.em), ("ex", self.ex)) if target is not None}
+
+
 class WikiSQLDataset(Section):
     """`dataset.yaml` of data in WikiSQL's layout: one table a question, and queries of WikiSQL's sketch."""
 
     reader: Literal["wikisql"] = "wikisql"
     description: str = Field(min_length=1)
     source: Source
+    targets: Targets = Targets()
     retrain: Retrain | None = None
 
 
@@ -104,6 +117,7 @@ class OwnDataset(Section):
     questions: str = Field(min_length=1, description="A JSONL file; a path as above.")
     dialect: str = Field("duckdb", description="What the questions' SQL is written in: a dialect of sqlglot.")
     split: SplitSettings = SplitSettings()
+    targets: Targets = Targets()
     retrain: Retrain | None = None
 
     @field_validator("dialect")

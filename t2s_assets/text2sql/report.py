@@ -8,6 +8,7 @@ from typing import Any
 
 from t2s_assets.text2sql import adapters, comparison, plots
 from t2s_assets.text2sql.calibration import calibration
+from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.report_page import MEASURES, PLOTS, headline, page
@@ -24,8 +25,6 @@ from t2s_assets.text2sql.storage import (
 REPORT_VERSION = 2
 LATENCY_TARGET_MS = 500.0
 ADAPTER_TARGET_MB = 100.0
-EM_TARGET = 0.60
-EX_TARGET = 0.55
 
 _WORST = 20
 Row = dict[str, Any]
@@ -44,7 +43,8 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     own = comparison.verdicts(experiment, predictions, rows)
     others = comparison.references(project, dataset, experiment, own)
     compared = {name: comparison.compare(own, other) for name, other in others.items()}
-    report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions, compared)
+    targets = project.dataset(dataset).targets
+    report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions, compared, targets)
     folder = project.path(dataset, "report", experiment)
     with replacing_folder(folder) as fresh:
         write_json(fresh / "report.json", report)
@@ -75,10 +75,11 @@ def build_report(
     training: Mapping[str, Any],
     predictions: Mapping[str, Any],
     compared: Mapping[str, Any],
+    targets: Targets,
 ) -> dict[str, Any]:
     """report.json's content from scored predictions; the same predictions give the same content.
 
-    `compared` holds the comparisons of comparison.py by their names.
+    `compared` holds the comparisons of comparison.py by their names, `targets` are the dataset's.
     """
     report: dict[str, Any] = {
         "version": REPORT_VERSION,
@@ -110,12 +111,16 @@ def build_report(
     overall = report["test"]["overall"]
     p95 = latency["total_ms"].get("p95")
     report["targets"] = {
-        "EM > 60 %": _over(overall["em"], EM_TARGET),
-        "EX > 55 %": _over(overall["ex"], EX_TARGET),
+        **{target_name(m, target): _over(overall[m], target) for m, target in targets.given.items()},
         "p95 < 500 ms": p95 is not None and p95 < LATENCY_TARGET_MS,
         "adapter < 100 MB": training["adapter_mb"] < ADAPTER_TARGET_MB,
     }
     return report
+
+
+def target_name(measure: str, target: float) -> str:
+    """How the report calls a target: `EM > 60 %`."""
+    return f"{measure.upper()} > {100 * target:g} %"
 
 
 def _over(measured: Rate, target: float) -> bool:

@@ -157,7 +157,11 @@ def test_all_problems_come_at_once_each_with_its_field(tmp_path: Path) -> None:
         ("prompt", {"temperature": 1}, "template, sample_values, max_length"),
         ("lora", {"r": 1}, "rank, alpha, dropout, targets"),
         ("decoding", {"beams": 4}, "grammar, max_new_tokens, weights, execution_guided, value_grounding, batch_tokens"),
-        ("evaluation", {"limit": 4}, "test_limit, validation_limit, baseline, latency_questions, seed"),
+        (
+            "evaluation",
+            {"limit": 4},
+            "test_limit, validation_limit, baseline, latency_questions, test_suite_copies, seed",
+        ),
         ("base_model", {"source": "hub", "repo": "a/b", "revision": "c", "sha": "d"}, "source, repo, revision"),
         ("base_model", {"source": "gguf", "path": "x", "file": "d"}, "source, path"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import report, report_page
+from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.metrics import ERROR_KINDS
 from t2s_assets_tests.projects import ProjectFiles
@@ -29,7 +30,9 @@ def build(
     tests = sum(r["split"] == "test" for r in rows)
     predictions = {"adapter_version": "a1", "of": {"test": of or tests, "validation": len(rows) - tests}}
     training = TRAINING | {"adapter_mb": adapter_mb}
-    return report.build_report("towns/tiny", rows, base or [], latency, training, predictions, {})
+    return report.build_report(
+        "towns/tiny", rows, base or [], latency, training, predictions, {}, Targets(em=0.6, ex=0.55)
+    )
 
 
 # -------------------------------------------------------------------------------------------- against the base
@@ -98,6 +101,7 @@ def test_measures_have_their_own_denominators() -> None:
     assert {k: (v["value"], v["n"]) for k, v in overall.items()} == {
         "em": (0.5, 4),
         "ex": (0.5, 4),
+        "test_suite": (0.5, 4),
         "ex_strict": (pytest.approx(1 / 3), 3),
         "validity": (0.75, 4),
     }

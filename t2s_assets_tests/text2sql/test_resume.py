@@ -20,9 +20,9 @@ from t2s_assets_tests.trainable import add_towns, prepare
 # Before which call the process dies. Twelve answers of the adapter and six of the base come in blocks of four, so it
 # dies within a block, between the two models, in the base's, with the predictions half written, and with the report so.
 KILLS = [
-    ("generations", "_record", 6),
+    ("generations", "record", 6),
     ("predictions", "measure_latency", 1),
-    ("generations", "_record", 6),
+    ("generations", "record", 6),
     ("predictions", "write_manifest", 1),
     ("report", "page", 1),
 ]

@@ -59,8 +59,8 @@ LOCKDOWN = (
 def open_database(memory_mb: int) -> tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB that reaches no file, extension or Python object, and whose settings are locked.
 
-    Two connections to it: one to start others from, and one without the optimizer, for loading tables and for flat
-    queries. A flat query has one plan, so looking for a better one is more than half of its time.
+    Two connections to it: one to start others from and for flat queries, and one without the optimizer, for loading
+    tables. Queries keep the optimizer: without it, a comparison that cannot be cast fails where DuckDB would not.
     """
     connection = duckdb.connect(":memory:", config={**OPEN, "memory_limit": f"{memory_mb}MiB"})
     plain = connection.cursor()
@@ -127,13 +127,13 @@ def finite(value: object) -> object:
     return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def result(connection: duckdb.DuckDBPyConnection, statement: Any, config: dict, plain: Any = None) -> dict:
+def result(connection: duckdb.DuckDBPyConnection, statement: Any, config: dict, *, flat: bool = False) -> dict:
     """Run the statement and describe its result: names, types, at most `max_rows` rows.
 
-    With `plain` it is a flat query, which can leave nothing behind in the connection that it runs on.
+    A `flat` query can leave nothing behind, so it runs on the connection itself.
     """
     limit = config["max_rows"] + 1
-    with contextlib.nullcontext(plain) if plain is not None else reading(connection) as cursor:
+    with contextlib.nullcontext(connection) if flat else reading(connection) as cursor:
         cursor.execute(statement)
         columns = [column[0] for column in cursor.description]
         types = [str(column[1]) for column in cursor.description]
@@ -169,14 +169,14 @@ def reading(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyCo
         cursor.close()
 
 
-def run(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, plain: Any = None) -> dict:
+def run(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, *, flat: bool = False) -> dict:
     """The outcome of one query."""
     try:
         statements = connection.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
             return {"status": "refused", "message": f"exactly one SELECT may run, DuckDB reads: {kinds}"}
-        return result(connection, statements[0], config, plain)
+        return result(connection, statements[0], config, flat=flat)
     except (MemoryError, duckdb.OutOfMemoryException) as error:
         return {"status": "memory", "message": str(error)}
     except (duckdb.FatalException, duckdb.InternalException) as error:
@@ -198,11 +198,11 @@ def encode(outcome: dict, limit: int) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
-def answer(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, plain: Any = None) -> tuple[str, bytes]:
+def answer(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, *, flat: bool = False) -> tuple[str, bytes]:
     """Run `sql`; its status and the frame that tells of it."""
     start = time.perf_counter()
     try:
-        outcome = run(connection, sql, config, plain)
+        outcome = run(connection, sql, config, flat=flat)
         outcome["message"] = outcome.get("message", "")[:2000]
         outcome["seconds"] = time.perf_counter() - start
         return outcome["status"], encode(outcome, config["max_result_bytes"])
@@ -273,7 +273,7 @@ def warm_up(connection: duckdb.DuckDBPyConnection, plain: duckdb.DuckDBPyConnect
         "COPY (SELECT 1) TO 'x'",
     ):
         answer(connection, sql, config)
-        answer(connection, sql, config, plain)
+        answer(connection, sql, config, flat=True)
     load(plain, memoryview(b"\0\0\0\2[]"), held)
 
 
@@ -312,7 +312,7 @@ def main() -> None:
                 return
         else:
             allow_cpu(CONFIG["seconds"])
-            status, frame = answer(connection, payload.decode(), CONFIG, plain if head[:1] == b"F" else None)
+            status, frame = answer(connection, payload.decode(), CONFIG, flat=head[:1] == b"F")
             send(frame)
             if status in ("memory", "crashed"):
                 return  # what such a failure leaves behind is nobody's to trust
