@@ -180,9 +180,13 @@ def memory(
     longest: int,
     longest_completion: int,
 ) -> Memory:
-    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion."""
+    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion; with
+    shared schemas (`questions_a_table`) those of a whole batch, which is one row and taken in one pass."""
     limit = PASS_TOKENS if placement.device == "cpu" else None
-    rows, width = widest_pass(training.batch_size, longest, limit)
+    if training.questions_a_table > 1:
+        rows, width = 1, -(-longest // PAD_TO) * PAD_TO
+    else:
+        rows, width = widest_pass(training.batch_size, longest, limit)
     tokens, labelled = rows * width, rows * min(longest_completion, width)
     layer = layer_bytes(shape, lora, placement, width) * tokens
     activations = layer * shape.layers

@@ -195,7 +195,9 @@ def for_another_machine(config: Experiment, placement: Placement, memory_gb: flo
     can be used.
     """
     have = memory_gb * _MPS_SHARE if placement.device == "mps" else memory_gb
-    longest = config.prompt.max_length
+    # Schemas that are shared shorten a batch by as much as the data have of them; none, at worst.
+    shared = config.training.questions_a_table > 1
+    longest = config.prompt.max_length * (config.training.batch_size if shared else 1)
     return before_loading(
         config,
         shape_without_weights(config),

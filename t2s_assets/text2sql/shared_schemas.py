@@ -70,6 +70,13 @@ def _shared_tokens(members: Sequence[Mapping[str, Any]]) -> int:
     return next((i for i in range(limit) if any(m["input_ids"][i] != first[i] for m in members)), limit)
 
 
+def largest_row(examples: Sequence[Mapping[str, Any]], batch_size: int) -> tuple[int, int]:
+    """(tokens, labelled tokens) of the longest row among batches of `batch_size`, and of the one with most labels."""
+    rows = [shared_row(examples[at : at + batch_size]) for at in range(0, len(examples), batch_size)]
+    labelled = [sum(label != IGNORED for label in row["labels"]) for row in rows]
+    return max(len(row["input_ids"]) for row in rows), max(labelled)
+
+
 class SharedSchemas:
     """The collator of such batches: `input_ids`, `labels` and `position_ids` of shape (1, tokens), and the additive
     attention mask of shape (1, 1, tokens, tokens) in `dtype`."""

@@ -111,12 +111,16 @@ class TrainingRun:
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         tokenizer = base_models.load_tokenizer(self.base)
         train_set, eval_set, validation = self._examples(tokenizer)
+        longest = max(train_set["length"])
+        labelled = max(sum(x != guards.IGNORED for x in labels) for labels in train_set["labels"])
+        if self.config.training.questions_a_table > 1:
+            longest, labelled = shared_schemas.largest_row(train_set.to_list(), self.config.training.batch_size)
         self.plan_made = plan.before_loading(
             self.config,
             plan.shape_in(self.base.folder),
             self.placement,
-            longest=max(train_set["length"]),
-            longest_completion=max(sum(x != guards.IGNORED for x in labels) for labels in train_set["labels"]),
+            longest=longest,
+            longest_completion=labelled,
             work=self.work,
         )
         self.log(self.plan_made.described())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.config import TrainingConfig
-from t2s_assets.text2sql.shared_schemas import SharedSchemas, order, shared_row
+from t2s_assets.text2sql.shared_schemas import SharedSchemas, largest_row, order, shared_row
 from t2s_assets.text2sql.training import train
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
@@ -119,6 +119,16 @@ def test_training_with_shared_schemas_learns_as_without(project_files: ProjectFi
     assert made["alone"]["examples_seen"] == made["shared"]["examples_seen"] == 48
     assert made["alone"]["key"] != made["shared"]["key"]
     assert made["shared"]["validation_loss"] == pytest.approx(made["alone"]["validation_loss"], rel=0.25)
+
+
+def test_the_largest_row_is_what_memory_is_planned_for() -> None:
+    asked = examples(*"aaaabc")
+    rows = [shared_row(asked[:4]), shared_row(asked[4:])]
+    assert largest_row(asked, 4) == (
+        max(len(r["input_ids"]) for r in rows),
+        max(sum(x != -100 for x in r["labels"]) for r in rows),
+    )
+    assert largest_row(asked, 4)[0] < sum(len(e["input_ids"]) for e in asked[:4])
 
 
 def test_it_cannot_be_joined_with_what_orders_examples_too() -> None:
