@@ -233,6 +233,7 @@ def test_the_page_cannot_be_broken_by_what_is_in_it() -> None:
 @pytest.fixture
 def saved(project_files: ProjectFiles) -> ProjectFiles:
     rows = [*rights(6, 4), row("v", split="validation")]
+    project_files.dataset("towns")
     save(project_files.project, "towns", "tiny", rows, base=[row(str(i), right=i == 9) for i in range(10)])
     return project_files
 

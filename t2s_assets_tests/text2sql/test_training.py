@@ -642,6 +642,7 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
 ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "warmup_ratio", "eval_examples"} | {
     "early_stopping",  # test_selection.py
     "eval_share",
+    "questions_a_table",  # test_shared_schemas.py
 }
 
 
