@@ -101,7 +101,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         return result(
             manifest,
             checks.adapter_size(manifest["adapter_mb"]),
-            **{name: manifest[name] for name in shown if manifest[name] is not None},
+            **{name: manifest[name] for name in shown if manifest.get(name) is not None},
             versions=dg.MetadataValue.json(manifest["versions"]),
             git_commit=manifest["git_commit"] or "not a git checkout",
             prompts_version=manifest["prompts_version"],
