@@ -37,7 +37,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         data = prompts.load_prompts(project, dataset, experiment)
         problems = prompts.prompt_problems(data, tokenizer)
         apart = guards.tables_apart(project, dataset)
-        problems += guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
+        problems |= guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
         first = data["train"][0]
         return result(
             manifest,

@@ -6,6 +6,7 @@ not know which kind it has.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,18 @@ def existing(path: Path, dataset: str) -> Path:
     if not path.exists():
         raise DataError(f"{path} is not there; make it with: t2s prepare {dataset}")
     return path
+
+
+def sql_facts(rows: Sequence[Facts]) -> Facts:
+    """What the manifest of `sql` counts of its rows, whatever the kind of gold."""
+    return {
+        "questions": dict(Counter(r["split"] for r in rows)),
+        "category": dict(Counter(r["category"] for r in rows)),
+        "aggregate": dict(Counter(r["aggregate"] for r in rows)),
+        "conditions": {str(k): v for k, v in sorted(Counter(r["conditions"] for r in rows).items())},
+        "gold_that_does_not_run": dict(Counter(r["split"] for r in rows if r["status"] != "ok")),
+        "gold_without_an_answer": dict(Counter(r["split"] for r in rows if r["degenerate"])),
+    }
 
 
 def every(log: Log, step: int) -> Callable[[int, int], None]:

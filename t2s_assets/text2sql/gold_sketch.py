@@ -20,7 +20,7 @@ from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, existing
+from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, existing, sql_facts
 from t2s_assets.text2sql.metrics import ERROR_KINDS, error_kinds, exact_match, parse_prediction
 from t2s_assets.text2sql.query import (
     AGGREGATES,
@@ -33,7 +33,7 @@ from t2s_assets.text2sql.query import (
     to_sql,
 )
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
-from t2s_assets.text2sql.schema import TABLE, Column, TableSchema
+from t2s_assets.text2sql.schema import TABLE, Column, TableSchema, one_line
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -150,9 +150,8 @@ class Question:
     def completion(self, table: Table) -> str:
         """What the model learns to write: SQL over `t`, its values cased as in the question."""
         (schema,) = table.schemas
-        # As prompts show it, in one line: values are copied from there.
-        shown = " ".join(self.text.replace("\0", "").split())
-        return to_sql(cased_as_in(shown, self.query, schema), schema)
+        # As prompts show it: values are copied from there.
+        return to_sql(cased_as_in(one_line(self.text), self.query, schema), schema)
 
     def verdict(self, text: str, table: Table) -> Verdict:
         """Whether generated text means the gold, and where not."""
@@ -342,12 +341,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
         failed = [r for r in rows if r["status"] != "ok"]
         facts = {
-            "questions": dict(Counter(r["split"] for r in rows)),
-            "category": dict(Counter(r["category"] for r in rows)),
-            "aggregate": dict(Counter(r["aggregate"] for r in rows)),
-            "conditions": {str(k): v for k, v in sorted(Counter(r["conditions"] for r in rows).items())},
-            "gold_that_does_not_run": dict(Counter(r["split"] for r in failed)),
-            "gold_without_an_answer": dict(Counter(r["split"] for r in rows if r["degenerate"])),
+            **sql_facts(rows),
             "failures": [{k: r[k] for k in ("id", "sql", "message")} for r in failed],
         }
         write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)

@@ -22,7 +22,7 @@ from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import OwnTable, read_own
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
-from t2s_assets.text2sql.gold import Facts, Log, every, existing
+from t2s_assets.text2sql.gold import Facts, Log, every, existing, sql_facts
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.splits import GRAINS, Dealt, deal
@@ -285,12 +285,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
     with replacing_folder(folder) as fresh:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
         facts = {
-            "questions": dict(Counter(r["split"] for r in rows)),
-            "category": dict(Counter(r["category"] for r in rows)),
-            "aggregate": dict(Counter(r["aggregate"] for r in rows)),
-            "conditions": {str(k): v for k, v in sorted(Counter(r["conditions"] for r in rows).items())},
-            "gold_that_does_not_run": dict(Counter(r["split"] for r in failed)),
-            "gold_without_an_answer": dict(Counter(r["split"] for r in rows if r["degenerate"])),
+            **sql_facts(rows),
             "gold_without_a_normal_form": [f"{r['where']}: {r['no_normal_form']}" for r in rows if r["no_normal_form"]],
             "left_out": read_manifest(project.path(dataset, "questions"), made_by=f"t2s prepare {dataset}")["left_out"],
             "failures": [{k: r[k] for k in ("id", "where", "sql", "message")} for r in failed],

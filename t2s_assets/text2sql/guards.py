@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from t2s_assets.text2sql.errors import DataError, ModelError
-from t2s_assets.text2sql.prompts import encode, encode_example
+from t2s_assets.text2sql.prompts import IGNORED, encode, encode_example
 from t2s_assets.text2sql.storage import Project, read_manifest
 
-IGNORED = -100
 _LORA = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql import cost
+from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import Experiment, HubModel
 from t2s_assets.text2sql.cost import Memory, Shape
@@ -21,7 +22,6 @@ from t2s_assets.text2sql.storage import read_json
 
 Log = Callable[[str], None]
 
-ADAPTER_LIMIT_MB = 100.0
 # Metal refuses a working set of more than about two thirds of a Mac's memory.
 _MPS_SHARE = 0.67
 # Part of the budget kept for the slower steps that a short measurement misses.

@@ -25,7 +25,7 @@ from t2s_assets.text2sql.plain_text import protect
 from t2s_assets.text2sql.prepare import load_tables, load_usable
 from t2s_assets.text2sql.query import identifier, table_identifier
 from t2s_assets.text2sql.schema import TABLE as TABLE
-from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.schema import TableSchema, one_line
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -122,7 +122,7 @@ def sample_values(rows: Sequence[Sequence[Any]], width: int, count: int) -> list
 
 def clean_question(question: str) -> str:
     """The question as it stands in prompts: in one line, without NUL bytes."""
-    return " ".join(question.replace("\0", "").split())
+    return one_line(question)
 
 
 def render(
@@ -216,10 +216,14 @@ def _rows_of(
     return found
 
 
+IGNORED = -100
+"""The label of a token that is not learnt."""
+
+
 def encode_example(prompt_ids: list[int], completion_ids: list[int], eos: int) -> dict[str, list[int]]:
-    """One training example: `input_ids` and `labels`, where prompt tokens carry -100 and EOS is learnt."""
+    """One training example: `input_ids` and `labels`, where prompt tokens carry IGNORED and EOS is learnt."""
     answer = [*completion_ids, eos]
-    return {"input_ids": prompt_ids + answer, "labels": [-100] * len(prompt_ids) + answer}
+    return {"input_ids": prompt_ids + answer, "labels": [IGNORED] * len(prompt_ids) + answer}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from t2s_assets.text2sql import adapters, comparison, plots
+from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
@@ -24,7 +25,6 @@ from t2s_assets.text2sql.storage import (
 
 REPORT_VERSION = 2
 LATENCY_TARGET_MS = 500.0
-ADAPTER_TARGET_MB = 100.0
 
 _WORST = 20
 Row = dict[str, Any]
@@ -113,7 +113,7 @@ def build_report(
     report["targets"] = {
         **{target_name(m, target): _over(overall[m], target) for m, target in targets.given.items()},
         "p95 < 500 ms": p95 is not None and p95 < LATENCY_TARGET_MS,
-        "adapter < 100 MB": training["adapter_mb"] < ADAPTER_TARGET_MB,
+        "adapter < 100 MB": training["adapter_mb"] < ADAPTER_LIMIT_MB,
     }
     return report
 

@@ -54,6 +54,11 @@ class TableSchema:
         return None
 
 
+def one_line(text: str) -> str:
+    """`text` without NUL bytes, which no SQL text can carry, and with every run of white space as one space."""
+    return " ".join(text.replace("\0", "").split())
+
+
 def column_names(header: Iterable[str]) -> tuple[str, ...]:
     """SQL names for a table's header cells, unique ignoring case.
 
@@ -64,7 +69,7 @@ def column_names(header: Iterable[str]) -> tuple[str, ...]:
     taken: set[str] = set()
     names = []
     for position, cell in enumerate(header, 1):
-        base = " ".join(str(cell).replace("\0", "").split()) or f"column {position}"
+        base = one_line(str(cell)) or f"column {position}"
         name, suffix = base, 2
         while name.casefold() in taken:
             name, suffix = f"{base} ({suffix})", suffix + 1

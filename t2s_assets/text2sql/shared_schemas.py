@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2s_assets.text2sql.cost import PAD_TO
+from t2s_assets.text2sql.prompts import IGNORED
 
-IGNORED = -100
 Row = dict[str, list[int]]
 
 

@@ -1,4 +1,4 @@
-"""Ending a training from outside: SIGTERM from a scheduler, and a launcher that is gone."""
+"""A rank and those around it: which one it is, SIGTERM from a scheduler, a launcher that is gone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ LAUNCHER = "T2S_LAUNCHER"
 """In a rank's environment: the process that waits for the training's end."""
 
 _CHECK_SECONDS = 2.0
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, the one that speaks and writes."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 class Stopped(T2SError):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.prompts import IGNORED
 
 
 def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, timed: int = 6) -> float:
@@ -30,7 +31,7 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
         rows = [trainer.train_dataset[j] for j in order[at : at + config.batch_size]]
         batch = trainer._prepare_inputs(trainer.data_collator(rows))
         started = time.perf_counter()
-        trainer.training_step(model, batch, (batch["labels"] != -100).sum())
+        trainer.training_step(model, batch, (batch["labels"] != IGNORED).sum())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)

@@ -20,6 +20,7 @@ from t2s_assets.text2sql import checkpoints
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
+from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.storage import write_json
 
@@ -102,7 +103,7 @@ class BudgetTrainer(SFTTrainer):
         if labels.device.type == "cuda" and "position_ids" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         wanted = torch.zeros_like(labels, dtype=torch.bool)
-        wanted[:, :-1] = labels[:, 1:] != -100
+        wanted[:, :-1] = labels[:, 1:] != IGNORED
         rest = {k: v for k, v in inputs.items() if k != "labels"}
         self._wanted = wanted
         try:

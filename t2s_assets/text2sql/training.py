@@ -22,7 +22,7 @@ from typing import Any
 from t2s_assets.text2sql import base_models, checkpoints
 from t2s_assets.text2sql.config import Experiment, TrainingConfig
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.stopping import LAUNCHER, StopSignal
+from t2s_assets.text2sql.stopping import LAUNCHER, StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
 from t2s_assets.text2sql.training_run import TrainingRun
 
@@ -114,7 +114,7 @@ def train(
     key = training_key(config, prompts_version, base, placement)
     folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
     with _storage_errors(beside), ExitStack() as held:
-        if _is_main():
+        if is_main():
             held.enter_context(checkpoints.only_trainer(beside, log))
         _wait_for_main(placement)
         if not force and (folder / MANIFEST).exists():
@@ -123,7 +123,7 @@ def train(
                 log("already trained: data, base and settings are what they were; --force trains again")
                 return manifest
         work = beside / key
-        if force and _is_main():
+        if force and is_main():
             shutil.rmtree(work, ignore_errors=True)
         _wait_for_main(placement)
         run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)
@@ -154,10 +154,6 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0
-
-
 def _wait_for_main(placement: base_models.Placement) -> None:
     from accelerate import PartialState
 
@@ -178,7 +174,7 @@ def main() -> int:
     signal.install()
 
     def say(line: str) -> None:
-        if _is_main():
+        if is_main():
             print(line, flush=True)
 
     def work(log: Log) -> None:
@@ -189,7 +185,7 @@ def main() -> int:
         train(Project.find(), dataset, experiment, force=options.force, replay=replay, signal=signal, log=log)
 
     try:
-        if _is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
+        if is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
             from dagster_pipes import open_dagster_pipes
 
             with open_dagster_pipes() as pipes:

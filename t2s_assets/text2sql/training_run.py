@@ -12,8 +12,8 @@ from t2s_assets.text2sql import adapters, base_models, checkpoints, guards, plan
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, ModelError
 from t2s_assets.text2sql.prepare import sample
-from t2s_assets.text2sql.prompts import PromptFormat, encode, encode_example, load_prompts
-from t2s_assets.text2sql.stopping import Stopped, StopSignal
+from t2s_assets.text2sql.prompts import IGNORED, PromptFormat, encode, encode_example, load_prompts
+from t2s_assets.text2sql.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.storage import (
     Project,
     file_hash,
@@ -54,7 +54,7 @@ class TrainingRun:
         from t2s_assets.text2sql.progress import check_finite
 
         self.work.mkdir(parents=True, exist_ok=True)
-        checkpoint = checkpoints.last_whole(self.work, self.log if _is_main() else lambda line: None)
+        checkpoint = checkpoints.last_whole(self.work, self.log if is_main() else lambda line: None)
         trainer, tokenizer, clock = self._prepared(fresh=checkpoint is None)
         total = sum(p.numel() for p in trainer.model.parameters())
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -111,10 +111,11 @@ class TrainingRun:
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         tokenizer = base_models.load_tokenizer(self.base)
         train_set, eval_set, validation = self._examples(tokenizer)
-        longest = max(train_set["length"])
-        labelled = max(sum(x != guards.IGNORED for x in labels) for labels in train_set["labels"])
         if self.config.training.questions_a_table > 1:
             longest, labelled = shared_schemas.largest_row(train_set.to_list(), self.config.training.batch_size)
+        else:
+            longest = max(train_set["length"])
+            labelled = max(sum(x != IGNORED for x in labels) for labels in train_set["labels"])
         self.plan_made = plan.before_loading(
             self.config,
             plan.shape_in(self.base.folder),
@@ -290,12 +291,6 @@ class TrainingRun:
             write_manifest(fresh, file_hash(fresh / adapters.WEIGHTS, length=16), facts)
         shutil.rmtree(self.work, ignore_errors=True)
         self.log(f"adapter of {facts['adapter_mb']} MB written to {folder}")
-
-
-def _is_main() -> bool:
-    import os
-
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _chosen(trainer: Any, best: str) -> dict[str, Any]:
