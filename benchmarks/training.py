@@ -129,6 +129,8 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     from datasets import Dataset
     from peft import LoraConfig
 
+    from t2s_assets.text2sql.flat_batches import FlatBatches
+    from t2s_assets.text2sql.fused import why_not
     from t2s_assets.text2sql.trainer import BudgetTrainer, Clock, arguments
 
     placement = base_models.place(config.hardware)
@@ -145,9 +147,13 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     args.eval_strategy = args.save_strategy = "no"
     args.load_best_model_at_end = False
     args.logging_steps = options.logging
+    model = base_models.load_model(base, placement)
+    fused = cost.may_fuse(config.lora, t, placement) and why_not(model, lora_dropout=config.lora.dropout) is None
     trainer = BudgetTrainer(
-        model=base_models.load_model(base, placement),
+        model=model,
         args=args,
+        data_collator=FlatBatches(pad_token=tokenizer.eos_token_id, share=False) if fused else None,
+        fused=fused,
         processing_class=tokenizer,
         train_dataset=data,
         peft_config=LoraConfig(

@@ -156,6 +156,15 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
     return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads)
 
 
+def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement) -> bool:
+    """Whether layers run as `fused` writes them, as far as settings decide it: on a CPU, on whole weights."""
+    return (
+        placement.device == "cpu"
+        and placement.quantization == "none"
+        and not (lora.dropout or training.packing or training.gradient_checkpointing)
+    )
+
+
 def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:
     """Into how many rows a batch is cut for passes of at most `pass_tokens` padded tokens, evenly; at least one."""
     most = max(1, min(rows, pass_tokens // width))

@@ -20,6 +20,7 @@ from t2s_assets.text2sql import checkpoints
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
+from t2s_assets.text2sql.fused import fuse, output_loss, rows_attend
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.storage import write_json
@@ -76,20 +77,45 @@ class BudgetTrainer(SFTTrainer):
         budget_seconds: float | None,
         warmup: float,
         figures: Callable[[Any, float], dict[str, float]] | None = None,
+        fused: bool = False,
         **kwargs: Any,
     ) -> None:
-        """`figures` measures the model, given its validation loss, at each evaluation; they become `eval_<name>`."""
+        """`figures` measures the model, given its validation loss, at each evaluation; they become `eval_<name>`.
+
+        `fused`: the layers are to run as `fused` writes them, on the batches that `FlatBatches` makes.
+        """
         self.clock = clock
         self.budget_seconds = budget_seconds
         self.warmup = warmup
         self.figures = figures
         self._wanted: torch.Tensor | None = None
+        self._targets: torch.Tensor | None = None
         super().__init__(*args, **kwargs)
-        head = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        head.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        self._base, head = base, base.get_output_embeddings()
+        head.register_forward_pre_hook(self._only_wanted)
+        if fused:
+            fuse(base)
+            logits = head.forward
+            # The model's wrappers (DDP, autocast) expect a call of the whole model: the loss leaves it as its logits.
+            head.forward = lambda hidden: (
+                logits(hidden) if self._targets is None else output_loss(hidden, head.weight, self._targets)
+            )
 
     def _only_wanted(self, head: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
         return None if self._wanted is None else (hidden[0][self._wanted],)
+
+    def _fused_total(self, model: Any, part: dict[str, Any]) -> torch.Tensor:
+        """The sum of a flat pass' losses."""
+        labels = part["labels"]
+        self._wanted = torch.zeros_like(labels, dtype=torch.bool)
+        self._wanted[:, :-1] = labels[:, 1:] != IGNORED
+        self._targets = labels[:, 1:][self._wanted[:, :-1]]
+        try:
+            with rows_attend(self._base, part["rows"]):
+                return model(input_ids=part["input_ids"], position_ids=part["position_ids"], use_cache=False).logits
+        finally:
+            self._wanted = self._targets = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -100,6 +126,10 @@ class BudgetTrainer(SFTTrainer):
         as long as the rest of a step on a CPU. There, logits are made only for tokens that have a label.
         """
         labels = inputs["labels"]
+        if "passes" in inputs:
+            total = torch.stack([self._fused_total(model, part) for part in inputs["passes"]]).sum()
+            loss = self._mean(total, (labels != IGNORED).sum(), num_items_in_batch)
+            return (loss, {"loss": loss}) if return_outputs else loss
         if labels.device.type == "cuda" and "position_ids" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         wanted = torch.zeros_like(labels, dtype=torch.bool)
@@ -112,23 +142,30 @@ class BudgetTrainer(SFTTrainer):
             self._wanted = None
         targets = labels[:, 1:][wanted[:, :-1]]
         total = torch.nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
-        if num_items_in_batch is None:
-            loss = total / wanted.sum().clamp(min=1)
-        else:
-            # The count is over all ranks and accumulation steps, and DDP averages gradients over ranks.
-            loss = total / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes
+        loss = self._mean(total, wanted.sum(), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _mean(self, total: torch.Tensor, labelled: torch.Tensor, num_items_in_batch: Any) -> torch.Tensor:
+        if num_items_in_batch is None:
+            return total / labelled.clamp(min=1)
+        # The count is over all ranks and accumulation steps, and DDP averages gradients over ranks.
+        loss = total / num_items_in_batch
+        return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
+        if "passes" in inputs:
+            parts = [{"labels": part["labels"], "passes": [part]} for part in inputs["passes"]]
+            return self._in_parts(model, parts, num_items_in_batch)
         ids = inputs["input_ids"]
         whole = ids.device.type != "cpu" or num_items_in_batch is None
         rows = ids.shape[0] if whole else rows_a_pass(*ids.shape, PASS_TOKENS)
         if rows == ids.shape[0]:
             return super().training_step(model, inputs, num_items_in_batch)
         parts = [{k: v[at : at + rows] for k, v in inputs.items()} for at in range(0, ids.shape[0], rows)]
+        return self._in_parts(model, parts, num_items_in_batch)
+
+    def _in_parts(self, model: Any, parts: list[dict[str, Any]], num_items_in_batch: Any) -> torch.Tensor:
         with self.accelerator.no_sync(model):
             losses = [super(BudgetTrainer, self).training_step(model, part, num_items_in_batch) for part in parts[:-1]]
         losses.append(super().training_step(model, parts[-1], num_items_in_batch))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, base_models, checkpoints, guards, plan, records, shared_schemas
+from t2s_assets.text2sql import adapters, base_models, checkpoints, cost, guards, plan, records, shared_schemas
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, ModelError
 from t2s_assets.text2sql.prepare import sample
@@ -194,6 +194,7 @@ class TrainingRun:
         from peft import LoraConfig
         from transformers import PrinterCallback
 
+        from t2s_assets.text2sql.flat_batches import FlatBatches
         from t2s_assets.text2sql.progress import EarlyStop, Progress
         from t2s_assets.text2sql.selection import AnswerFigures
         from t2s_assets.text2sql.trainer import BudgetTrainer, arguments
@@ -223,8 +224,10 @@ class TrainingRun:
         callbacks = [self.progress]
         if training.early_stopping:
             callbacks.append(EarlyStop(training.early_stopping, training.best, self.log, clock.plan))
-        collator = None
-        if training.questions_a_table > 1:
+        collator, not_fused = None, self._why_not_fused(model)
+        if not_fused is None:
+            collator = FlatBatches(pad_token=tokenizer.eos_token_id, share=training.questions_a_table > 1)
+        elif training.questions_a_table > 1:
             collator = shared_schemas.SharedSchemas(pad_token=tokenizer.eos_token_id, dtype=model.dtype)
         trainer = BudgetTrainer(
             model=model,
@@ -245,11 +248,23 @@ class TrainingRun:
             budget_seconds=budget,
             warmup=training.warmup_ratio,
             figures=self.figures,
+            fused=not_fused is None,
         )
         trainer.remove_callback(PrinterCallback)  # Progress says the same, to Dagster too
         if training.packing:
             guards.check_packing(trainer.model, trainer.data_collator, train_set)
         return trainer
+
+    def _why_not_fused(self, model: Any) -> str | None:
+        """Why the layers run as transformers and PEFT write them; None where they run fused. Said once."""
+        from t2s_assets.text2sql import fused
+
+        if not cost.may_fuse(self.config.lora, self.config.training, self.placement):
+            return "the settings do not ask for it"
+        reason = fused.why_not(model, lora_dropout=self.config.lora.dropout)
+        if reason:
+            self.log(f"training runs several times slower than it could on this CPU: {reason}")
+        return reason
 
     def _save(self, trainer: Any, tokenizer: Any, facts: dict[str, Any], prompts_version: str, clock: Any) -> None:
         from safetensors import safe_open
