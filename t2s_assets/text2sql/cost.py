@@ -21,12 +21,17 @@ _RUNTIME = {"cpu": 0.62e9, "mps": 1.0e9, "cuda": 0.6e9}
 # Memory that allocators hold and do not use, as a share of what passes through them. A CPU's heap is left to grow
 # (`training.environment`), since giving pages back and faulting them in again takes a third of the time.
 _UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
+_UNUSED_FUSED = 0.40
 
 PAD_TO = 16
 """Widths of batches are multiples of this: few distinct ones let a CPU's kernels and the allocator reuse their work."""
 PASS_TOKENS = 768
 """Padded tokens that one forward and backward pass takes on a CPU; a wider batch is taken in several with the same
 gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
+FUSED_PASS_TOKENS = 1536
+"""The same for layers that run as `fused` writes them, which keep less of a token."""
+LOGITS_ROWS = 128
+"""Rows of logits that `fused` makes at a time: with 49,152 tokens in float32, 25 MB."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,17 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
     return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads)
 
 
+def fused_layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: int) -> float:
+    """What `fused` keeps of one decoder layer for each token of a row of `width` tokens.
+
+    Both norms' inputs and outputs, query, key and value, attention's weights and output, four tensors around the
+    MLP's product, the LoRA bottlenecks, and a float32 number for each norm.
+    """
+    q, kv = shape.heads * shape.head_size, shape.key_heads * shape.head_size
+    kept = 4 * shape.hidden + 2 * q + 2 * kv + 4 * shape.intermediate + shape.heads * width
+    return _size(placement) * (kept + lora.rank * len(set(lora.targets))) + 8.0
+
+
 def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement) -> bool:
     """Whether layers run as `fused` writes them, as far as settings decide it: on a CPU, on whole weights."""
     return (
@@ -188,16 +204,28 @@ def memory(
     *,
     longest: int,
     longest_completion: int,
+    longest_batch: int | None = None,
 ) -> Memory:
-    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion; with
-    shared schemas (`questions_a_table`) those of a whole batch, which is one row and taken in one pass."""
+    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion.
+
+    `longest_batch`: with shared schemas (`questions_a_table`), the tokens of the longest batch, which is one row and
+    taken in one pass; `longest_completion` is then a batch's too.
+    """
+    fused = may_fuse(lora, training, placement)
     limit = PASS_TOKENS if placement.device == "cpu" else None
-    if training.questions_a_table > 1:
-        rows, width = 1, -(-longest // PAD_TO) * PAD_TO
+    if longest_batch is not None:
+        rows, width = 1, -(-longest_batch // PAD_TO) * PAD_TO
+    elif fused:
+        together = min(training.batch_size * longest, max(FUSED_PASS_TOKENS, longest))
+        rows, width = 1, -(-together // PAD_TO) * PAD_TO
     else:
         rows, width = widest_pass(training.batch_size, longest, limit)
     tokens, labelled = rows * width, rows * min(longest_completion, width)
-    layer = layer_bytes(shape, lora, placement, width) * tokens
+    if fused:
+        layer = fused_layer_bytes(shape, lora, placement, -(-longest // PAD_TO) * PAD_TO) * tokens
+        labelled = min(tokens, LOGITS_ROWS)
+    else:
+        layer = layer_bytes(shape, lora, placement, width) * tokens
     activations = layer * shape.layers
     if training.gradient_checkpointing:
         activations = layer + _size(placement) * shape.hidden * tokens * shape.layers
@@ -208,10 +236,8 @@ def memory(
     weights = weight_bytes(shape, placement)
     if placement.quantization == "nf4":
         weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
-    passing = activations + logits
-    return Memory(
-        _RUNTIME[placement.device], weights, adapter, activations, logits, _UNUSED[placement.device] * passing
-    )
+    unused = (_UNUSED_FUSED if fused else _UNUSED[placement.device]) * (activations + logits)
+    return Memory(_RUNTIME[placement.device], weights, adapter, activations, logits, unused)
 
 
 def _size(placement: Placement) -> int:

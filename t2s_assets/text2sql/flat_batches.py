@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS
+from t2s_assets.text2sql.cost import FUSED_PASS_TOKENS, PAD_TO
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.shared_schemas import shared_row
-
 
 # A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
 _ALIGN = 16
@@ -124,7 +123,7 @@ def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
 class FlatBatches:
     """The collator: `labels` (1, T) of the whole batch, and `passes`, each what `flat_pass` makes of some examples.
 
-    A pass takes examples of up to PASS_TOKENS tokens together, or one; all passes of a batch have one gradient.
+    A pass takes examples of up to FUSED_PASS_TOKENS tokens together, or one; all passes of a batch have one gradient.
     """
 
     def __init__(self, *, pad_token: int, share: bool) -> None:
@@ -133,7 +132,7 @@ class FlatBatches:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
-        parts = [examples] if self.share else even_parts(examples, PASS_TOKENS)
+        parts = [examples] if self.share else even_parts(examples, FUSED_PASS_TOKENS)
         passes = [flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts]
         return {"labels": torch.cat([p["labels"] for p in passes], dim=1), "passes": passes}
 

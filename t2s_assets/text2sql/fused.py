@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.autograd import Function
 from transformers import AttentionInterface, PreTrainedModel
 
+from t2s_assets.text2sql.cost import LOGITS_ROWS
+
 _FAMILIES = frozenset({"llama", "mistral", "qwen2"})
 _NAME = "t2s_fused"
-# Rows of logits made at a time: 128 x 49,152 float32 numbers are 25 MB.
-_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,8 @@ class _Loss(Function):
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if wanted else None
         with torch.autocast(hidden.device.type, enabled=False):
-            for at in range(0, len(hidden), _CHUNK):
-                part, target = hidden[at : at + _CHUNK], targets[at : at + _CHUNK, None]
+            for at in range(0, len(hidden), LOGITS_ROWS):
+                part, target = hidden[at : at + LOGITS_ROWS], targets[at : at + LOGITS_ROWS, None]
                 logits = torch.nn.functional.linear(part, weight).float()
                 largest = logits.amax(-1, keepdim=True)
                 logits.sub_(largest)
@@ -282,7 +282,7 @@ class _Loss(Function):
                 total += (sums.log() - right).sum()
                 if gradient is not None:
                     shares.div_(sums).scatter_add_(1, target, torch.full_like(right, -1.0))
-                    gradient[at : at + _CHUNK] = shares.to(hidden.dtype) @ weight
+                    gradient[at : at + LOGITS_ROWS] = shares.to(hidden.dtype) @ weight
         ctx.save_for_backward(gradient)
         return total
 

@@ -96,6 +96,7 @@ def before_loading(
     *,
     longest: int,
     longest_completion: int,
+    longest_batch: int | None = None,
     work: Path | None = None,
     available_gb: float | None = None,
 ) -> Plan:
@@ -117,6 +118,7 @@ def before_loading(
             placement,
             longest=longest,
             longest_completion=longest_completion,
+            longest_batch=longest_batch,
         )
 
     plan = Plan(placement, need(config.training), have, cost.adapter_bytes(shape, config.lora) / 1e6)
@@ -197,13 +199,15 @@ def for_another_machine(config: Experiment, placement: Placement, memory_gb: flo
     have = memory_gb * _MPS_SHARE if placement.device == "mps" else memory_gb
     # Schemas that are shared shorten a batch by as much as the data have of them; none, at worst.
     shared = config.training.questions_a_table > 1
-    longest = config.prompt.max_length * (config.training.batch_size if shared else 1)
+    longest = config.prompt.max_length
+    batch = longest * config.training.batch_size if shared else None
     return before_loading(
         config,
         shape_without_weights(config),
         placement,
         longest=longest,
-        longest_completion=longest // 3,
+        longest_completion=(batch or longest) // 3,
+        longest_batch=batch,
         available_gb=have,
     )
 

@@ -111,10 +111,10 @@ class TrainingRun:
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         tokenizer = base_models.load_tokenizer(self.base)
         train_set, eval_set, validation = self._examples(tokenizer)
+        longest, batch = max(train_set["length"]), None
         if self.config.training.questions_a_table > 1:
-            longest, labelled = shared_schemas.largest_row(train_set.to_list(), self.config.training.batch_size)
+            batch, labelled = shared_schemas.largest_row(train_set.to_list(), self.config.training.batch_size)
         else:
-            longest = max(train_set["length"])
             labelled = max(sum(x != IGNORED for x in labels) for labels in train_set["labels"])
         self.plan_made = plan.before_loading(
             self.config,
@@ -122,6 +122,7 @@ class TrainingRun:
             self.placement,
             longest=longest,
             longest_completion=labelled,
+            longest_batch=batch,
             work=self.work,
         )
         self.log(self.plan_made.described())
