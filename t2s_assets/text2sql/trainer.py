@@ -265,7 +265,7 @@ def arguments(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        optim="paged_adamw_8bit" if placement.device == "cuda" and placement.quantization == "nf4" else "adamw_torch",
+        optim="paged_adamw_8bit" if placement.device == "cuda" and placement.quantization == "nf4" else "adamw_torch_fused",
         max_length=max_length,
         # Examples come tokenised and labelled; only packing has something left to do.
         dataset_kwargs=None if config.packing else {"skip_prepare_dataset": True},
