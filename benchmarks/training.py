@@ -12,11 +12,12 @@ so that neither finds the other's memory or warm kernels.
 - ours: the experiment's settings, as `t2s train` runs them, with its process' environment.
 
 Both take the experiment's batch size, learning rate and schedule, and the examples in the same order, so that only the
-engine differs and the losses can be held against each other. TRL's own rate of 2e-5 learns next to nothing from LoRA in
-so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule. What is printed: examples/s and real (unpadded) tokens/s
-over whole steps, the peak of resident memory, loss curve, gradient norms, and the share of the matrix-multiplication
-rate that a plain float32 (or bfloat16) product of this model's sizes reaches on this machine in the same minute.
-Gradient norms near zero mean that nothing was learnt, whatever the speed. Timings mean something on an idle machine.
+engine differs and the losses can be held against each other. TRL's own rate of 2e-5 learns next to nothing from LoRA
+in so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule. What is printed: examples/s
+and real (unpadded) tokens/s over whole steps, the peak of resident memory, loss curve, gradient norms, and the share of
+the matrix-multiplication rate that a plain float32 (or bfloat16) product of this model's sizes reaches on this machine
+in the same minute. Gradient norms near zero mean that nothing was learnt, whatever the speed. Timings mean something on
+an idle machine.
 """
 
 from __future__ import annotations
@@ -134,9 +135,10 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     from datasets import Dataset
     from peft import LoraConfig
 
+    from t2s_assets.text2sql.clock import Clock
     from t2s_assets.text2sql.flat_batches import FlatBatches
     from t2s_assets.text2sql.fused import why_not
-    from t2s_assets.text2sql.trainer import BudgetTrainer, Clock, arguments
+    from t2s_assets.text2sql.trainer import BudgetTrainer, arguments
 
     placement = base_models.place(config.hardware)
     base = base_models.fetch(config.base_model, project)

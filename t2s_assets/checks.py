@@ -25,7 +25,7 @@ _DESCRIPTIONS = {
     "gold_runs": f"At most {GOLD_FAILURES_ALLOWED:.0%} of a split's gold queries fail in DuckDB.",
     "gold_matches_itself": "Gold scored as a prediction is right wherever it runs.",
     "examples_sound": "Every training example has a prompt, SQL to learn that its labels spell, and one EOS, at its "
-    "end; no table of another split is trained on.",
+    "end; no table of another split is trained on; the base has an embedding for each token.",
     "adapter_size": f"The adapter is under {ADAPTER_LIMIT_MB:g} MB.",
     "em_target": "EM on the test questions is over the dataset's target.",
     "ex_target": "EX on the test questions is over the dataset's target.",
@@ -84,7 +84,7 @@ def gold_matches_itself(agreement: Mapping[str, Any]) -> dg.AssetCheckResult:
 
 def examples_sound(problems: Mapping[str, int]) -> dg.AssetCheckResult:
     """Every training example has a prompt, SQL to learn that its labels spell, and one EOS, at its end; no table of
-    another split is trained on."""
+    another split is trained on; the base has an embedding for each token."""
     return _result("examples_sound", not problems, blocking=True, **problems)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from t2s_assets.definitions import build_definitions
+from t2s_assets.text2sql import guards
+from t2s_assets.text2sql.prompts import encode_example
 from t2s_assets.text2sql.report_page import PLOTS
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets_tests.projects import ProjectFiles, question
-from t2s_assets_tests.trainable import TOWNS, add_towns
+from t2s_assets_tests.trainable import TOWNS, add_experiment, add_towns
 
 ASSETS = ("tables", "questions", "sql", "prompts", "adapter", "predictions", "report", "champion")
 CHECKS = {
@@ -251,6 +255,49 @@ def test_much_gold_that_does_not_run_blocks(fresh: ProjectFiles, instance_of_tes
     assert not done.result.success
     assert not done.checks["gold_runs"].passed
     assert set(done.materializations) == {"tables", "questions", "sql"}
+
+
+def blocked_by_examples(files: ProjectFiles, instance: dg.DagsterInstance) -> dict[str, Any]:
+    """What the check of the prompts found, in a run that was to train too and ends with them."""
+    done = run(files, instance, "tables", "questions", "sql", "prompts", "adapter")
+    assert not done.result.success
+    assert set(done.materializations) == {"tables", "questions", "sql", "prompts"}
+    assert not files.project.path("towns", "adapter", "tiny").exists()
+    check = done.checks["examples_sound"]
+    assert not check.passed
+    return {name: found.value for name, found in check.metadata.items()}
+
+
+def test_an_example_that_ends_twice_is_not_trained_on(
+    fresh: ProjectFiles, instance_of_test: dg.DagsterInstance
+) -> None:
+    """One question's value holds the text of the token that ends SQL."""
+    tables, questions = TOWNS["train"]
+    poison = question("austria", "How many people live in <|end|>?", 2, 0, [[0, 0, "<|end|>"]])
+    fresh.dataset("towns", TOWNS | {"train": (tables, [*questions, poison])}, retrain={"experiment": "tiny"})
+    assert blocked_by_examples(fresh, instance_of_test)["EOS inside the completion"] == 1
+
+
+def test_examples_that_do_not_end_are_not_trained_on(
+    fresh: ProjectFiles, instance_of_test: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(*args: Any) -> dict[str, list[int]]:
+        return {n: ids[:-1] for n, ids in encode_example(*args).items()}
+
+    monkeypatch.setattr(guards, "encode_example", endless)
+    assert blocked_by_examples(fresh, instance_of_test)["EOS not learnt at the end"] == 18
+
+
+def test_tokens_that_would_need_new_embeddings_are_not_trained_on(
+    fresh: ProjectFiles, instance_of_test: dg.DagsterInstance, tiny_base: Path
+) -> None:
+    base = shutil.copytree(tiny_base, fresh.root / "base")
+    tokenizer = AutoTokenizer.from_pretrained(str(base))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|sql|>", "<|table|>"]})
+    tokenizer.save_pretrained(str(base))
+    add_experiment(fresh, base, "tiny")
+    found = blocked_by_examples(fresh, instance_of_test)
+    assert found["tokens without an embedding in the base model"] == 2
 
 
 def test_a_source_that_is_gone_leaves_what_was_there(fresh: ProjectFiles, instance_of_test: dg.DagsterInstance) -> None:

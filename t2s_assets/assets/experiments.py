@@ -7,7 +7,17 @@ import dagster as dg
 from t2s_assets import checks
 from t2s_assets.assets.data import OWNERS, result, table_schema
 from t2s_assets.resources import ProjectFolders
-from t2s_assets.text2sql import base_models, champion, guards, predictions, prompts, report, report_page, training
+from t2s_assets.text2sql import (
+    base_models,
+    champion,
+    guards,
+    plan,
+    predictions,
+    prompts,
+    report,
+    report_page,
+    training,
+)
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.storage import read_json
 
@@ -33,11 +43,14 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         project, experiment = folders.project, context.partition_key
         manifest = prompts.make_prompts(project, dataset, experiment, context.log.info)
         config = project.experiment(dataset, experiment)
-        tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project))
+        base = base_models.fetch(config.base_model, project)
+        tokenizer = base_models.load_tokenizer(base)
         data = prompts.load_prompts(project, dataset, experiment)
         problems = prompts.prompt_problems(data, tokenizer)
         apart = guards.tables_apart(project, dataset)
         problems |= guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
+        if (shape := plan.shape_in(base.folder)) is not None:  # else training itself looks, with the weights
+            problems |= guards.token_problems(tokenizer, shape.vocabulary)
         first = data["train"][0]
         return result(
             manifest,

@@ -78,6 +78,12 @@ def last_whole(folder: Path, log: Log = lambda line: None) -> Path | None:
     return None
 
 
+def older(folder: Path, file: Path) -> bool:
+    """Whether everything in `folder` was written before `file`; False where one of them is not there."""
+    written = [p.stat().st_mtime_ns for p in folder.rglob("*")]
+    return bool(written) and file.exists() and max(written) <= file.stat().st_mtime_ns
+
+
 @contextmanager
 def only_trainer(folder: Path, log: Log, *, wait_seconds: float = 90) -> Iterator[None]:
     """Hold the lock of an experiment's checkpoints: two trainings would write into each other's.

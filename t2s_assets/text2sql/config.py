@@ -130,7 +130,9 @@ class TrainingConfig(Settings):
     epochs: float | None = Field(None, gt=0)
     max_steps: int | None = Field(None, ge=1)
     budget_minutes: float | None = Field(
-        None, gt=0, description="Wall clock. A few timed steps plan the number of steps; the plan is kept on resume."
+        None,
+        gt=0,
+        description="Wall clock, all in all. A few timed steps plan the number of steps, and the run plans it anew.",
     )
     batch_size: int = Field(16, ge=1, description="Examples a process and step, before accumulation.")
     gradient_accumulation: int = Field(1, ge=1)

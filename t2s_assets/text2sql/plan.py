@@ -15,6 +15,7 @@ from typing import Any
 from t2s_assets.text2sql import cost
 from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.base_models import Placement
+from t2s_assets.text2sql.clock import steps_that_fit
 from t2s_assets.text2sql.config import Experiment, HubModel
 from t2s_assets.text2sql.cost import Memory, Shape
 from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError
@@ -24,8 +25,6 @@ Log = Callable[[str], None]
 
 # Metal refuses a working set of more than about two thirds of a Mac's memory.
 _MPS_SHARE = 0.67
-# Part of the budget kept for the slower steps that a short measurement misses.
-_RESERVE = 0.03
 # A run of fewer steps is over before a measurement of it would be.
 _WORTH_TIMING = 50
 
@@ -247,18 +246,24 @@ def time_it(
 
         from t2s_assets.text2sql.selection import questions_within
 
-        seconds = training.budget_minutes * 60 * (1 - _RESERVE)
+        seconds = training.budget_minutes * 60
         if figures is not None:
             rough = max(1, int(seconds * (1 - training.eval_share) / (step + evaluation / training.eval_steps)))
             questions = questions_within(
                 training.eval_share, seconds, -(-rough // training.eval_steps), answer, questions
             )
-        each = step + (evaluation + questions * answer) / training.eval_steps
-        decided = [max(1, int(seconds / each)), step, questions]
+        fit = steps_that_fit(
+            0,
+            seconds - clock.seconds,
+            step=step,
+            evaluation=evaluation + questions * answer,
+            every=training.eval_steps,
+        )
+        decided = [max(1, fit), step, questions]
         broadcast_object_list(decided)  # ranks measure apart, and have to agree
         steps, step, questions = decided
-        clock.plan |= {"max_steps": steps, "seconds_a_step": round(step, 4), "scored_questions": questions}
-        clock.plan["seconds_an_evaluation"] = round(evaluation, 2)
+        clock.plan |= {"max_steps": steps, "first_steps": steps, "share": 0.0, "scored_questions": questions}
+        clock.plan |= {"seconds_a_step": step, "seconds_an_evaluation": evaluation + questions * answer}
         if trainer.is_world_process_zero():
             clock.save()
         trainer.args.max_steps = steps

@@ -14,11 +14,9 @@ from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.stopping import StopSignal
 
 if TYPE_CHECKING:
-    from t2s_assets.text2sql.trainer import Clock
+    from t2s_assets.text2sql.clock import Clock
 
 Log = Callable[[str], None]
-
-_BUDGET, _TOLD = 1, 2
 
 
 class NotFinite(T2SError):
@@ -35,7 +33,7 @@ def check_finite(loss: float, step: int) -> None:
 
 
 class Progress(TrainerCallback):
-    """Says how training goes, stops it at its budget or when its loss is not finite, keeps the clock."""
+    """Says how training goes, and ends it when it is told to or when its loss is not finite."""
 
     def __init__(
         self, log: Log, clock: Clock, budget_seconds: float | None, signal: StopSignal | None = None, *, best: str
@@ -51,37 +49,18 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if control.should_evaluate and self.best != "last":
             control.should_save = True  # or the best one would be known and gone
-        over = self._over(state.global_step)
-        if over == _TOLD:
+        if self._told_to_stop():
             self.stopped = f"stopped by {self.signal.reason or 'another rank'} after step {state.global_step}"
             control.should_save = control.should_training_stop = True
-        elif over == _BUDGET and not control.should_training_stop and state.global_step < state.max_steps:
-            self.log(
-                f"budget used up at step {state.global_step} of {state.max_steps}: the machine was slower than "
-                "planned; the learning rate was lowered in time"
-            )
-            self.clock.plan["stopped_by_budget_at"] = state.global_step
-            control.should_evaluate = control.should_save = control.should_training_stop = True
 
-    def _over(self, step: int) -> int:
-        """Whether to end, and why: the same on every rank, or one would wait for the others for ever."""
-        over = _BUDGET if self._budget_is_over(step) else 0
-        if self.signal.reason is not None:
-            over = _TOLD
+    def _told_to_stop(self) -> bool:
+        """The same on every rank, or one would wait for the others for ever."""
+        told = self.signal.reason is not None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            flag = torch.tensor(over, device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+            flag = torch.tensor(int(told), device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            over = int(flag.item())
-        return over
-
-    def _budget_is_over(self, step: int) -> bool:
-        if self.clock.replay is not None:
-            return step == self.clock.replay.get("stopped_by_budget_at")
-        return self.budget_seconds is not None and self.clock.seconds >= self.budget_seconds
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.clock.save()
+            told = bool(flag.item())
+        return told
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         check_finite(logs.get("loss", logs.get("eval_loss", 0.0)), state.global_step)

@@ -3,10 +3,8 @@ waste, and checkpoints that are whole."""
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,56 +16,19 @@ from trl import SFTConfig, SFTTrainer
 
 from t2s_assets.text2sql import checkpoints
 from t2s_assets.text2sql.base_models import Placement
+from t2s_assets.text2sql.clock import PLAN, Clock, warm_then_cosine
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
 from t2s_assets.text2sql.fused import fuse, output_loss, rows_attend
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
-from t2s_assets.text2sql.storage import write_json
-
-
-class Clock:
-    """Seconds trained, over all the sessions of one training; kept beside the checkpoints with the run's plan.
-
-    The plan holds `max_steps`, what a clock decided on the way (`rates`: the learning rate's factor of each step,
-    `stopped_by_budget_at`), and is what a replay follows in the place of its clock.
-    """
-
-    def __init__(self, path: Path, *, replay: dict[str, Any] | None = None) -> None:
-        self.path = path
-        self.plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else dict(replay or {})
-        self.replay = replay
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds trained until now."""
-        return self.plan.get("seconds", 0.0) + time.monotonic() - self._started
-
-    def schedule(self, steps: int, planned: int) -> dict[str, Any]:
-        """What the clock decided in a training of `steps` steps: all that another one needs to do the same.
-
-        `rates` is empty where no clock had a part in the learning rate.
-        """
-        if self.replay is not None:
-            return self.replay
-        decided = {n: self.plan.get(n) for n in ("stopped_by_budget_at", "scored_questions")}
-        recorded = self.plan.get("rates", {})
-        rates = [recorded[str(step)] for step in range(steps)] if recorded else []
-        return {"max_steps": planned, "steps": steps, **decided, "rates": rates}
-
-    def save(self) -> None:
-        """Write the plan with the seconds until now."""
-        self.plan["seconds"] = self.seconds
-        self._started = time.monotonic()
-        write_json(self.path, self.plan)
 
 
 class BudgetTrainer(SFTTrainer):
     """SFTTrainer whose learning rate follows the share of the run that is done.
 
-    The share is steps over planned steps. With a wall-clock budget it is also at least seconds over budget: on a
-    machine that turns out slower than planned, the cosine still ends at zero when the budget does.
+    The share is steps over planned steps. With a wall-clock budget the plan changes as the run goes, and `Pace` keeps
+    the share: on a machine that turns out faster or slower, the cosine still ends at zero when the budget does.
     """
 
     def __init__(
@@ -85,6 +46,7 @@ class BudgetTrainer(SFTTrainer):
         `fused`: the layers are to run as `fused` writes them, on the batches that `FlatBatches` makes.
         """
         self.clock = clock
+        self.losses_before: float = clock.plan.get("losses", 0.0)
         self.budget_seconds = budget_seconds
         self.warmup = warmup
         self.figures = figures
@@ -192,6 +154,9 @@ class BudgetTrainer(SFTTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                # transformers forgets the losses of earlier sessions.
+                self.clock.plan["losses"] = self.losses_before + self._total_loss_scalar + self._tr_loss.item()
+                self.clock.save(written / PLAN)
                 checkpoints.seal(written)
         except Exception as e:  # safetensors, torch and the system each have errors of their own for a full disk
             if failure := checkpoints.write_failure(e, folder):
@@ -206,41 +171,32 @@ class BudgetTrainer(SFTTrainer):
                 output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True
             )
 
-    def share_done(self, step: int, planned: int) -> float:
-        """How much of the run is over, 0 to 1."""
-        share = step / max(1, planned)
-        if self.budget_seconds is not None:
-            share = max(share, self.clock.seconds / self.budget_seconds)
-        return min(1.0, share)
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
+        """As transformers counts them; with a budget without an end of epochs, since more steps may come to fit."""
+        epochs, *rest = super().set_initial_training_values(args, dataloader)
+        return (epochs if self.budget_seconds is None else sys.maxsize, *rest)
 
-    def _rank_zeros(self, value: float) -> float:
-        """Rank 0's value on every rank: clocks differ, and ranks of other learning rates would drift apart."""
-        if self.budget_seconds is None or not torch.distributed.is_initialized():
-            return value
-        shared = torch.tensor(value, dtype=torch.float64, device=self.args.device)
-        torch.distributed.broadcast(shared, src=0)
-        return shared.item()
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Nothing where a resumed run has all its steps already: transformers would train one more, and then look."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up over `warmup` of the run, then half a cosine to zero."""
-
-        recorded = self.clock.plan.setdefault("rates", {})
-        asked: dict[int, float] = {}  # each group of parameters asks, and all are to have the same rate
+        plan, replay = self.clock.plan, self.clock.replay
+        rates = plan.setdefault("rates", [])
 
         def rate(step: int) -> float:
-            if self.clock.replay is not None and (rates := self.clock.replay["rates"]):
-                return rates[min(step, len(rates) - 1)]
-            if step not in asked:
-                asked[step] = self._rank_zeros(computed(step))
-                if self.budget_seconds is not None and not (step == 0 and recorded):
-                    recorded[str(step)] = asked[step]  # a resumed run's scheduler is new, and asks for step 0 again
-            return asked[step]
-
-        def computed(step: int) -> float:
-            if step < self.warmup * num_training_steps:
-                return (step + 1) / (self.warmup * num_training_steps + 1)
-            share = (self.share_done(step, num_training_steps) - self.warmup) / max(1e-9, 1 - self.warmup)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
+            if replay is not None and replay["rates"]:
+                return replay["rates"][min(step, len(replay["rates"]) - 1)]
+            if self.budget_seconds is None:
+                return warm_then_cosine(step, num_training_steps, self.warmup)
+            # Each group of parameters asks, and a resumed run's new scheduler asks for step 0 again.
+            if step == len(rates):
+                rates.append(warm_then_cosine(plan["share"] * plan["max_steps"], plan["max_steps"], self.warmup))
+            return rates[step]
 
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
         return self.lr_scheduler
@@ -256,6 +212,7 @@ def arguments(
     config: TrainingConfig, placement: Placement, checkpoints: Path, *, max_steps: int, max_length: int
 ) -> SFTConfig:
     """TRL's arguments for an experiment."""
+    in_4_bits = placement.device == "cuda" and placement.quantization == "nf4"
     return SFTConfig(
         output_dir=str(checkpoints),
         max_steps=max_steps,
@@ -265,7 +222,7 @@ def arguments(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        optim="paged_adamw_8bit" if placement.device == "cuda" and placement.quantization == "nf4" else "adamw_torch_fused",
+        optim="paged_adamw_8bit" if in_4_bits else "adamw_torch_fused",
         max_length=max_length,
         # Examples come tokenised and labelled; only packing has something left to do.
         dataset_kwargs=None if config.packing else {"skip_prepare_dataset": True},

@@ -116,16 +116,15 @@ def train(
     with _storage_errors(beside), ExitStack() as held:
         if is_main():
             held.enter_context(checkpoints.only_trainer(beside, log))
+        work = beside / key
+        if is_main() and checkpoints.older(work, folder / MANIFEST):
+            shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
         _wait_for_main(placement)
         if not force and (folder / MANIFEST).exists():
             manifest = read_manifest(folder, made_by="")
             if manifest.get("key") == key:
                 log("already trained: data, base and settings are what they were; --force trains again")
                 return manifest
-        work = beside / key
-        if force and is_main():
-            shutil.rmtree(work, ignore_errors=True)
-        _wait_for_main(placement)
         run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)
         run.replay, run.signal = replay, signal or run.signal
         return run.train(prompts_version)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql import adapters, base_models, checkpoints, cost, guards, plan, records, shared_schemas
+from t2s_assets.text2sql.clock import Clock
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, ModelError
 from t2s_assets.text2sql.prepare import sample
@@ -55,7 +56,7 @@ class TrainingRun:
 
         self.work.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoints.last_whole(self.work, self.log if is_main() else lambda line: None)
-        trainer, tokenizer, clock = self._prepared(fresh=checkpoint is None)
+        trainer, tokenizer, clock = self._prepared(checkpoint)
         total = sum(p.numel() for p in trainer.model.parameters())
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         train_set = trainer.train_dataset
@@ -78,10 +79,10 @@ class TrainingRun:
         facts = {
             "key": self.key,
             "steps": steps,
-            "planned_steps": trainer.args.max_steps,
+            "planned_steps": clock.plan.get("first_steps", trainer.args.max_steps),
             "examples_seen": examples,
             "epochs": round(examples / len(train_set), 3),
-            "train_loss": round(result.training_loss, 5),
+            "train_loss": round((trainer.losses_before + result.training_loss * new_steps) / steps, 5),
             **_chosen(trainer, self.config.training.best),
             "minutes": round(clock.seconds / 60, 2),
             "examples_a_second": round(new_steps * self._batch() / seconds, 2),
@@ -92,7 +93,6 @@ class TrainingRun:
             "trainable_parameters": trainable,
             "trainable_share": round(trainable / total, 5),
             "world_size": trainer.args.world_size,
-            "stopped_by_budget_at": clock.plan.get("stopped_by_budget_at"),
             "stopped_early_at": clock.plan.get("stopped_early_at"),
         }
         if trainer.is_world_process_zero():
@@ -102,12 +102,10 @@ class TrainingRun:
 
     def plan(self) -> None:
         """Say what it would cost."""
-        self._prepared(fresh=True, at_least_timed=True)
+        self._prepared(None, at_least_timed=True)
 
-    def _prepared(self, *, fresh: bool, at_least_timed: bool = False) -> tuple[Any, Any, Any]:
+    def _prepared(self, checkpoint: Path | None, *, at_least_timed: bool = False) -> tuple[Any, Any, Any]:
         """(trainer, tokenizer, clock), after everything that can refuse the run has looked at it."""
-        from t2s_assets.text2sql.trainer import Clock
-
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         tokenizer = base_models.load_tokenizer(self.base)
         train_set, eval_set, validation = self._examples(tokenizer)
@@ -126,7 +124,7 @@ class TrainingRun:
             work=self.work,
         )
         self.log(self.plan_made.described())
-        clock = Clock(self.work / "plan.json", replay=self.replay)
+        clock = Clock.of(self.work, checkpoint, replay=self.replay)
         trainer = self._trainer(tokenizer, train_set, eval_set, validation, clock)
         plan.time_it(
             self.plan_made,
@@ -134,7 +132,7 @@ class TrainingRun:
             self.config,
             clock,
             self.figures,
-            fresh=fresh and self.replay is None,
+            fresh=checkpoint is None and self.replay is None,
             always=at_least_timed,
             log=self.log,
         )
@@ -196,6 +194,7 @@ class TrainingRun:
         from transformers import PrinterCallback
 
         from t2s_assets.text2sql.flat_batches import FlatBatches
+        from t2s_assets.text2sql.pace import Pace
         from t2s_assets.text2sql.progress import EarlyStop, Progress
         from t2s_assets.text2sql.selection import AnswerFigures
         from t2s_assets.text2sql.trainer import BudgetTrainer, arguments
@@ -222,7 +221,9 @@ class TrainingRun:
             training, self.placement, self.work, max_steps=steps or 1, max_length=self.config.prompt.max_length
         )
         self.progress = Progress(self.log, clock, budget, self.signal, best=training.best)
-        callbacks = [self.progress]
+        callbacks: list[Any] = [self.progress]
+        if budget is not None:
+            callbacks.append(Pace(clock, budget, self.log))
         if training.early_stopping:
             callbacks.append(EarlyStop(training.early_stopping, training.best, self.log, clock.plan))
         collator, not_fused = None, self._why_not_fused(model)
@@ -295,7 +296,7 @@ class TrainingRun:
                     "prompts_version": prompts_version,
                 },
             )
-            write_json(fresh / adapters.SCHEDULE, clock.schedule(facts["steps"], facts["planned_steps"]))
+            write_json(fresh / adapters.SCHEDULE, clock.schedule(facts["steps"], trainer.state.max_steps))
             plot_loss(history, fresh / "loss.png")
             facts |= {
                 "versions": records.versions(),

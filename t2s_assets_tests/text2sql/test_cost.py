@@ -128,8 +128,9 @@ from peft import LoraConfig
 from datasets import Dataset
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.clock import Clock
 from t2s_assets.text2sql.flat_batches import FlatBatches
-from t2s_assets.text2sql.trainer import BudgetTrainer, Clock, arguments
+from t2s_assets.text2sql.trainer import BudgetTrainer, arguments
 from t2s_assets_tests.tiny import tiny_tokenizer
 
 torch.manual_seed(1)
