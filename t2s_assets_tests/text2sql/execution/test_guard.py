@@ -13,7 +13,7 @@ from t2s_assets.text2sql.execution.guard import allow_sql
 from t2s_assets.text2sql.execution.lexer import MAX_CHARACTERS, MAX_DEPTH, RULES
 from t2s_assets_tests.text2sql.execution.conftest import BIG, RACES, RUNS, TABLE, benign, hostile
 
-SCHEMA = {relation.name: [name for name, _ in relation.columns] for relation in (TABLE, RACES, RUNS, BIG)}
+SCHEMA = {relation.name: dict(relation.columns) for relation in (TABLE, RACES, RUNS, BIG)}
 
 
 def verdict(sql: str, check=check_sql) -> str:
