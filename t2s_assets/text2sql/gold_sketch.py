@@ -318,9 +318,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     return read_manifest(folder, made_by="")
 
 
-def _sql_rows(
-    tables: dict[str, Table], questions: Sequence[Question], dataset: str, log: Log
-) -> list[dict[str, Any]]:
+def _sql_rows(tables: dict[str, Table], questions: Sequence[Question], dataset: str, log: Log) -> list[dict[str, Any]]:
     """The rows of `sql`. Raises DataError as `make_sql` does."""
     texts = [to_sql(q.query, tables[q.table_id].schema) for q in questions]
     log(f"reading {len(texts):,} gold queries back from their SQL, and executing them in DuckDB")

@@ -48,7 +48,7 @@ def test_analysts_query_passes(sql: str) -> None:
     [
         ('SELECT "Name" FROM "table" WHERE "Name" = \'x\' AND "Year" > -1.5', True),
         ('SELECT max("year") FROM races;', True),
-        ('SELECT count(*) FROM Races WHERE "NAME" <> \'\'', True),
+        ("SELECT count(*) FROM Races WHERE \"NAME\" <> ''", True),
         ('SELECT "Name" FROM "table" WHERE "Year" = \'1990\'', False),  # a string that DuckDB casts to a number
         ('SELECT "Name" FROM "table" WHERE "Name" = 1', False),
         ('SELECT "Name" FROM "table" WHERE "table" = \'x\'', False),  # no column of that name
