@@ -6,8 +6,10 @@ What `prepare` needs of a kind of gold; gold_text.py is its sibling for SQL text
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from t2s_assets.text2sql.collector import rare_collections
 from t2s_assets.text2sql.dataset_config import WikiSQLDataset
 from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
@@ -180,7 +183,8 @@ def make_tables(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     config = project.dataset(dataset)
     assert isinstance(config, WikiSQLDataset)
     folder = project.path(dataset, "tables")
-    source = read_source(config, folder=project.configs / dataset, downloads=project.cache("downloads"), log=log)
+    with rare_collections():
+        source = read_source(config, folder=project.configs / dataset, downloads=project.cache("downloads"), log=log)
     unparsed = sum(
         cell.strip() != "" and parse_number(cell) is None
         for table in source.tables
@@ -299,43 +303,8 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     Raises:
         DataError: a query does not survive the way to SQL and back; no such table may train or score anything.
     """
-    tables = load_tables(project, dataset)
-    questions = load_questions(project, dataset)
-    rows, lost = [], []
-    for done, question in enumerate(questions, 1):
-        schema = tables[question.table_id].schema
-        sql = to_sql(question.query, schema)
-        if not _reads_back(question.query, sql, schema):
-            lost.append(f"{question.id}: {sql}")
-        rows.append(
-            {
-                "id": question.id,
-                "split": question.split,
-                "table_id": question.table_id,
-                "sql": sql,
-                "category": question.query.category,
-                "aggregate": AGGREGATES[question.query.aggregate] or "none",
-                "conditions": len(question.query.conditions),
-            }
-        )
-        if done % 10_000 == 0:
-            log(f"{done:,} of {len(questions):,} queries written as SQL and read back")
-    if lost:
-        raise DataError(f"{dataset}: {len(lost)} queries do not read back from their SQL:\n" + "\n".join(lost[:20]))
-    log(f"executing {len(rows):,} gold queries in DuckDB")
-    with SqlExecutor() as executor:
-        outcomes = executor.run(
-            [Job(tables[r["table_id"]].database, r["sql"]) for r in rows], progress=every(log, 10_000)
-        )
-    for row, outcome in zip(rows, outcomes):
-        ordered, bag = result_fingerprints(outcome)
-        row |= {
-            "status": outcome.status,
-            "message": outcome.message,
-            "fingerprint": ordered,
-            "bag_fingerprint": bag,
-            "degenerate": is_degenerate(outcome),
-        }
+    with rare_collections():
+        rows = _sql_rows(load_tables(project, dataset), load_questions(project, dataset), dataset, log)
     folder = project.path(dataset, "sql")
     with replacing_folder(folder) as fresh:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
@@ -347,6 +316,58 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
         write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")
+
+
+def _sql_rows(tables: dict[str, Table], questions: Sequence[Question], dataset: str, log: Log) -> list[dict[str, Any]]:
+    """The rows of `sql`. Raises DataError as `make_sql` does."""
+    texts = [to_sql(q.query, tables[q.table_id].schema) for q in questions]
+    log(f"reading {len(texts):,} gold queries back from their SQL, and executing them in DuckDB")
+    stop = threading.Event()
+    with SqlExecutor() as executor, ThreadPoolExecutor(1) as pool:
+        # The children that execute leave this process time to read.
+        lost_queries = pool.submit(_lost, tables, questions, texts, stop)
+        try:
+            jobs = [Job(tables[q.table_id].database, sql) for q, sql in zip(questions, texts)]
+            outcomes = executor.run(jobs, progress=every(log, 10_000))
+            lost = lost_queries.result()
+        except BaseException:
+            stop.set()
+            raise
+    if lost:
+        raise DataError(f"{dataset}: {len(lost)} queries do not read back from their SQL:\n" + "\n".join(lost[:20]))
+    rows = []
+    for question, sql, outcome in zip(questions, texts, outcomes):
+        ordered, bag = result_fingerprints(outcome)
+        rows.append(
+            {
+                "id": question.id,
+                "split": question.split,
+                "table_id": question.table_id,
+                "sql": sql,
+                "category": question.query.category,
+                "aggregate": AGGREGATES[question.query.aggregate] or "none",
+                "conditions": len(question.query.conditions),
+                "status": outcome.status,
+                "message": outcome.message,
+                "fingerprint": ordered,
+                "bag_fingerprint": bag,
+                "degenerate": is_degenerate(outcome),
+            }
+        )
+    return rows
+
+
+def _lost(
+    tables: dict[str, Table], questions: Sequence[Question], texts: Sequence[str], stop: threading.Event
+) -> list[str]:
+    """Queries that do not survive the way to SQL and back; not all of them once `stop` is set."""
+    lost = []
+    for question, sql in zip(questions, texts):
+        if stop.is_set():
+            break
+        if not _reads_back(question.query, sql, tables[question.table_id].schema):
+            lost.append(f"{question.id}: {sql}")
+    return lost
 
 
 def _reads_back(query: Query, sql: str, schema: TableSchema) -> bool:

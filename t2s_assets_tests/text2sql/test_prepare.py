@@ -174,6 +174,21 @@ def test_gold_scores_all_of_itself(made: Made) -> None:
     assert gold_against_gold(made[0], "shop", silent) == {"n": 5, "wrong": []}
 
 
+def test_sql_that_does_not_read_back_as_its_query_makes_nothing(
+    project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries are read back while children execute them; one that means something else must still stop it all."""
+    project_files.dataset("shop")
+    project = project_files.project
+    make_tables(project, "shop", silent)
+    make_questions(project, "shop", silent)
+    written = gold_sketch.to_sql
+    monkeypatch.setattr(gold_sketch, "to_sql", lambda query, schema: written(query, schema).replace(" = ", " > "))
+    with pytest.raises(DataError, match=r"queries do not read back from their SQL:\n[a-z]+-\d+: SELECT"):
+        make_sql(project, "shop", silent)
+    assert not project.path("shop", "sql").exists()
+
+
 # ---------------------------------------------------------------------------------------------------------- leaks
 
 

@@ -21,7 +21,7 @@ class Batch:
         self._progress = progress
         self._outcomes: list[Outcome | None] = [None] * len(self.jobs)
         self._same: dict[int, list[int]] = {}
-        self._schemas: dict[str, dict[str, list[str]]] = {}
+        self._schemas: dict[str, dict[str, dict[str, str]]] = {}
         self._done = 0
         first: dict[tuple[str, str], int] = {}
         groups: dict[str, list[int]] = {}
@@ -48,11 +48,10 @@ class Batch:
     def results(self) -> list[Outcome]:
         return [outcome for outcome in self._outcomes if outcome is not None]
 
-    def schema(self, database: Database) -> dict[str, list[str]]:
+    def schema(self, database: Database) -> dict[str, dict[str, str]]:
+        """Its tables' columns with their types."""
         if database.key not in self._schemas:
-            self._schemas[database.key] = {
-                relation.name: [name for name, _ in relation.columns] for relation in database.relations
-            }
+            self._schemas[database.key] = {relation.name: dict(relation.columns) for relation in database.relations}
         return self._schemas[database.key]
 
     def next_for(self, worker: WorkerProcess) -> int | None:

@@ -26,8 +26,11 @@ from t2s_assets.text2sql.execution.jobs import Database, Job, Limits, Outcome
 from t2s_assets.text2sql.execution.lexer import RefusedSQL, encoded
 from t2s_assets.text2sql.execution.process import HELLO, LOAD, WATCH_SECONDS, WorkerProcess, resident_bytes
 
-# Queries that a worker holds beyond the one it runs: enough that it never waits for the parent.
-WINDOW = 8
+# Queries that a worker holds beyond the one it runs: enough that it never waits for the parent, even one that another
+# of its threads keeps busy.
+WINDOW = 32
+# Bytes that wait for a worker to take them, beyond which it gets no more: tables may be large.
+BACKLOG = 4 * 2**20
 # Limits without which a worker could write files or open connections. RLIMIT_AS has a stand-in.
 REQUIRED = ("RLIMIT_FSIZE", "RLIMIT_NOFILE")
 
@@ -139,7 +142,7 @@ class SqlExecutor:
             self._fill(self._workers[-1], batch)
 
     def _fill(self, worker: WorkerProcess, batch: Batch) -> None:
-        while len(worker.pending) < WINDOW:
+        while len(worker.pending) < WINDOW and worker.backlog < BACKLOG:
             index = batch.next_for(worker)
             if index is None:
                 return
@@ -156,7 +159,8 @@ class SqlExecutor:
 
     def _turn(self, batch: Batch) -> None:
         """Wait until a worker answers or runs out of time, and act on it."""
-        with selectors.DefaultSelector() as selector:
+        # Of the selectors, the one that opens no file of its own: a turn is short.
+        with selectors.PollSelector() as selector:
             for worker in self._workers:
                 if worker.pending:
                     selector.register(worker.stdout, selectors.EVENT_READ, worker)

@@ -53,17 +53,20 @@ def check_sql(sql: str, schema: Mapping[str, Sequence[str]] | None) -> exp.Expre
     return tree
 
 
-def allow_sql(sql: str, schema: Mapping[str, Sequence[str]]) -> bool:
+def allow_sql(sql: str, schema: Mapping[str, Mapping[str, str]]) -> bool:
     """Raise RefusedSQL where `check_sql` does, without making a tree where none is needed.
 
-    That is six times as fast on a *flat* query, one over one table with plain conditions, whose tokens alone show
-    what it is; every query of WikiSQL is one. Returns whether it is flat.
+    That is six times as fast on a query over one table with plain conditions, whose tokens alone show what it is; every
+    query of WikiSQL is one. `schema` maps the names of the given tables to their columns with their DuckDB types.
+    Returns whether the query is *flat*: such a one, whose conditions also compare text with strings and DOUBLE with
+    numbers, so that none of them can fail.
     """
     tokens = checked_tokens(sql)
-    flat = _is_flat(tokens, {name.lower() for name in schema})
-    if not flat:
+    shape = _shape(tokens, {name.lower() for name in schema})
+    if _FLAT.fullmatch(shape) is None:
         check_sql(sql, schema)
-    return flat
+        return False
+    return _compares_like_with_like(tokens, shape, schema)
 
 
 def _first_line(error: Exception) -> str:
@@ -72,8 +75,9 @@ def _first_line(error: Exception) -> str:
 
 # A query that needs no tree --------------------------------------------------------------------------------
 
-# SELECT "a" or SELECT max("a"), FROM a given table, and conditions of a column, a comparison and a literal.
-_FLAT = re.compile(r"S(?:g\([qt*]\)|[qt])Ft(?:W[qt]o(?:s|-?n)(?:A[qt]o(?:s|-?n))*)?")
+# SELECT "a" or SELECT max("a"), FROM a given table, and conditions of a column, a comparison and a literal. Columns are
+# quoted; the table may be bare.
+_FLAT = re.compile(r"S(?:g\([qt*]\)|[qt])F[tb](?:W[qt]o(?:s|-?n)(?:A[qt]o(?:s|-?n))*)?")
 _FLAT_WORDS = {
     **{"select": "S", "from": "F", "where": "W", "and": "A"},
     **dict.fromkeys(("max", "min", "count", "sum", "avg"), "g"),
@@ -82,17 +86,42 @@ _FLAT_WORDS = {
 }
 
 
-def _is_flat(tokens: list[tuple[str, str]], tables: set[str]) -> bool:
-    """Whether the tokens are a query over one of `tables` that needs no look at its tree."""
+def _shape(tokens: list[tuple[str, str]], tables: set[str]) -> str:
+    """A letter for each token, for `_FLAT` to match."""
     shape = ""
     for kind, text in tokens:
         if kind == "quoted":
             shape += "t" if folded(kind, text) in tables else "q"
         elif kind in ("string", "number"):
             shape += kind[0]
+        elif (known := _FLAT_WORDS.get(text.lower())) is not None:
+            shape += known or text
+        elif kind == "word" and text.lower() in tables and text.upper() not in DuckDB.Tokenizer.KEYWORDS:
+            shape += "b"
         else:
-            shape += _FLAT_WORDS.get(text.lower(), "?") or text
-    return _FLAT.fullmatch(shape) is not None
+            shape += "?"
+    return shape
+
+
+def _compares_like_with_like(
+    tokens: list[tuple[str, str]], shape: str, schema: Mapping[str, Mapping[str, str]]
+) -> bool:
+    """Whether each condition of a query of `_FLAT`'s shape compares a column with a literal that needs no cast that
+    could fail."""
+    where = shape.find("W")
+    if where < 0:
+        return True
+    table = folded(*tokens[shape.index("F") + 1])
+    columns = next(columns for name, columns in schema.items() if name.lower() == table)
+    types = {name.lower(): sql_type for name, sql_type in columns.items()}
+    position = where + 1
+    while position < len(shape):
+        sql_type = types.get(folded(*tokens[position]), "")
+        position += 2 if shape[position + 2] != "-" else 3
+        if not (sql_type.startswith("VARCHAR") if shape[position] == "s" else sql_type == "DOUBLE"):
+            return False
+        position += 2
+    return True
 
 
 # Names before a parenthesis ------------------------------------------------------------------------------

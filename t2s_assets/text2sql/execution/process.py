@@ -118,6 +118,11 @@ class WorkerProcess:
             else:
                 self.outbox[0] = self.outbox[0][written:]
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that the pipe has not taken yet."""
+        return sum(map(len, self.outbox))
+
     def receive(self) -> bool:
         """Read what is there into `inbox`; False once the worker has closed its end."""
         try:

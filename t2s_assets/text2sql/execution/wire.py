@@ -35,7 +35,7 @@ def take_frame(buffer: bytearray, limits: Limits) -> dict[str, Any] | None:
     if len(buffer) < 4 + size:
         return None
     try:
-        message = json.loads(bytes(buffer[4 : 4 + size]), parse_constant=_no_constant)
+        message = _DECODER.decode(buffer[4 : 4 + size].decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"sent no JSON: {error}") from error
     # JSON may hold half a surrogate pair as an escape, which no UTF-8 text of DuckDB's can be.
@@ -57,6 +57,10 @@ def _has_half_pair(message: Any) -> bool:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: json.loads with any option makes a decoder for each call.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def outcome(message: dict[str, Any], limits: Limits) -> Outcome:

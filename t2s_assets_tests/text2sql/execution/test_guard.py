@@ -13,7 +13,7 @@ from t2s_assets.text2sql.execution.guard import allow_sql
 from t2s_assets.text2sql.execution.lexer import MAX_CHARACTERS, MAX_DEPTH, RULES
 from t2s_assets_tests.text2sql.execution.conftest import BIG, RACES, RUNS, TABLE, benign, hostile
 
-SCHEMA = {relation.name: [name for name, _ in relation.columns] for relation in (TABLE, RACES, RUNS, BIG)}
+SCHEMA = {relation.name: dict(relation.columns) for relation in (TABLE, RACES, RUNS, BIG)}
 
 
 def verdict(sql: str, check=check_sql) -> str:
@@ -41,6 +41,39 @@ def test_hostile_query_is_refused_or_left_to_the_limits(rule: str, sql: str) -> 
 def test_analysts_query_passes(sql: str) -> None:
     assert verdict(sql) == "passes"
     assert verdict(sql, allow_sql) == "passes"
+
+
+@pytest.mark.parametrize(
+    ("sql", "flat"),
+    [
+        ('SELECT "Name" FROM "table" WHERE "Name" = \'x\' AND "Year" > -1.5', True),
+        ('SELECT max("year") FROM races;', True),
+        ("SELECT count(*) FROM Races WHERE \"NAME\" <> ''", True),
+        ('SELECT "Name" FROM "table" WHERE "Year" = \'1990\'', False),  # a string that DuckDB casts to a number
+        ('SELECT "Name" FROM "table" WHERE "Name" = 1', False),
+        ('SELECT "Name" FROM "table" WHERE "table" = \'x\'', False),  # no column of that name
+        ("SELECT Name FROM races", False),
+        ('SELECT "Name" FROM "table" WHERE "Name" = \'x\' OR "Year" = 1', False),
+        ('SELECT upper("Name") FROM "table"', False),
+    ],
+)
+def test_flat_queries_are_those_whose_conditions_cannot_fail(sql: str, flat: bool) -> None:
+    assert allow_sql(sql, SCHEMA) is flat
+
+
+@pytest.mark.parametrize("name", ["current_date", "values", "lateral", "unnest"])
+def test_a_bare_name_that_is_a_keyword_is_left_to_the_tree(name: str) -> None:
+    """Such a table may be given, but what its bare name means is for the parser to say."""
+    schema = {name: {"a": "VARCHAR"}}
+    assert not _verdict_is_flat(f'SELECT "a" FROM {name}', schema)
+    assert _verdict_is_flat(f'SELECT "a" FROM "{name}"', schema)
+
+
+def _verdict_is_flat(sql: str, schema: dict[str, dict[str, str]]) -> bool:
+    try:
+        return allow_sql(sql, schema)
+    except RefusedSQL:
+        return False
 
 
 def test_the_error_names_the_rule_and_what_broke_it() -> None:
