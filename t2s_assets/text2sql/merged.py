@@ -32,9 +32,14 @@ def load_ready(adapter: Adapter, project: Project, placement: Placement, decodin
 
 
 def with_weights(model: Any, decoding: DecodingConfig) -> Any:
-    """`model` with the weights that `decoding.weights` says. Raises ModelError for `int8` where it cannot be."""
+    """`model` for a Decoder, with the weights that `decoding.weights` says, and laid out for it where that can be.
+
+    Raises ModelError for `int8` where it cannot be.
+    """
     if decoding.weights == "full":
-        return model
+        from t2s_assets.text2sql.decoding.packed import packed
+
+        return packed(model)
     from t2s_assets.text2sql.decoding.int8 import with_int8
 
     return with_int8(model)

@@ -39,7 +39,7 @@ from t2s_assets.text2sql.storage import (
 Row = dict[str, Any]
 
 # A new number makes generations that were cached by older decoding code count as others.
-_DECODING_VERSION = 1
+_DECODING_VERSION = 2
 _SHOWN_ROWS = 5
 
 _SCHEMA = pa.schema(

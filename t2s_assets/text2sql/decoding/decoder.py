@@ -16,6 +16,7 @@ import torch
 
 from t2s_assets.text2sql.decoding.drafts import Drafter
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.decoding.packed import PackedModel
 from t2s_assets.text2sql.decoding.prefixes import PrefixCache, shared_lengths
 from t2s_assets.text2sql.decoding.ragged import (
     RaggedCache,
@@ -39,8 +40,8 @@ _SMALLEST_CAPACITY = 64
 class Decoder:
     """Decoding of SQL with a causal language model: greedy, except for requests that are drawn.
 
-    `model` is a transformers causal LM, or a PEFT model over one, on the device it is to run on, in
-    evaluation mode; `tokenizer` is its tokenizer. Prompts carry their own special tokens, as
+    `model` is a transformers causal LM, a PEFT model over one, or what `packed` made of one, on the device it is
+    to run on, in evaluation mode; `tokenizer` is its tokenizer. Prompts carry their own special tokens, as
     `prompts.encode` expects. Keys and values of schemas are kept between calls: after a change of the
     model's weights call `forget`. Not for several threads at once. Raises `ModelError` if the model's
     attention cannot be decoded here, no EOS token is known, or the grammar needs a fast tokenizer.
@@ -154,7 +155,11 @@ class Decoder:
         offsets = np.cumsum([0, *(len(tokens) for tokens in fed)]).tolist()
         points = [offset + point.offset for row, offset in zip(active, offsets) for point in row.points]
         step = plan(spans, points, self._shared_heads, self.model.device)
-        logits = forward(self.model, [token for tokens in fed for token in tokens], step, cache)
+        flat = [token for tokens in fed for token in tokens]
+        if isinstance(self.model, PackedModel):
+            logits = self.model.logits(flat, step, cache)
+        else:
+            logits = forward(self.model, flat, step, cache)
         normalisers = logits.logsumexp(-1)
         masks = [point.allowed for row in active for point in row.points]
         if masks[0] is not None:

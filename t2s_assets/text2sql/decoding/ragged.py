@@ -70,6 +70,7 @@ class Step:
     slots: torch.Tensor  # (tokens,)
     points: torch.Tensor  # indices of the tokens whose logits are wanted
     groups: tuple[_Group, ...]
+    only: Span | None  # the span of a step that has one
 
 
 _step: ContextVar[Step] = ContextVar("t2s_ragged_step")
@@ -135,6 +136,7 @@ def plan(spans: list[Span], points: list[int], shared: int, device: torch.device
         slots=torch.cat([torch.full((s.count,), s.slot) for s in spans]).to(device),
         points=torch.tensor(points, device=device),
         groups=tuple(groups),
+        only=spans[0] if len(spans) == 1 else None,
     )
 
 
@@ -151,18 +153,28 @@ class RaggedCache(Cache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the step's keys and values, (1, heads, tokens, size); returns the layer's whole buffers."""
-        while len(self.buffers) <= layer_idx:
+        return self.store(_step.get(), layer_idx, key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
+
+    def store(
+        self, step: Step, layer: int, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a step's keys and values, (tokens, heads, size); returns the layer's whole buffers."""
+        while len(self.buffers) <= layer:
             shape = (self.slots, key_states.shape[1], self.capacity)
             self.buffers.append(
                 (
-                    key_states.new_zeros(*shape, key_states.shape[3]),
-                    value_states.new_zeros(*shape, value_states.shape[3]),
+                    key_states.new_zeros(*shape, key_states.shape[2]),
+                    value_states.new_zeros(*shape, value_states.shape[2]),
                 )
             )
-        step = _step.get()
-        keys, values = self.buffers[layer_idx]
-        keys[step.slots, :, step.positions] = key_states[0].transpose(0, 1)
-        values[step.slots, :, step.positions] = value_states[0].transpose(0, 1)
+        keys, values = self.buffers[layer]
+        if step.only is not None:
+            slot, where = step.only.slot, slice(step.only.start, step.only.start + step.only.count)
+            keys[slot, :, where] = key_states.transpose(0, 1)
+            values[slot, :, where] = value_states.transpose(0, 1)
+        else:
+            keys[step.slots, :, step.positions] = key_states
+            values[step.slots, :, step.positions] = value_states
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -189,26 +201,19 @@ class RaggedCache(Cache):
                 buffer[slot, :, : state.shape[1]] = state
 
 
-def _attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of (1, heads, tokens, size) queries over the cache's buffers, as the current step says.
+def attend(
+    step: Step, queries: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """Attention of (tokens, heads, size) queries over the cache's buffers, as the step says; of the same shape.
 
     Query heads that share a key head are laid out as further query positions of it, so that keys and values
     are never repeated (grouped-query attention, Ainslie et al. 2023).
     """
-    heads, key_heads = query.shape[1], key.shape[1]
-    flat_query = query[0].transpose(0, 1)  # (tokens, heads, size)
+    heads, key_heads = queries.shape[1], key.shape[1]
     out = None
-    for group in _step.get().groups:
+    for group in step.groups:
         rows, width = group.tokens.shape
-        q = flat_query if group.whole else flat_query[group.tokens]
+        q = queries if group.whole else queries[group.tokens]
         q = q.view(rows, width, key_heads, heads // key_heads, -1).permute(0, 2, 3, 1, 4)
         o = torch.nn.functional.scaled_dot_product_attention(
             q.reshape(rows, key_heads, -1, q.shape[-1]),
@@ -220,11 +225,24 @@ def _attend(
         o = o.view(rows, key_heads, heads // key_heads, width, -1).permute(0, 3, 1, 2, 4)
         o = o.reshape(rows, width, heads, -1)
         if group.whole:
-            return o.reshape(1, rows * width, heads, -1), None
+            return o.reshape(rows * width, heads, -1)
         if out is None:
-            out = o.new_zeros(flat_query.shape[0], heads, o.shape[-1])
+            out = o.new_zeros(queries.shape[0], heads, o.shape[-1])
         out[group.flat] = o[group.rows, group.columns]
-    return out[None], None
+    return out
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """`attend` as transformers calls it: (1, heads, tokens, size) queries, over the cache's buffers."""
+    return attend(_step.get(), query[0].transpose(0, 1), key, value, scaling)[None], None
 
 
 AttentionInterface.register(_NAME, _attend)
