@@ -54,20 +54,41 @@ def open_adapter(folder: Path, *, made_by: str) -> Adapter:
     )
 
 
-def load_tuned(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
-    """(model, tokenizer) of an adapter on its base, merged where the base is not quantised.
+def load_unmerged(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
+    """(model, tokenizer): the base as placed, with the adapter beside it, as it was trained.
 
     Raises:
         ModelError: the base at hand is not the one the adapter was trained on.
     """
-    from peft import PeftModel
+    base = base_models.load_model(_base_of(adapter, project), placement)
+    return _with_adapter(base, adapter).eval(), base_models.tokenizer_from(adapter.folder)
 
+
+def load_tuned(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
+    """(model, tokenizer) with the adapter merged into the base.
+
+    A 4-bit base is merged in the compute type, into the weights that its 4 bits stand for: those the adapter was
+    trained with. Merging into 4 bits would round the adapter away (qlora issue 28, peft 1043).
+
+    Raises:
+        ModelError: the base at hand is not the one the adapter was trained on.
+    """
+    base = base_models.load_model(_base_of(adapter, project), placement)
+    if placement.quantization != "none":
+        base = base.dequantize()
+    return _with_adapter(base, adapter).merge_and_unload().eval(), base_models.tokenizer_from(adapter.folder)
+
+
+def _base_of(adapter: Adapter, project: Project) -> BaseModel:
     base = base_models.fetch(adapter.experiment.base_model, project)
     check_base(adapter, base)
-    model = PeftModel.from_pretrained(base_models.load_model(base, placement), str(adapter.folder))
-    if placement.quantization == "none":
-        model = model.merge_and_unload()
-    return model.eval(), base_models.tokenizer_from(adapter.folder)
+    return base
+
+
+def _with_adapter(base: Any, adapter: Adapter) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, str(adapter.folder))
 
 
 def check_base(adapter: Adapter, base: BaseModel) -> None:

@@ -6,6 +6,7 @@ records. A GGUF is dequantised once and kept as safetensors: unpacking it anew t
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,9 @@ from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.storage import Project, content_hash, file_hash, read_json, replacing_folder, write_json
 
 Log = Callable[[str], None]
+
+# It says at every start that it does without a kernel from the hub; the one that it brings serves.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql import adapters, base_models, parity
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, replacing_folder, write_json
 
 _LOG = logging.getLogger(__name__)
+# A new number makes merged weights that older code kept count as others.
+_CODE = 2
 
 
 def load_ready(adapter: Adapter, project: Project, placement: Placement, decoding: DecodingConfig) -> tuple[Any, Any]:
     """(model, tokenizer) of an adapter for decoding.
 
     Merged weights are kept under `cache/merged`, one copy for each adapter, and read from there while adapter, base
-    and number format stay the same: that saves loading PEFT and merging. A quantised base is not merged.
+    and number format stay the same: that saves loading PEFT and merging. A merge that changes answers (`parity`) is
+    not used: the adapter then stays beside its base, slower, and a warning says so.
 
     Raises:
         ModelError: the base at hand is another, the weights are broken, or `int8` where it cannot be.
     """
-    if placement.quantization == "none":
-        model, tokenizer = _merged(adapter, project, placement)
-    else:
-        model, tokenizer = adapters.load_tuned(adapter, project, placement)
+    model, tokenizer = _merged(adapter, project, placement)
     return with_weights(model, decoding), tokenizer
 
 
@@ -49,16 +50,44 @@ def _merged(adapter: Adapter, project: Project, placement: Placement) -> tuple[A
     base = base_models.fetch(adapter.experiment.base_model, project)
     adapters.check_base(adapter, base)
     state = (adapter.folder / adapters.WEIGHTS).stat()
-    key = content_hash(adapter.version, base.identity, placement.dtype, state.st_size, state.st_mtime_ns)
+    key = content_hash(_CODE, adapter.version, base.identity, placement.as_dict(), state.st_size, state.st_mtime_ns)
     folder = project.cache("merged", content_hash(str(adapter.folder.resolve()))[:16])
-    if (folder / MANIFEST).is_file() and read_json(folder / MANIFEST, made_by="").get("key") == key:
-        model = base_models.load_model(replace(base, folder=folder), placement)
-        return model.eval(), base_models.tokenizer_from(adapter.folder)
-    model, tokenizer = adapters.load_tuned(adapter, project, placement)
+    known = read_json(folder / MANIFEST, made_by="") if (folder / MANIFEST).is_file() else {}
+    if known.get("key") != key:
+        known = _merge(adapter, project, placement, folder, key)
+    if known["refused"]:
+        _LOG.warning("the adapter is not merged, which would be faster: %s", known["refused"])
+        return adapters.load_unmerged(adapter, project, placement)
+    if "model" in known:  # it could not be kept
+        return known["model"], base_models.tokenizer_from(adapter.folder)
+    # The base's own weights are not read: a merged model has its own, in the compute type.
+    model = base_models.load_model(replace(base, folder=folder), replace(placement, quantization="none"))
+    return model.eval(), base_models.tokenizer_from(adapter.folder)
+
+
+def _merge(adapter: Adapter, project: Project, placement: Placement, folder: Path, key: str) -> dict[str, Any]:
+    """Merge, compare, and keep under `folder` what came of it, which is returned; `model` too if it cannot be kept."""
+    probe = parity.load_probe(adapter, project)
+    if not probe:
+        _LOG.warning(
+            "%s has no %s, so whether merging changes its answers is not checked", adapter.folder, parity.PROBE
+        )
+    unmerged, tokenizer = adapters.load_unmerged(adapter, project, placement)
+    for module in unmerged.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.train()  # as in training: a CPU's kernel for inference rounds products to bfloat16
+    before = parity.said(unmerged, tokenizer, probe)
+    del unmerged
+    model, _ = adapters.load_tuned(adapter, project, placement)
+    found = parity.compare(before, parity.said(model, tokenizer, probe))
+    made: dict[str, Any] = {"key": key, "adapter": str(adapter.folder), "parity": str(found)}
+    made["refused"] = None if found.kept else str(found)
     try:
         with replacing_folder(folder) as fresh:
-            model.save_pretrained(fresh)
-            write_json(fresh / MANIFEST, {"key": key, "adapter": str(adapter.folder)})
+            if found.kept:
+                model.save_pretrained(fresh)
+            write_json(fresh / MANIFEST, made)
     except OSError as e:
         _LOG.warning("the merged weights are not kept in %s, so the next start is slower: %s", folder, e)
-    return model, tokenizer
+        return made | {"model": model}
+    return made

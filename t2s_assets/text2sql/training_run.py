@@ -8,7 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, base_models, checkpoints, cost, guards, plan, records, shared_schemas
+from t2s_assets.text2sql import (
+    adapters,
+    base_models,
+    checkpoints,
+    cost,
+    guards,
+    parity,
+    plan,
+    records,
+    shared_schemas,
+)
 from t2s_assets.text2sql.clock import Clock
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, ModelError
@@ -48,6 +58,7 @@ class TrainingRun:
         self.replay: dict[str, Any] | None = None
         self.signal = StopSignal()
         self.figures: Any = None
+        self.probe: list[dict[str, Any]] = []
         self.progress: Any = None
 
     def train(self, prompts_version: str) -> dict[str, Any]:
@@ -109,6 +120,7 @@ class TrainingRun:
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         tokenizer = base_models.load_tokenizer(self.base)
         train_set, eval_set, validation = self._examples(tokenizer)
+        self.probe = validation
         longest, batch = max(train_set["length"]), None
         if self.config.training.questions_a_table > 1:
             batch, labelled = shared_schemas.largest_row(train_set.to_list(), self.config.training.batch_size)
@@ -282,6 +294,7 @@ class TrainingRun:
             (fresh / "README.md").unlink(missing_ok=True)  # peft's card is an empty form
             source = self.project.path(self.dataset, "prompts", self.experiment)
             PromptFormat.load(source).save(fresh)
+            parity.save_probe(fresh, self.probe)
             history = trainer.state.log_history
             write_json(fresh / "trainer_state.json", {"log_history": history, "global_step": facts["steps"]})
             facts["adapter_mb"] = round((fresh / adapters.WEIGHTS).stat().st_size / 1e6, 2)

@@ -576,8 +576,9 @@ def test_nf4_trains_on_a_cpu_and_loads_again(towns: ProjectFiles, experiment: Ma
     folder = towns.project.path("towns", "adapter", name)
     adapter = adapters.open_adapter(folder, made_by="")
     placement = base_models.place(adapter.experiment.hardware)
+    beside, _ = adapters.load_unmerged(adapter, towns.project, placement)
+    assert {type(m).__name__ for m in beside.modules()} >= {"Linear4bit"}
     model, tokenizer = adapters.load_tuned(adapter, towns.project, placement)
-    assert {type(m).__name__ for m in model.modules()} >= {"Linear4bit"}
     with torch.inference_mode():
         logits = model(torch.tensor([tokenizer("SELECT").input_ids])).logits
     assert bool(torch.isfinite(logits).all())
