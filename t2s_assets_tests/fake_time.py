@@ -16,9 +16,9 @@ class FakeTime:
     """`time.monotonic` of the clock, moved by training steps and evaluations only."""
 
     def __init__(
-        self, patch: pytest.MonkeyPatch, *, timed: float, step: Callable[[int], float], evaluation: float
+        self, patch: pytest.MonkeyPatch, *, timed: float | None, step: Callable[[int], float], evaluation: float
     ) -> None:
-        """Seconds: `timed` is what the measurement before the run says, `step` what each step takes."""
+        """Seconds: `timed` is what the measurement before the run says (None: it measures), `step` what each takes."""
         self.now, self.steps = 0.0, 0
         real_step, real_loop = BudgetTrainer.training_step, BudgetTrainer.evaluation_loop
 
@@ -34,4 +34,5 @@ class FakeTime:
         patch.setattr(BudgetTrainer, "training_step", stepped)
         patch.setattr(BudgetTrainer, "evaluation_loop", evaluated)
         patch.setattr(clocks.time, "monotonic", lambda: self.now)
-        patch.setattr(timing, "timed_step", lambda *a, **k: timed)
+        if timed is not None:
+            patch.setattr(timing, "timed_step", lambda *a, **k: timed)

@@ -109,3 +109,18 @@ def test_a_budget_too_short_for_a_step_takes_one(
     manifest = training.train(towns.project, "towns", "short", log=lambda line: None)
     assert manifest["steps"] == 1
     assert manifest["validation_loss"] is not None
+
+
+def test_timing_takes_a_twentieth_of_a_budget_at_most(
+    towns: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the two steps that warm up and one to be timed."""
+    steps = {}
+    for name, minutes in (("long", 60.0), ("brief", 1e-4)):
+        add_experiment(towns, tiny_base, name, max_steps=None, budget_minutes=minutes)
+        make_prompts(towns.project, "towns", name, [].append)
+        with monkeypatch.context() as patch:
+            time = FakeTime(patch, timed=None, step=lambda n: 1.0, evaluation=1.0)
+            training.show_plan(towns.project, "towns", name, log=lambda line: None)
+        steps[name] = time.steps
+    assert steps == {"long": 8, "brief": 3}
