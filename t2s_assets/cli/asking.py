@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -184,6 +185,6 @@ def repl(
         loaded = _load(model, device)
     many = loaded.answers_over_many
     chosen = source.asked(table, many=many) if many or table is not None or len(source.names) == 1 else None
-    with loaded:
-        session = Session(loaded, source, chosen, run=run)
-        session.read(lines(session.prompt, Project.find().cache("repl_history")))
+    session = Session(loaded, source, chosen, run=run, load=lambda name: _load(name, device))
+    with closing(session):
+        session.read(lines(session, Project.find().cache("repl_history")))
