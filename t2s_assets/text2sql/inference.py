@@ -309,7 +309,7 @@ class Text2SQL:
                 problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
             probability = abstained = None
             if self.calibration is not None:
-                shared = shared_words(requests[position].question, requests[position].schemas)
+                shared = shared_words(requests[position].question, requests[position].schemas, table.name)
                 probability = self.calibration.probability(completion.logprob)
                 abstained = reason_to_abstain(self.calibration, completion.logprob, shared, min_confidence)
             if abstained is not None:

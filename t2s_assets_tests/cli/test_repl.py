@@ -13,6 +13,7 @@ from types import FrameType
 
 import pytest
 
+from t2s_assets.cli import show
 from t2s_assets.cli.repl import Session
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_own
@@ -135,3 +136,10 @@ def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd
     out, err = capfd.readouterr()
     assert err.count("stopped") == 1
     assert out == expected + "\n"
+
+
+def test_sql_keeps_its_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show.print_sql(f"{FRUIT}\n-- \x1b[31m")
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].rstrip() == FRUIT and "\\x1b[31m" in out
