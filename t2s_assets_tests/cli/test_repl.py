@@ -141,5 +141,5 @@ def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd
 def test_sql_keeps_its_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     show.print_sql(f"{FRUIT}\n-- \x1b[31m")
-    out = capsys.readouterr().out
-    assert out.splitlines()[0].rstrip() == FRUIT and "\\x1b[31m" in out
+    out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert out.splitlines()[0].rstrip() == FRUIT and "\x1b" not in out and "\\x1b[31m" in out
