@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +69,8 @@ def _source(ddl: str | None, schema: str | None, db: str | None) -> Source:
 
 
 def _load(model: str, device: str | None) -> Text2SQL:
-    """The model, loaded without the progress bars and deprecation notes of its libraries."""
+    """The model, loaded without the progress bars, notes and deprecations of its libraries."""
+    import logging as python_logging
     import warnings
 
     from transformers.utils import logging
@@ -76,6 +78,7 @@ def _load(model: str, device: str | None) -> Text2SQL:
     from t2s_assets.text2sql.inference import Text2SQL
 
     logging.disable_progress_bar()
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)  # it names kernels that it does without
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     return Text2SQL.load(model, device=device)
 
@@ -184,6 +187,6 @@ def repl(
         loaded = _load(model, device)
     many = loaded.answers_over_many
     chosen = source.asked(table, many=many) if many or table is not None or len(source.names) == 1 else None
-    with loaded:
-        session = Session(loaded, source, chosen, run=run)
-        session.read(lines(session.prompt, Project.find().cache("repl_history")))
+    session = Session(loaded, source, chosen, run=run, load=lambda name: _load(name, device))
+    with closing(session):
+        session.read(lines(session, Project.find().cache("repl_history")))

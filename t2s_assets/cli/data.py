@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(rich_help_panel="Data")(init)
     app.command("check-data", rich_help_panel="Data")(check_data)
+    app.command(rich_help_panel="Data")(feedback)
 
 
 def init(
@@ -62,6 +63,25 @@ def check_data(
     _print(found)
     if found.errors:
         sys.exit(1)
+
+
+def feedback(
+    model: Annotated[str, typer.Argument(metavar="DATASET/EXPERIMENT", help="Whose answers the feedback is on.")],
+    into: Annotated[str, typer.Option("--into", metavar="DATASET", help="The dataset of your own that it adds to.")],
+) -> None:
+    """Turn answers marked right or corrected in `t2s repl` into questions of a dataset of your own, for training."""
+    from t2s_assets.text2sql.feedback import add_to_dataset, feedback_file
+    from t2s_assets.text2sql.inference import find_adapter
+    from t2s_assets.text2sql.storage import Project
+
+    project = Project.find()
+    done = add_to_dataset(project, feedback_file(find_adapter(model, project).folder), into)
+    print(f"added {done.added} question{'' if done.added == 1 else 's'} to {done.file}")
+    for count, why in ((done.there, "were there already"), (done.elsewhere, "are about databases of other datasets")):
+        if count:
+            print(f"  {count} {why}")
+    if done.added:
+        print(f"next: t2s check-data {into}")
 
 
 def _say(line: str) -> None:

@@ -7,28 +7,52 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from t2s_assets.cli import show
+from t2s_assets.text2sql import feedback
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.inference import Answer, Text2SQL
+from t2s_assets.text2sql.inference import Answer, Text2SQL, trained
 from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable
+from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.wording import in_words
 
 HELP = """\
 Type a question about the current table. Besides:
   \\tables       the tables there are
-  \\table NAME   ask about this one
+  \\table NAME   ask about this one; \\table * about all, where the model can
   \\schema       the current table's columns
   \\run          execute the last SQL and show its rows
+  \\explain      say in words what the last SQL does
+  \\right        keep that the last answer is right
+  \\correct SQL  keep the SQL that would have been; without SQL, edit the last one
+  \\models       the trained models there are
+  \\model NAME   let this one answer; the ones before stay loaded
   \\help         this
   \\quit         leave (also Ctrl-D); Ctrl-C stops an answer, not the session"""
+
+Load = Callable[[str], Text2SQL]
 
 
 class Session:
     """What a line of input does. Errors are shown and end nothing."""
 
     def __init__(
-        self, model: Text2SQL, source: Source, table: UserTable | UserDatabase | None, *, run: bool = False
+        self,
+        model: Text2SQL,
+        source: Source,
+        table: UserTable | UserDatabase | None,
+        *,
+        run: bool = False,
+        load: Load = Text2SQL.load,
     ) -> None:
-        self.model, self.source, self.table, self.always_run = model, source, table, run
-        self.last: tuple[Answer, UserTable | UserDatabase] | None = None
+        self.model, self.source, self.table, self.always_run, self.load = model, source, table, run, load
+        self.loaded = {_address(model): model}
+        self.last: tuple[Answer, UserTable | UserDatabase, Text2SQL] | None = None
+        self.suggestion = ""
+        """What the next line starts with, to be edited."""
+
+    def close(self) -> None:
+        """End the processes of all models."""
+        for model in self.loaded.values():
+            model.close()
 
     def prompt(self) -> str:
         """What stands before the cursor."""
@@ -63,7 +87,8 @@ class Session:
             case "tables":
                 show.print_tables(self.source, self.table)
             case "table" if argument:
-                self.table = self.source.table(argument)
+                many = argument == "*" and self.model.answers_over_many
+                self.table = self.source.asked(None if many else argument, many=many)
                 show.say(f"asking about {self.table.name!r}, {len(self.table.columns)} columns")
             case "table":
                 show.say(f"error: \\table needs a name; there are: {', '.join(self.source.names)}")
@@ -71,6 +96,19 @@ class Session:
                 show.print_sql(self._current().create_table())
             case "run":
                 self._run()
+            case "explain":
+                self._explain()
+            case "right":
+                answer, table, model = self._last()
+                show.say(f"kept in {feedback.record(model, answer, table, self.source.where)}")
+            case "correct":
+                self._correct(argument)
+            case "models":
+                print("\n".join(f"{'*' if n == _address(self.model) else ' '} {n}" for n in trained(Project.find())))
+            case "model" if argument:
+                self._switch(argument)
+            case "model":
+                show.say("error: \\model needs a name; \\models lists them")
             case "help":
                 print(HELP)
             case _:
@@ -82,30 +120,72 @@ class Session:
             raise T2SError(f"choose a table first with \\table NAME; there are: {', '.join(self.source.names)}")
         return self.table
 
+    def _last(self) -> tuple[Answer, UserTable | UserDatabase, Text2SQL]:
+        if self.last is None:
+            raise T2SError("no answer yet; ask a question first")
+        return self.last
+
     def _ask(self, question: str) -> None:
         table = self._current()
         answer = self.model.ask(question, table, run=self.always_run and table.has_rows)
-        self.last = (answer, table)
+        self.last = (answer, table, self.model)
         show.print_answer(answer)
 
     def _run(self) -> None:
-        if self.last is None:
-            raise T2SError("nothing to run yet; ask a question first")
-        answer, table = self.last
+        answer, table, model = self._last()
         if not answer.valid:
             raise T2SError(f"the last SQL is not valid: {answer.problem}")
-        done = self.model.run([answer], [table])[0]
+        done = model.run([answer], [table])[0]
         if isinstance(done, T2SError):
             raise done
         assert done.outcome is not None
         show.print_outcome(done.outcome, done.rows_copied)
 
+    def _explain(self) -> None:
+        answer, table, _ = self._last()
+        words = in_words(answer.generated, table) if answer.valid and isinstance(table, UserTable) else None
+        show.say(f"in words: {show.visible(words)}" if words else "this query is more than can be put in words here")
 
-def lines(prompt: Callable[[], str], history: Path) -> Iterator[str]:
+    def _correct(self, sql: str) -> None:
+        answer, table, model = self._last()
+        if not sql:
+            self.suggestion = f"\\correct {answer.sql or answer.generated}"
+            if not sys.stdin.isatty():
+                show.say("error: \\correct needs the SQL that is right")
+            return
+        written, outcome = feedback.corrected(model, sql, table)
+        file = feedback.record(model, answer, table, self.source.where, sql=written)
+        show.print_sql(written)
+        if outcome is not None:
+            show.print_outcome(outcome)
+        show.say(f"kept in {file}")
+
+    def _switch(self, name: str) -> None:
+        if name not in self.loaded:
+            with show.waiting(f"loading {name}"):
+                model = self.load(name)
+            name = _address(model)
+            self.loaded.setdefault(name, model)
+        self.model = self.loaded[name]
+        if self.model.answers_over_many and self.table is None:
+            self.table = self.source.asked(None, many=True)
+        elif isinstance(self.table, UserDatabase) and not self.model.answers_over_many:
+            self.table = self.source.table() if len(self.source.names) == 1 else None
+            if self.table is None:
+                show.say("this model answers about one table; choose it with \\table NAME")
+        show.say(f"{name} answers")
+
+
+def _address(model: Text2SQL) -> str:
+    folder = model.adapter.folder
+    return f"{folder.parent.parent.name}/{folder.name}" if folder.parent.name == "adapter" else str(folder)
+
+
+def lines(session: Session, history: Path) -> Iterator[str]:
     """Lines from the terminal with editing and a history kept in a file, or from standard input without one."""
     if not sys.stdin.isatty():
         for line in sys.stdin:
-            print(f"{prompt()}{line.rstrip()}")
+            print(f"{session.prompt()}{line.rstrip()}")
             yield line
         return
     from prompt_toolkit import PromptSession
@@ -116,7 +196,8 @@ def lines(prompt: Callable[[], str], history: Path) -> Iterator[str]:
     show.say("\\help lists the commands; Ctrl-D leaves")
     while True:
         try:
-            yield terminal.prompt(prompt())
+            suggestion, session.suggestion = session.suggestion, ""
+            yield terminal.prompt(session.prompt(), default=suggestion)
         except KeyboardInterrupt:
             continue
         except EOFError:

@@ -64,7 +64,8 @@ def print_sql(sql: str) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    Console(soft_wrap=True).print(Syntax(visible(sql), "sql", background_color="default", word_wrap=True))
+    lines = "\n".join(map(visible, sql.split("\n")))
+    Console(soft_wrap=True).print(Syntax(lines, "sql", background_color="default", word_wrap=True))
 
 
 def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:

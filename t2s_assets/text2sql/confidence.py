@@ -3,13 +3,15 @@
 The log-probability of the tokens that a model chose ranks its answers. Isotonic regression (Zadrozny and Elkan 2002;
 fitted by pooling adjacent violators) of the verdicts on validation questions turns it into a probability. A question
 none of whose words is in a column's name, answered with a log-probability below a threshold, is taken to be about
-something else. The threshold is set so that at most `MOST_REFUSED` of the validation questions would be refused.
+something else. The threshold is set so that at most `MOST_REFUSED` of the validation questions would be refused, and is
+at most `SURE`.
 Measured with `wikisql/smollm2-cpu` on 82 validation questions, each asked of its own table and of another one: 2 % of
 the former are refused and 73 % of the latter at a threshold of -1.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +28,9 @@ FEWEST = 50
 """Fewer validation answers tell nothing about a probability."""
 
 MOST_REFUSED = 0.02
+
+SURE = math.log(0.5)
+"""An answer to which the model gives more than this is not refused as unsure, whatever few validation questions say."""
 
 _STEM = 5
 _COMMON = frozenset(
@@ -115,16 +120,18 @@ def fit_confidence(verdicts: Sequence[Verdict], adapter_version: str) -> Confide
 
 
 def _unrelated_below(ordered: Sequence[Verdict]) -> float:
-    """The highest threshold that refuses at most `MOST_REFUSED` of the verdicts, which ascend by log-probability."""
+    """The highest threshold up to `SURE` that refuses at most `MOST_REFUSED` of the verdicts, which ascend by
+    log-probability."""
     strangers = [v.logprob for v in ordered if v.shared == 0]
     allowed = int(MOST_REFUSED * len(ordered))
-    return strangers[allowed] if len(strangers) > allowed else 0.0
+    return min(SURE, strangers[allowed]) if len(strangers) > allowed else SURE
 
 
-def shared_words(question: str, schemas: Iterable[TableSchema]) -> int:
+def shared_words(question: str, schemas: Iterable[TableSchema], *more: str) -> int:
     """How many of the question's words (the first 5 letters of each, common ones left out) are in a column's or a
-    table's name."""
-    names = " ".join(name for s in schemas for name in (s.name, *(c.name for c in s.columns)))
+    table's name, or in `more` names, such as a user's for the table that prompts call `t`."""
+    names = " ".join([*more, *(name for s in schemas for name in (s.name, *(c.name for c in s.columns)))])
+    names = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", names)  # itemPrice, item_price
     return len(_stems(question) & _stems(names))
 
 

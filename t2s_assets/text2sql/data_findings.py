@@ -119,7 +119,7 @@ def unbalanced(categories: Mapping[str, Mapping[str, int]]) -> list[Finding]:
                 Finding("error", "balance", "", f"no question is in the split {split!r}, which {need}; add questions")
             )
         elif n < _FEW:
-            few = f"only {n} questions are in the split {split!r}: its figures will say little"
+            few = f"the split {split!r} has only {n} question{'' if n == 1 else 's'}: its figures will say little"
             found.append(Finding("warning", "balance", "", few))
     for category, counts in categories.items():
         if counts["test"] and not counts["train"]:

@@ -29,7 +29,7 @@ from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain, s
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
-from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
+from t2s_assets.text2sql.execution import Database, Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
 from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
@@ -172,6 +172,12 @@ def _opened(folder: Path, made_by: str) -> Adapter:
         raise ModelError(f"{folder}: its records are broken ({e}); train again with: {made_by}") from e
 
 
+def trained(project: Project) -> list[str]:
+    """The adapters that there are, as `dataset/experiment`."""
+    found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
+    return [f"{p.parts[-3]}/{p.name}" for p in found]
+
+
 def _trained(project: Project) -> str:
     found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
     names = [f"{p.parts[-3]}/{p.name}" for p in found]
@@ -303,7 +309,7 @@ class Text2SQL:
                 problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
             probability = abstained = None
             if self.calibration is not None:
-                shared = shared_words(requests[position].question, requests[position].schemas)
+                shared = shared_words(requests[position].question, requests[position].schemas, table.name)
                 probability = self.calibration.probability(completion.logprob)
                 abstained = reason_to_abstain(self.calibration, completion.logprob, shared, min_confidence)
             if abstained is not None:
@@ -349,6 +355,16 @@ class Text2SQL:
             assert isinstance(answer, Answer)
             results[position] = replace(answer, outcome=outcome, rows_copied=abouts[position].rows_copied)
         return results
+
+    def run_sql(self, sql: str, about: UserTable | UserDatabase) -> Outcome:
+        """What a person's SQL over the tables' own names gives, in the executor and on copies of the rows as `run`'s.
+
+        Raises:
+            DataError: only a schema was given.
+        """
+        tables = about.tables if isinstance(about, UserDatabase) else (about,)
+        relations = [t.relation(t.path[-1], typed=self.answers_over_many) for t in tables]
+        return self._outcomes({0: Job(Database.of(*relations), sql)})[0]
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
         """All in one go; where a table does not load into the executor, each on its own."""

@@ -66,7 +66,11 @@ def launch(
     project: Project, dataset: str, experiment: str, *options: str, force: bool = False, **variables: str
 ) -> None:
     """Run the command in a child process, with `variables` in its environment. Raises T2SError when it fails."""
-    config = project.experiment(dataset, experiment).training
+    whole = project.experiment(dataset, experiment)
+    # What every child would fail over is said once, here, and not with the traceback of the child's launcher too.
+    read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
+    base_models.fetch(whole.base_model, project)
+    config = whole.training
     line = command(dataset, experiment, config, *options, force=force)
     done = subprocess.run(line, env={**os.environ, **environment(project, config), **variables})
     if done.returncode:

@@ -38,6 +38,7 @@ def test_prepare_refuses_a_leak_between_splits(
         (["prepare", "nope"], "no dataset 'nope'"),
         (["champion", "nope"], "no dataset 'nope'"),
         (["champion", "peaks"], "no experiment has predictions yet"),
+        (["train", "peaks/untrained"], "make it with: t2s prepare peaks/untrained"),
         (["evaluate", "peaks/untrained"], "make it with: t2s train peaks/untrained"),
         (["report", "peaks/untrained"], "make it with: t2s evaluate peaks/untrained"),
         (["reproduce", "peaks/untrained"], "manifest.json is not there; make it with: t2s train"),

@@ -7,12 +7,16 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from t2s_assets.cli import show
 from t2s_assets.cli.repl import Session
+from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
+from t2s_assets.text2sql.datasets.own import read_own
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.sources import open_source
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
@@ -33,7 +37,7 @@ def test_repl_reads_lines_and_survives_errors(t2s: T2S, serving: ProjectFiles, t
     ended = t2s("repl", "-m", "peaks/tiny", "--schema", schema, stdin="\n".join(typed) + "\n")
     assert ended.status == 0
     for problem in (
-        "choose a table first", "no table 'nothing'", "nothing to run yet", "no command \\nonsense",
+        "choose a table first", "no table 'nothing'", "no answer yet", "no command \\nonsense",
         "'veg' is only a schema", "\\table needs a name; there are: fruit, veg",
     ):  # fmt: skip
         assert problem in ended.err
@@ -41,6 +45,60 @@ def test_repl_reads_lines_and_survives_errors(t2s: T2S, serving: ProjectFiles, t
     assert "* veg" in ended.out and "┃" in ended.out and "\\quit" in ended.out
     assert re.search(r"^\d+ rows?", ended.err, re.MULTILINE)
     assert "never read" not in ended.out
+
+
+def test_feedback_is_kept_and_becomes_training_questions(
+    t2s: T2S, serving: ProjectFiles, tmp_path: Path, peaks: Path
+) -> None:
+    typed = [
+        "\\right", "how high is K2?", "\\correct SELECT nonsense FROM peaks", "\\correct DROP TABLE peaks", "\\correct",
+        "\\correct select name from PEAKS where \"Height (m)\" > 8550", "which is highest?", "\\explain", "\\right",
+    ]  # fmt: skip
+    ended = t2s("repl", "-m", "peaks/tiny", "--db", peaks, stdin="\n".join(typed) + "\n")
+    assert ended.status == 0
+    for said in ("no answer yet", "nonsense", "one SELECT is wanted; got DROP", "needs the SQL", "in words:"):
+        assert said in ended.err
+    kept = serving.project.path("peaks", "feedback", "tiny") / "feedback.jsonl"
+    fixed, right = map(json.loads, kept.read_text().splitlines())
+    written = 'SELECT "Name" FROM peaks WHERE "Height (m)" > 8550'
+    assert (fixed["question"], fixed["verdict"], fixed["sql"]) == ("how high is K2?", "corrected", written)
+    assert fixed["given_sql"].startswith("SELECT") and fixed["given_sql"] != written
+    assert (right["question"], right["verdict"]) == ("which is highest?", "right")
+    assert right["sql"] == right["given_sql"]
+    columns = [{"name": "Name", "type": "text"}, {"name": "Height (m)", "type": "real"}]
+    assert fixed["schema"] == [{"table": "peaks", "columns": columns}]
+    assert fixed["database"] == str(peaks) and datetime.fromisoformat(fixed["time"]).tzinfo is not None
+    assert fixed["model"].startswith("peaks/tiny ")
+
+    assert t2s("init", "mine", "--database", peaks).status == 0
+    questions = serving.project.configs / "mine" / "questions.jsonl"
+    before = len(questions.read_text().splitlines())
+    assert "added 2" in t2s("feedback", "peaks/tiny", "--into", "mine").out
+    assert "added 0 questions to" in (again := t2s("feedback", "peaks/tiny", "--into", "mine").out)
+    assert "2 were there" in again
+    source = read_own(read_own_config(questions.with_name("dataset.yaml")), folder=questions.parent)
+    assert [q.sql for q in source.questions[before:]] == [written, right["sql"]]
+    refused = t2s("feedback", "peaks/tiny", "--into", "peaks")
+    assert refused.status == 1 and "reader: own" in refused.err
+    none = t2s("feedback", "peaks/free", "--into", "mine")
+    assert none.status == 1 and "no feedback there" in none.err
+
+
+def read_own_config(file: Path) -> OwnDataset:
+    config = read_dataset(file)
+    assert isinstance(config, OwnDataset)
+    return config
+
+
+def test_a_session_switches_between_models(t2s: T2S, serving: ProjectFiles, peaks: Path) -> None:
+    question = "which peak is the highest of all?"
+    typed = ["\\models", question, "\\model peaks/short", question, "\\model nope/nope", "\\model peaks/tiny", question]
+    ended = t2s("repl", "-m", "peaks/tiny", "--db", peaks, stdin="\n".join(typed) + "\n")
+    assert ended.status == 0
+    assert "* peaks/tiny" in ended.out and "  peaks/short" in ended.out
+    assert "peaks/short answers" in ended.err and "no trained adapter nope/nope" in ended.err
+    first, second, third = [line for line in ended.out.splitlines() if line.startswith(("SELECT", "--"))]
+    assert first == third != second
 
 
 def test_repl_ends_with_its_input(t2s: T2S, serving: ProjectFiles) -> None:
@@ -78,3 +136,10 @@ def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd
     out, err = capfd.readouterr()
     assert err.count("stopped") == 1
     assert out == expected + "\n"
+
+
+def test_sql_keeps_its_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show.print_sql(f"{FRUIT}\n-- \x1b[31m")
+    out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert out.splitlines()[0].rstrip() == FRUIT and "\x1b" not in out and "\\x1b[31m" in out

@@ -48,6 +48,13 @@ def test_strangers_are_refused_below_the_threshold_only(fit: Confidence) -> None
     assert reason_to_abstain(fit, -0.1, 0, 0.0) is None
 
 
+def test_few_strangers_in_validation_do_not_refuse_sure_answers() -> None:
+    fit = fit_confidence([Verdict(-0.1, True, 2)] * FEWEST, "v1")
+    assert fit is not None
+    assert reason_to_abstain(fit, -0.5, 0, 0.0) is None
+    assert reason_to_abstain(fit, -1.0, 0, 0.0) is not None
+
+
 def test_a_minimum_withholds_unsure_answers(fit: Confidence) -> None:
     assert "below --min-confidence 0.9" in reason_to_abstain(fit, -1.0, 2, 0.9)
     assert reason_to_abstain(fit, -1.0, 2, 0.2) is None
@@ -65,3 +72,10 @@ def test_words_are_shared_by_their_beginnings() -> None:
     schema = TableSchema("t", (Column("Points scored", "real"), Column("Player name", "text")))
     assert shared_words("which players have the most points?", [schema]) == 2
     assert shared_words("what is the name of it?", [schema]) == 0
+
+
+def test_the_users_name_of_the_table_and_joined_words_count() -> None:
+    schema = TableSchema("t", (Column("itemPrice", "real"), Column("first_seen", "text")))
+    assert shared_words("how many people are there?", [schema]) == 0
+    assert shared_words("how many people are there?", [schema], "people") == 1
+    assert shared_words("what price was first?", [schema]) == 2

@@ -1,0 +1,197 @@
+"""What people say about answers: right, or the SQL that would have been; kept for later training.
+
+One JSON object a line in `storage/<dataset>/feedback/<experiment>/feedback.jsonl`, never rewritten:
+
+    time        when, UTC, ISO 8601
+    model       dataset/experiment and the adapter's version
+    question    as asked
+    verdict     "right" or "corrected"
+    given_sql   what the model answered, over the user's names
+    sql         what is right: `given_sql`, or the correction
+    database    the absolute path of the file or folder asked about; null where only a schema was given
+    schema      [{"table": ..., "columns": [{"name": ..., "type": ...}]}], the tables asked about
+
+`add_to_dataset` makes training questions of a dataset of one's own out of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.dataset_config import OwnDataset
+from t2s_assets.text2sql.datasets.own import database_paths
+from t2s_assets.text2sql.errors import ConfigError, DataError
+from t2s_assets.text2sql.execution import Outcome
+from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
+from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.user_tables import UserDatabase, UserTable
+
+if TYPE_CHECKING:
+    from t2s_assets.text2sql.inference import Answer, Text2SQL
+
+FILE = "feedback.jsonl"
+
+
+def feedback_file(adapter: Path) -> Path:
+    """Where feedback on the adapter in a folder is kept: at its address, or in the folder where it has none."""
+    if adapter.parent.name == "adapter":
+        return adapter.parent.parent / "feedback" / adapter.name / FILE
+    return adapter / FILE
+
+
+def corrected(model: Text2SQL, sql: str, about: UserTable | UserDatabase) -> tuple[str, Outcome | None]:
+    """A person's SQL over the user's names, in the style of this library, and what running it gives; None without rows.
+
+    Raises:
+        DataError: it is not one SELECT over the tables asked about, or does not run.
+    """
+    try:
+        written = read_sql(sql, "duckdb", [t.schema(t.path[-1]) for t in _tables(about)])
+    except SqlTextError as e:
+        raise DataError(f"the correction cannot be used: {e}") from e
+    if not about.has_rows:
+        return written, None
+    outcome = model.run_sql(written, about)
+    if not outcome.ok:
+        raise DataError(f"the correction does not run: {outcome.message}")
+    return written, outcome
+
+
+def record(
+    model: Text2SQL, answer: Answer, about: UserTable | UserDatabase, where: str, *, sql: str | None = None
+) -> Path:
+    """Keep that `answer` is right or, with `sql`, what would have been. Returns the file.
+
+    Raises:
+        DataError: without `sql`, the answer gave no valid SQL; or the file cannot be written.
+    """
+    if sql is None and not answer.valid:
+        raise DataError("the last answer has no valid SQL to call right; give the SQL that is")
+    adapter = model.adapter
+    line = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": f"{adapter.folder.parent.parent.name}/{adapter.folder.name} {adapter.version}",
+        "question": answer.question,
+        "verdict": "right" if sql is None else "corrected",
+        "given_sql": answer.sql or answer.generated,
+        "sql": answer.sql if sql is None else sql,
+        "database": str(Path(where).absolute()) if about.has_rows and Path(where).exists() else None,
+        "schema": [
+            {"table": t.path[-1], "columns": [{"name": h, "type": c.type} for h, c in zip(t.header, t.columns)]}
+            for t in _tables(about)
+        ],
+    }
+    file = feedback_file(adapter.folder)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # One write of a whole line to a file opened for appending: two sessions do not mix theirs.
+        with open(file, "ab", buffering=0) as out:
+            out.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+    except OSError as e:
+        raise DataError(f"{file}: cannot be written ({e.strerror})") from e
+    return file
+
+
+def _tables(about: UserTable | UserDatabase) -> Sequence[UserTable]:
+    return about.tables if isinstance(about, UserDatabase) else (about,)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of feedback: `added` lines; `there` already; `elsewhere`, about other databases."""
+
+    file: Path
+    added: int
+    there: int
+    elsewhere: int
+
+
+def read_feedback(file: Path) -> list[dict[str, Any]]:
+    """The records of a file. Raises DataError with the line that is broken."""
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as e:
+        raise DataError(f"{file}: no feedback there; \\right and \\correct in t2s repl write it") from e
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not all(isinstance(record[k], str) for k in ("question", "sql")):
+                raise TypeError("question and sql must be strings")
+        except (ValueError, KeyError, TypeError) as e:
+            raise DataError(f"{file}:{number}: no feedback record ({e}); mend or remove the line") from e
+        records.append(record)
+    return records
+
+
+def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
+    """Append the feedback in `file` on databases of an own `dataset` to its questions, those for training where its
+    questions give splits.
+
+    Raises:
+        ConfigError: the dataset is not one of one's own, or its SQL is of another dialect than feedback's.
+        DataError: a file cannot be read.
+    """
+    config = project.dataset(dataset)
+    folder = project.configs / dataset
+    if not isinstance(config, OwnDataset):
+        raise ConfigError(
+            f"{folder / 'dataset.yaml'}: feedback goes into a dataset with reader: own; t2s init makes one"
+        )
+    if config.dialect != "duckdb":
+        raise ConfigError(
+            f"{folder / 'dataset.yaml'}: its SQL is {config.dialect}, and feedback's is duckdb; make another dataset "
+            "for it with t2s init"
+        )
+    problems: list[str] = []
+    databases = {path.resolve(): name for name, path in database_paths(config, folder, problems).items()}
+    if problems:
+        raise ConfigError("\n".join(problems))
+    questions = expand_path(config.questions, folder)
+    there = read_feedback(questions)
+    known = {(r["question"], r["sql"]) for r in there}
+    splits = any("split" in r for r in there)
+    fresh: list[dict[str, Any]] = []
+    n_there = n_elsewhere = 0
+    for entry in read_feedback(file):
+        name = _database(entry, databases)
+        if name is None:
+            n_elsewhere += 1
+        elif (entry["question"], entry["sql"]) in known:
+            n_there += 1
+        else:
+            known.add((entry["question"], entry["sql"]))
+            line = {"question": entry["question"], "sql": entry["sql"], "database": name}
+            line["tables"] = [t["table"] for t in entry["schema"]]
+            fresh.append(line | ({"split": "train"} if splits else {}))
+    if fresh:
+        _append(questions, fresh)
+    return Added(questions, len(fresh), n_there, n_elsewhere)
+
+
+def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> str | None:
+    """The dataset's name for the database of a record; a file in a folder of files counts as the folder."""
+    if not isinstance(entry.get("database"), str):
+        return None
+    path = Path(entry["database"]).resolve()
+    return databases.get(path) or databases.get(path.parent)
+
+
+def _append(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Add lines to a JSONL file, all of them or none."""
+    content = file.read_bytes()
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    content += "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_bytes(content)
+    os.replace(fresh, file)
