@@ -7,7 +7,7 @@ SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from t2s_assets.text2sql.base_models import Placement
@@ -123,6 +123,17 @@ class Memory:
     def gb(self) -> float:
         """All of it in 10^9 bytes."""
         return self.total / 1e9
+
+
+def sharded(whole: Memory, shape: Shape, ranks: int) -> Memory:
+    """What each of `ranks` holds under FSDP: its share of weights and adapter, and two layers that are gathered.
+
+    Embeddings and output head are gathered as one group.
+    """
+    layer = whole.weights * sum(i * o for i, o in shape.linears.values()) / shape.parameters
+    group = whole.weights * shape.vocabulary * shape.hidden * (1 if shape.tied else 2) / shape.parameters
+    gathered = min(whole.weights, group + 2 * layer)
+    return replace(whole, weights=min(whole.weights, whole.weights / ranks + gathered), adapter=whole.adapter / ranks)
 
 
 def adapter_bytes(shape: Shape, lora: LoraSettings) -> float:

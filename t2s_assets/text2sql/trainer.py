@@ -22,6 +22,7 @@ from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
+from t2s_assets.text2sql.sharding import sharding_arguments
 from t2s_assets.text2sql.storage import write_json
 
 
@@ -258,4 +259,5 @@ def arguments(
         use_cpu=placement.device == "cpu",
         dataloader_pin_memory=placement.device == "cuda",
         ddp_find_unused_parameters=False,
+        **sharding_arguments(config),
     )
