@@ -411,9 +411,8 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag(section: type[BaseModel]) -> str | None:
-    field = section.next(
-        (section.model_fields[n] for n in ("kind", "source", "engine") if n in section.model_fields), None
-    )
+    fields = section.model_fields
+    field = next((fields[name] for name in ("kind", "source", "engine") if name in fields), None)
     values = getattr(field.annotation, "__args__", ()) if field else ()
     return values[0] if values and isinstance(values[0], str) else None
 

@@ -640,6 +640,7 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
 }
 # These change the run around the arguments, and a test above trains with each.
 ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "warmup_ratio", "eval_examples"} | {
+    "sharding",  # test_ranks.py
     "early_stopping",  # test_selection.py
     "eval_share",
     "questions_a_table",  # test_shared_schemas.py
