@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from t2s_assets.text2sql import base_models, cost, evaluation, launching, plan, training
 from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, TorchrunLaunch
 from t2s_assets.text2sql.errors import ConfigError
+from t2s_assets.text2sql.reproduce import on_this_machine
 from t2s_assets.text2sql.storage import Project
 
 PROJECT = Project(Path("/c"), Path("/s"))
@@ -174,3 +175,10 @@ def test_shards_make_room_on_a_gpu() -> None:
     with pytest.raises(ConfigError, match=r"training\.sharding: fsdp"):
         config = experiment(training={"max_steps": 4, "processes": 8, "batch_size": 1}, **sections)
         plan.before_loading(config, shape, placement, available_gb=tight, **lengths)
+
+
+def test_it_is_reproduced_on_one_machine_with_as_many_ranks() -> None:
+    content = experiment(NODES, training={"max_steps": 4, "processes": 2}).model_dump(mode="json", exclude_unset=True)
+    again = Experiment.model_validate(on_this_machine(content))
+    assert (again.ranks, again.training.processes, again.launch) == (6, 6, experiment().launch)
+    assert on_this_machine(experiment(RAY).model_dump(mode="json", exclude_unset=True))["training"] == {"max_steps": 4}
