@@ -6,7 +6,7 @@ EXPERIMENT ?= smollm2
 export DAGSTER_HOME := $(CURDIR)/storage/dagster
 export PYTHONWARNINGS := ignore
 
-.PHONY: help setup demo materialize dev test test-slow browser check lint bench clean
+.PHONY: help setup demo materialize dev test test-slow test-ray browser check lint bench clean
 
 help:
 	@echo "make demo         train, evaluate and report on the bundled data"
@@ -51,6 +51,11 @@ test: setup lint
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# Installs Ray (about 240 MB) beside the rest.
+test-ray: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	T2S_REQUIRE_RAY=1 $(BIN)/python -m pytest -q -m ray
 
 lint: setup
 	$(BIN)/ruff check .

@@ -211,7 +211,7 @@ def run_side(project: Project, side: str, options: argparse.Namespace) -> dict[s
     config = project.experiment(*options.experiment.split("/"))
     environment = dict(os.environ)
     if side == "ours":
-        environment |= training.environment(project, config.training)
+        environment |= training.environment(project, config)
     with tempfile.TemporaryDirectory(prefix="t2s-bench-") as folder:
         out = Path(folder) / "measured.json"
         line = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder, "--json", str(out)]

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,13 @@ NEEDS = (
         required_by="T2S_REQUIRE_BROWSER",
         is_there=lambda: browser_path() is not None,
         missing=lambda: f"a browser, and none of {', '.join(_BROWSERS)} is on the PATH; install one to run them",
+    ),
+    Need(
+        marker="ray",
+        fixture="ray_node",
+        required_by="T2S_REQUIRE_RAY",
+        is_there=lambda: all(find_spec(name) is not None for name in ("ray", "dagster_ray")),
+        missing=lambda: "Ray and dagster-ray, which are not installed; `make test-ray` installs them and runs these",
     ),
 )
 

@@ -59,6 +59,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+OTHERS = ("lora", "hardware", "prompt", "decoding", "evaluation", "launch")
+
+
 def add_towns(files: ProjectFiles, base: Path, *, experiment: str = "tiny", **training: Any) -> ProjectFiles:
     """The dataset `towns` with one experiment; `training` changes settings of its training, None removes one."""
     files.dataset("towns", TOWNS, retrain={"experiment": experiment, "cron": "30 2 * * 1"})
@@ -68,7 +71,7 @@ def add_towns(files: ProjectFiles, base: Path, *, experiment: str = "tiny", **tr
 
 def add_experiment(files: ProjectFiles, base: Path, name: str, **training: Any) -> Path:
     """One more experiment on `towns`; `lora`, `hardware` and other sections may be given as `lora={...}`."""
-    sections = {n: training.pop(n) for n in ("lora", "hardware", "prompt", "decoding", "evaluation") if n in training}
+    sections = {n: training.pop(n) for n in OTHERS if n in training}
     changed = {k: v for k, v in (SECTIONS["training"] | training).items() if v is not None}
     return files.experiment("towns", name, base=base, **(SECTIONS | sections | {"training": changed}))
 

@@ -6,10 +6,12 @@ import dagster as dg
 
 from t2s_assets import checks
 from t2s_assets.assets.data import OWNERS, result, table_schema
+from t2s_assets.ranks import run_ranks
 from t2s_assets.resources import ProjectFolders
 from t2s_assets.text2sql import (
     base_models,
     champion,
+    evaluation,
     guards,
     plan,
     predictions,
@@ -19,7 +21,7 @@ from t2s_assets.text2sql import (
     training,
 )
 from t2s_assets.text2sql.dataset_config import Targets
-from t2s_assets.text2sql.storage import read_json
+from t2s_assets.text2sql.storage import read_json, read_manifest
 
 GPU_POOL = "gpu"
 
@@ -86,12 +88,9 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         context: dg.AssetExecutionContext, folders: ProjectFolders, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult:
         project, experiment = folders.project, context.partition_key
-        config = project.experiment(dataset, experiment).training
-        pipes.run(
-            command=training.command(dataset, experiment, config),
-            env=training.environment(project, config),
-            context=context,
-        )
+        config = project.experiment(dataset, experiment)
+        line, variables = training.command(dataset, experiment, config), training.environment(project, config)
+        run_ranks(context, pipes, config, line, variables)
         folder = project.path(dataset, "adapter", experiment)
         manifest = training.read_manifest(folder, made_by=f"t2s train {dataset}/{experiment}")
         shown = (
@@ -130,9 +129,18 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         description="Generated SQL for validation and test questions, with results and verdicts.",
         **common,
     )
-    def predictions_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
+    def predictions_asset(
+        context: dg.AssetExecutionContext, folders: ProjectFolders, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult:
         project, experiment = folders.project, context.partition_key
-        manifest = predictions.make_predictions(project, dataset, experiment, context.log.info)
+        config = project.experiment(dataset, experiment)
+        if evaluation.in_this_process(config):
+            manifest = predictions.make_predictions(project, dataset, experiment, context.log.info)
+        else:
+            line, variables = evaluation.command(dataset, experiment, config), evaluation.environment(project, config)
+            run_ranks(context, pipes, config, line, variables)
+            folder = project.path(dataset, "predictions", experiment)
+            manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
         rows = predictions.load_predictions(project, dataset, experiment)
         columns = ("question", "gold_sql", "sql", "em", "ex", "status")
         return result(

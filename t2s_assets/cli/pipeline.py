@@ -132,10 +132,10 @@ def _adapter_line(facts: dict[str, Any]) -> str:
 
 def evaluate(address: Experiment) -> None:
     """Answer the test and validation samples and score them. A stopped evaluation goes on where it was."""
-    from t2s_assets.text2sql.predictions import make_predictions
+    from t2s_assets.text2sql import evaluation
 
     project, dataset, experiment = _experiment(address)
-    make_predictions(project, dataset, experiment, _say)
+    evaluation.run(project, dataset, experiment, _say)
     print(f"next: t2s report {address}")
 
 
@@ -154,14 +154,13 @@ def _report(project: Project, dataset: str, experiment: str) -> None:
 
 def run(address: Experiment, force: Force = False) -> None:
     """Do it all: prepare, train, evaluate, report, and choose the dataset's champion."""
-    from t2s_assets.text2sql import training
+    from t2s_assets.text2sql import evaluation, training
     from t2s_assets.text2sql.champion import choose_champion
-    from t2s_assets.text2sql.predictions import make_predictions
 
     project, dataset, experiment = _experiment(address)
     _prepare(project, address)
     print(_adapter_line(training.run(project, dataset, experiment, force=force)), flush=True)
-    make_predictions(project, dataset, experiment, _say)
+    evaluation.run(project, dataset, experiment, _say)
     _report(project, dataset, experiment)
     choose_champion(project, dataset, _say)
     print(f'ask it: t2s ask --model {address} --db FILE "your question"')

@@ -136,7 +136,10 @@ class TrainingConfig(Settings):
     )
     batch_size: int = Field(16, ge=1, description="Examples a process and step, before accumulation.")
     gradient_accumulation: int = Field(1, ge=1)
-    processes: int = Field(1, ge=1, description="torchrun ranks on this machine.")
+    processes: int = Field(1, ge=1, description="Ranks on each node: one for each GPU, or a share of a CPU's cores.")
+    sharding: Literal["none", "fsdp"] = Field(
+        "none", description="fsdp: each rank keeps its share of the weights, for a base that does not fit one GPU."
+    )
     learning_rate: float = Field(1e-3, gt=0)
     warmup_ratio: Fraction = 0.03
     weight_decay: float = Field(0.0, ge=0)
@@ -180,12 +183,73 @@ class TrainingConfig(Settings):
             raise ValueError("early_stopping watches best's figure, and best: last has none; use ex, em or loss")
         if "eval_share" in self.model_fields_set and (self.best not in ("ex", "em") or not self.budget_minutes):
             raise ValueError("eval_share bounds the generating of best: ex or em within budget_minutes; remove it")
+        if self.sharding == "fsdp":
+            _refuse_with_fsdp(self)
         if self.best != "last" and self.save_steps % self.eval_steps:
             raise ValueError(
                 f"best: {self.best} compares evaluated checkpoints, so save_steps must be a multiple of eval_steps; "
                 f"got {self.save_steps} and {self.eval_steps}"
             )
         return self
+
+
+def _refuse_with_fsdp(training: TrainingConfig) -> None:
+    """What needs the whole model on a rank, before it is sharded or between two steps. Raises ValueError."""
+    needs = {
+        "budget_minutes, whose plan times steps before the base is sharded; give epochs or max_steps": (
+            training.budget_minutes is not None
+        ),
+        f"best: {training.best}, which generates between steps; use loss or last": training.best in ("ex", "em"),
+        "packing, whose guard runs the base before it is sharded": training.packing,
+    }
+    for what, wanted in needs.items():
+        if wanted:
+            raise ValueError(f"sharding: fsdp does not go with {what}")
+
+
+class Rendezvous(Settings):
+    """Where the nodes of one training find each other. The same on every node."""
+
+    endpoint: str = Field(pattern=r"^[^\s:]+:\d+$", description="host:port on a node that all others reach.")
+    id: str = Field("t2s", min_length=1, description="Keeps trainings that share an endpoint apart.")
+    backend: Literal["c10d", "static"] = Field(
+        "c10d", description="c10d numbers nodes as they come; static by T2S_NODE, 0 on the endpoint's node."
+    )
+    timeout_seconds: int = Field(600, ge=1, description="How long a node waits for the others.")
+
+
+class TorchrunLaunch(Section):
+    """Ranks started by torchrun on this machine, and the same command on each further one."""
+
+    engine: Literal["torchrun"]
+    nodes: int = Field(
+        1, ge=1, strict=True, description="Machines. On each, `t2s train` is given, with the same files in reach."
+    )
+    rendezvous: Rendezvous | None = None
+
+    @model_validator(mode="after")
+    def _nodes_meet(self) -> TorchrunLaunch:
+        if (self.nodes > 1) != (self.rendezvous is not None):
+            raise ValueError(
+                f"nodes > 1 and rendezvous need each other; got nodes: {self.nodes} and "
+                f"{'no' if self.rendezvous is None else 'a'} rendezvous"
+            )
+        return self
+
+
+class RayLaunch(Section):
+    """One job on a Ray cluster, which reaches the same configs and storage; torchrun starts the ranks in it."""
+
+    engine: Literal["ray"]
+    address: str = Field(pattern=r"^https?://", description="Of the cluster's dashboard, such as http://head:8265.")
+    cpus: int = Field(1, ge=1, strict=True, description="Cores that the job reserves, shared by its ranks.")
+    gpus: int = Field(0, ge=0, strict=True, description="GPUs that the job reserves, all on one node.")
+    memory_gb: float | None = Field(None, gt=0, strict=True, description="Memory that the job reserves, 10^9 bytes.")
+    resources: dict[str, float] = Field({}, description="Custom resources of the cluster's nodes that it reserves.")
+    python: str = Field("python", min_length=1, description="The interpreter there that has this package.")
+
+
+LaunchConfig = Annotated[TorchrunLaunch | RayLaunch, Field(discriminator="engine")]
 
 
 class DecodingConfig(Settings):
@@ -215,6 +279,7 @@ class EvaluationConfig(Settings):
     latency_questions: int = Field(30, ge=1, description="Questions timed one at a time.")
     test_suite_copies: int = Field(5, ge=0, le=50, description="Perturbed copies a table, for test-suite accuracy.")
     seed: int = Field(17, ge=0)
+    processes: int = Field(1, ge=1, description="Ranks that share the questions, on one machine.")
 
 
 class Experiment(Section):
@@ -228,6 +293,25 @@ class Experiment(Section):
     training: TrainingConfig
     decoding: DecodingConfig = DecodingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    launch: LaunchConfig = TorchrunLaunch(engine="torchrun")
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together, over all nodes."""
+        return self.training.processes * (self.launch.nodes if isinstance(self.launch, TorchrunLaunch) else 1)
+
+    @model_validator(mode="after")
+    def _fsdp_shards_plain_weights(self) -> Experiment:
+        if self.training.sharding == "fsdp" and self.ranks < 2:
+            raise ValueError(
+                "training.sharding: fsdp spreads the base over ranks; raise training.processes; got 1 rank"
+            )
+        if self.training.sharding == "fsdp" and self.hardware.quantization != "none":
+            raise ValueError(
+                "training.sharding: fsdp spreads weights of one number format, and hardware.quantization: "
+                f"{self.hardware.quantization} packs them; use quantization: none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _packing_needs_flash_attention(self) -> Experiment:
@@ -329,7 +413,8 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag(section: type[BaseModel]) -> str | None:
-    field = section.model_fields.get("kind") or section.model_fields.get("source")
+    fields = section.model_fields
+    field = next((fields[name] for name in ("kind", "source", "engine") if name in fields), None)
     values = getattr(field.annotation, "__args__", ()) if field else ()
     return values[0] if values and isinstance(values[0], str) else None
 

@@ -7,7 +7,7 @@ SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from t2s_assets.text2sql.base_models import Placement
@@ -130,6 +130,17 @@ class Memory:
         return self.total / 1e9
 
 
+def sharded(whole: Memory, shape: Shape, ranks: int) -> Memory:
+    """What each of `ranks` holds under FSDP: its share of weights and adapter, and two layers that are gathered.
+
+    Embeddings and output head are gathered as one group.
+    """
+    layer = whole.weights * sum(i * o for i, o in shape.linears.values()) / shape.parameters
+    group = whole.weights * shape.vocabulary * shape.hidden * (1 if shape.tied else 2) / shape.parameters
+    gathered = min(whole.weights, group + 2 * layer)
+    return replace(whole, weights=min(whole.weights, whole.weights / ranks + gathered), adapter=whole.adapter / ranks)
+
+
 def adapter_bytes(shape: Shape, lora: LoraSettings) -> float:
     """Size of adapter_model.safetensors: float32 matrices, and about 100 bytes of header for each."""
     return 4.0 * shape.adapter_parameters(lora) + 200.0 * shape.layers * len(set(lora.targets))
@@ -177,6 +188,7 @@ def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement)
     return (
         placement.device == "cpu"
         and placement.quantization == "none"
+        and training.sharding == "none"
         and not (lora.dropout or training.packing or training.gradient_checkpointing)
     )
 

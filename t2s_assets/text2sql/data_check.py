@@ -113,7 +113,10 @@ def check(
                 if examples:
                     tokens = round(examples * found.lengths["train"]["mean"])
                     adapter = project.path(dataset, "adapter", found.experiment)
-                    found.cost = training_cost(settings.training, examples, tokens, rate=rate, adapter=adapter)
+                    nodes = settings.ranks // settings.training.processes
+                    found.cost = training_cost(
+                        settings.training, examples, tokens, rate=rate, adapter=adapter, nodes=nodes
+                    )
         except DataError as e:
             first, *rest = str(e).splitlines()
             found.findings += [Finding("error", "unreadable", "", line.strip()) for line in rest or [first]]

@@ -27,7 +27,13 @@ class Cost:
 
 
 def training_cost(
-    training: TrainingConfig, examples: int, tokens: int, *, rate: float | None, adapter: Path | None = None
+    training: TrainingConfig,
+    examples: int,
+    tokens: int,
+    *,
+    rate: float | None,
+    adapter: Path | None = None,
+    nodes: int = 1,
 ) -> Cost:
     """The cost of training on `examples` with `tokens` in all.
 
@@ -43,7 +49,7 @@ def training_cost(
     if training.epochs is not None:
         passes: float | None = training.epochs
     elif training.max_steps is not None:
-        batch = training.batch_size * training.gradient_accumulation * training.processes
+        batch = training.batch_size * training.gradient_accumulation * training.processes * nodes
         passes = training.max_steps * batch / examples
     else:
         passes = None if rate is None or minutes is None else minutes * 60 * rate / tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -43,13 +44,32 @@ class Generations:
     def __init__(self, folder: Path, decoding: DecodingConfig, log: Log) -> None:
         self.folder, self.decoding, self.log = folder, decoding, log
 
-    def get(self, name: str, key: str, requests: dict[str, Request], load: Callable[[], tuple[Any, Any]]) -> Generated:
-        """Completions of all requests, from the file where they are there, else generated and added."""
+    def get(
+        self,
+        name: str,
+        key: str,
+        requests: dict[str, Request],
+        load: Callable[[], tuple[Any, Any]],
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Generated:
+        """Completions of all requests, from the file where they are there, else generated and added.
+
+        One of several `ranks` generates its share of the blocks into a file of its own, which `join` or the next call
+        without ranks adds to the others. Until all ranks are done, nothing else may be added.
+        """
         path = self.folder / f"{key}.jsonl"
+        if ranks == 1:
+            self.join(key)
         fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
         known = {k: row for k, row in _whole_blocks(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
         # By prompt, so that questions on one table share a block and its schema is fed once.
         missing = sorted((i for i in requests if i not in known), key=lambda i: (requests[i].prompt, i))
+        blocks = [missing[start : start + BLOCK] for start in range(0, len(missing), BLOCK)][rank::ranks]
+        missing = [i for block in blocks for i in block]
+        if ranks > 1:
+            path = path.with_name(f"{key}.rank-{rank}.jsonl")
         if not missing:
             self.log(f"{name}: all {len(requests):,} answers are there already")
             return known
@@ -74,8 +94,7 @@ class Generations:
         with path.open("a", encoding="utf-8") as out:
             if _ends_mid_line(path):
                 out.write("\n")
-            for start in range(0, len(missing), BLOCK):
-                block = missing[start : start + BLOCK]
+            for block in blocks:
                 decoder.forget()
                 completions = decoder.generate([requests[i] for i in block], on_result=count)
                 named = {"block": content_hash([[i, fingerprints[i]] for i in block]), "of": len(block)}
@@ -88,6 +107,19 @@ class Generations:
                 known |= {row["id"]: row for row in rows}
         self.log(f"{name}: {len(missing):,} answers in {time.monotonic() - started:.0f} s")
         return known
+
+    def join(self, key: str) -> None:
+        """Add what ranks have written to the file of all. Killed in between, a row is there twice, and the same."""
+        path = self.folder / f"{key}.jsonl"
+        for share in sorted(self.folder.glob(f"{key}.rank-*.jsonl")):
+            rows = [row for _, row in _whole_blocks(share)]
+            cut = path.exists() and _ends_mid_line(path)
+            with path.open("a", encoding="utf-8") as out:
+                out.write("\n" if cut else "")
+                out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                out.flush()
+                os.fsync(out.fileno())
+            share.unlink()
 
 
 def record(completion: Completion) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def before_loading(
     have = available_gb if available_gb is not None else available_memory_gb(placement.device)
 
     def need(training: Any) -> Memory:
-        return cost.memory(
+        whole = cost.memory(
             shape,
             config.lora,
             training,
@@ -119,6 +119,7 @@ def before_loading(
             longest_completion=longest_completion,
             longest_batch=longest_batch,
         )
+        return whole if training.sharding == "none" else cost.sharded(whole, shape, config.ranks)
 
     plan = Plan(placement, need(config.training), have, cost.adapter_bytes(shape, config.lora) / 1e6)
     if plan.adapter_mb > ADAPTER_LIMIT_MB:
@@ -127,7 +128,7 @@ def before_loading(
             f"lora.rank: {config.lora.rank} makes an adapter of {plan.adapter_mb:.1f} MB; the limit is "
             f"{ADAPTER_LIMIT_MB:.0f} MB. Use lora.rank: {fits} or less, or fewer lora.targets"
         )
-    # On a CPU and on a Mac, several ranks share the memory.
+    # On a CPU and on a Mac, several ranks of a node share the memory.
     ranks = config.training.processes if placement.device != "cuda" else 1
     if have is not None and plan.memory.gb * ranks > have:
         raise ConfigError(_too_large(config, plan, have / ranks, need))
@@ -146,6 +147,8 @@ def _too_large(config: Experiment, plan: Plan, have: float, need: Callable[[Any]
         ways.append("training.gradient_checkpointing: true")
     if plan.placement.quantization == "none" and plan.placement.device == "cuda":
         ways.append("hardware.quantization: nf4")
+    if training.sharding == "none" and plan.placement.device == "cuda" and training.processes > 1:
+        ways.append("training.sharding: fsdp")
     if plan.placement.dtype == "float32" and plan.placement.device != "cpu":
         ways.append("hardware.dtype: bfloat16")
     return (
@@ -229,6 +232,9 @@ def time_it(
     from t2s_assets.text2sql.timing import timed_step
 
     training = config.training
+    if training.sharding == "fsdp":
+        log("plan: no steps are timed, the base is sharded when training begins")
+        return
     planned = "max_steps" in clock.plan
     if not (fresh or always) or (planned and not always):
         return
@@ -237,7 +243,7 @@ def time_it(
         return
     step = timed_step(trainer, trainer.train_dataset["length"], training)
     # A forward pass is about a third of a training step.
-    batches = -(-min(training.eval_examples, len(trainer.eval_dataset)) // (training.batch_size * training.processes))
+    batches = -(-min(training.eval_examples, len(trainer.eval_dataset)) // (training.batch_size * config.ranks))
     evaluation = batches * step / training.gradient_accumulation / 3
     answer = figures.seconds_a_question(trainer.model) if figures is not None else 0.0
     questions = len(figures.questions) if figures is not None else 0

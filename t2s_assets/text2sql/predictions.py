@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -74,47 +75,108 @@ def _decoding_key(config: DecodingConfig) -> dict[str, Any]:
     return config.model_dump(exclude_defaults=True) | first
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """An evaluation before a model is loaded: the questions, what the decoder is asked for each, and by which model."""
+
+    project: Project
+    config: Experiment
+    gold: Any
+    adapter: adapters.Adapter
+    linking: Any
+    chosen: dict[str, list[Question]]
+    tables: Mapping[str, AskedAbout]
+    requests: dict[str, Request]
+    placement: base_models.Placement
+
+    @classmethod
+    def of(cls, project: Project, dataset: str, experiment: str) -> _Asked:
+        """That of an experiment. Raises DataError where its prompts are not those that the adapter was trained on."""
+        config = project.experiment(dataset, experiment)
+        gold = gold_of(project, dataset)
+        adapter = adapters.open_adapter(
+            project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
+        )
+        prompts_manifest = read_manifest(
+            project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
+        )
+        prompts_version = prompts_manifest["data_version"]
+        trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
+        if trained_on != prompts_version:
+            raise DataError(
+                f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
+                f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
+            )
+        chosen = choose_questions(project, dataset, config)
+        data = load_prompts(project, dataset, experiment)
+        prompts = {r["id"]: r["prompt"] for split in chosen for r in data[split].to_list()}
+        tables = load_tables(project, dataset, list(chosen))
+        requests = {
+            q.id: question_request(q, tables, prompts, gold.FORMAT) for questions in chosen.values() for q in questions
+        }
+        placement = base_models.place(config.hardware)
+        linking = prompts_manifest.get("linking")
+        return cls(project, config, gold, adapter, linking, chosen, tables, requests, placement)
+
+    @property
+    def everything(self) -> list[Question]:
+        """The questions of all splits."""
+        return [q for questions in self.chosen.values() for q in questions]
+
+    def tuned(self) -> tuple[Any, Any]:
+        """The trained model and its tokenizer."""
+        return load_ready(self.adapter, self.project, self.placement, self.config.decoding)
+
+    def untuned(self) -> tuple[Any, Any]:
+        """The base and its tokenizer."""
+        base = base_models.fetch(self.adapter.experiment.base_model, self.project)
+        model = base_models.load_model(base, self.placement).eval()
+        return with_weights(model, self.config.decoding), base_models.load_tokenizer(base)
+
+    def keys(self) -> tuple[str, str]:
+        """What names the generations of the adapter and of the base."""
+        decoding = _decoding_key(self.config.decoding)
+        key = {"decoding": decoding, "version": _DECODING_VERSION, "placement": self.placement.as_dict()}
+        base = self.adapter.base_identity
+        return content_hash(key, self.adapter.version, base), content_hash(key, "base", base)
+
+    def answers(self, log: Log, *, rank: int = 0, ranks: int = 1) -> tuple[Generated, Generated]:
+        """What adapter and base answer (nothing without `evaluation.baseline`); of several ranks, one's share."""
+        cache = Generations(self.project.cache("generations"), self.config.decoding, log)
+        tuned, base = self.keys()
+        share = {"rank": rank, "ranks": ranks}
+        answers = cache.get("adapter", tuned, self.requests, self.tuned, **share)
+        if not self.config.evaluation.baseline:
+            return answers, {}
+        asked = {q.id: self.requests[q.id] for q in self.chosen["test"]}
+        return answers, cache.get("base", base, asked, self.untuned, **share)
+
+
+def answer_share(
+    project: Project, dataset: str, experiment: str, *, rank: int, ranks: int, wait: Callable[[], None], log: Log
+) -> None:
+    """Generate one rank's share of the answers that `make_predictions` then finds. `wait` returns when all call it."""
+    asked = _Asked.of(project, dataset, experiment)
+    if rank == 0:
+        cache = Generations(project.cache("generations"), asked.config.decoding, log)
+        for key in asked.keys():
+            cache.join(key)  # what a killed evaluation left: all ranks are to share the same rest
+        asked.tuned()  # unpacks the base and keeps the merged weights, which others then only read
+    wait()
+    asked.answers(log, rank=rank, ranks=ranks)
+    wait()
+
+
 def make_predictions(project: Project, dataset: str, experiment: str, log: Log = print) -> dict[str, Any]:
     """Answer the validation and test samples of an experiment, score them, and write `predictions`.
 
     Generation resumes where a killed run stopped, and the base's answers are kept by content, since they stay the
     same from training to training.
     """
-    config = project.experiment(dataset, experiment)
-    gold = gold_of(project, dataset)
-    adapter = adapters.open_adapter(
-        project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
-    )
-    prompts_manifest = read_manifest(
-        project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
-    )
-    prompts_version = prompts_manifest["data_version"]
-    trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
-    if trained_on != prompts_version:
-        raise DataError(
-            f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
-            f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
-        )
-    chosen = choose_questions(project, dataset, config)
-    prompts = {
-        r["id"]: r["prompt"] for split in chosen for r in load_prompts(project, dataset, experiment)[split].to_list()
-    }
-    tables = load_tables(project, dataset, list(chosen))
-    everything = [q for questions in chosen.values() for q in questions]
-    requests = {q.id: question_request(q, tables, prompts, gold.FORMAT) for q in everything}
-    placement = base_models.place(config.hardware)
-    key = {"decoding": _decoding_key(config.decoding), "version": _DECODING_VERSION, "placement": placement.as_dict()}
-
-    def tuned() -> tuple[Any, Any]:
-        return load_ready(adapter, project, placement, config.decoding)
-
-    def untuned() -> tuple[Any, Any]:
-        base = base_models.fetch(adapter.experiment.base_model, project)
-        model = base_models.load_model(base, placement).eval()
-        return with_weights(model, config.decoding), base_models.load_tokenizer(base)
-
-    cache = Generations(project.cache("generations"), config.decoding, log)
-    answers = cache.get("adapter", content_hash(key, adapter.version, adapter.base_identity), requests, tuned)
+    asked = _Asked.of(project, dataset, experiment)
+    config, chosen, tables, requests, tuned = asked.config, asked.chosen, asked.tables, asked.requests, asked.tuned
+    everything = asked.everything
+    answers, base_answers = asked.answers(log)
     if uses_table_content(config.decoding):
         answers = _look_at_tables(everything, tables, requests, answers, config.decoding, tuned, log)
     timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
@@ -126,28 +188,26 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
 
     sets = {"predictions.parquet": scored(everything, answers)}
     if config.evaluation.baseline:
-        asked = {q.id: requests[q.id] for q in chosen["test"]}
-        base_answers = cache.get("base", content_hash(key, "base", adapter.base_identity), asked, untuned)
         sets["base.parquet"] = scored(chosen["test"], base_answers)
     folder = project.path(dataset, "predictions", experiment)
     with replacing_folder(folder) as fresh:
         for name, rows in sets.items():
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), fresh / name, compression="zstd")
         write_json(fresh / "latency.json", latency)
-        confidence = fit_confidence(_verdicts(sets["predictions.parquet"], requests), adapter.version)
+        confidence = fit_confidence(_verdicts(sets["predictions.parquet"], requests), asked.adapter.version)
         if confidence is not None:
             confidence.save(fresh)
         total = {s: sum(1 for q in load_usable(project, dataset, [s])) for s in chosen}
         facts = {
             "questions": {s: len(questions) for s, questions in chosen.items()},
             "of": total,
-            "adapter_version": adapter.version,
+            "adapter_version": asked.adapter.version,
             "decoding_uses_table_content": uses_table_content(config.decoding),
             "latency_p95_ms": latency["total_ms"].get("p95"),
-            "error_kinds": list(gold.ERROR_KINDS),
+            "error_kinds": list(asked.gold.ERROR_KINDS),
         }
-        if (about := gold.about(project, dataset)) is not None:
-            facts["data"] = about | {"linking": prompts_manifest.get("linking")}
+        if (about := asked.gold.about(project, dataset)) is not None:
+            facts["data"] = about | {"linking": asked.linking}
         write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
     return read_manifest(folder, made_by="")
 

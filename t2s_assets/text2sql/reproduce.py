@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from t2s_assets.text2sql import adapters, base_models, records, training
+from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prompts import make_prompts
 from t2s_assets.text2sql.storage import Project, file_hash, read_json, read_manifest
@@ -95,10 +96,17 @@ def _copied(project: Project, place: Path, dataset: str, experiment: str, resolv
     source = project.configs / dataset / "dataset.yaml"
     (copy.configs / dataset / "dataset.yaml").write_bytes(source.read_bytes())
     settings = copy.configs / dataset / f"{experiment}.yaml"
-    settings.write_text(yaml.safe_dump(resolved["experiment"], allow_unicode=True), encoding="utf-8")
+    settings.write_text(yaml.safe_dump(on_this_machine(resolved["experiment"]), allow_unicode=True), encoding="utf-8")
     for asset in _SHARED:
         read_manifest(project.path(dataset, asset), made_by=f"t2s prepare {dataset}")
         os.symlink(project.path(dataset, asset), copy.path(dataset, asset))
     project.cache().mkdir(parents=True, exist_ok=True)
     os.symlink(project.cache(), copy.cache())
     return copy
+
+
+def on_this_machine(content: dict[str, Any]) -> dict[str, Any]:
+    """The experiment with as many ranks, all of them here: other machines do not see the temporary place."""
+    ranks = Experiment.model_validate(content).ranks
+    here = {name: section for name, section in content.items() if name != "launch"}
+    return here | {"training": content["training"] | {"processes": ranks}} if ranks > 1 else here

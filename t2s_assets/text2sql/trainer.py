@@ -22,6 +22,7 @@ from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
 from t2s_assets.text2sql.fused import fuse, output_loss, rows_attend
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
+from t2s_assets.text2sql.sharding import sharding_arguments
 
 
 class BudgetTrainer(SFTTrainer):
@@ -252,4 +253,5 @@ def arguments(
         use_cpu=placement.device == "cpu",
         dataloader_pin_memory=placement.device == "cuda",
         ddp_find_unused_parameters=False,
+        **sharding_arguments(config),
     )

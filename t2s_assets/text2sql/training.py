@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,45 +18,35 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import base_models, checkpoints
-from t2s_assets.text2sql.config import Experiment, TrainingConfig
+from t2s_assets.text2sql import base_models, checkpoints, launching
+from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.stopping import LAUNCHER, StopSignal, is_main
+from t2s_assets.text2sql.stopping import StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
 from t2s_assets.text2sql.training_run import TrainingRun
 
 Log = Callable[[str], None]
 
 
-def command(dataset: str, experiment: str, config: TrainingConfig, *options: str, force: bool = False) -> list[str]:
-    """The command line that trains an experiment."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={config.processes}"]
-    line += ["-m", "t2s_assets.text2sql.training", f"{dataset}/{experiment}", *options]
-    return [*line, "--force"] if force else line
+MODULE = "t2s_assets.text2sql.training"
 
 
-def environment(project: Project, config: TrainingConfig) -> dict[str, str]:
-    """What the command needs in its environment: the folders, and one thread for each core of a process' share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {
-        "T2S_CONFIGS": str(project.configs),
-        "T2S_STORAGE": str(project.storage),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // config.processes)),
-        LAUNCHER: str(os.getpid()),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        # TRL passes transformers arguments that the same release deprecates; nothing of ours to mend.
-        "PYTHONWARNINGS": "ignore::FutureWarning",
-        # Batches are freed to the heap and not to the system: faulting the pages in again took a tenth of a step.
-        "MALLOC_TRIM_THRESHOLD_": "17179869184",
-        "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    }
+def command(dataset: str, experiment: str, config: Experiment, *options: str, force: bool = False) -> list[str]:
+    """The command line that trains an experiment; with several nodes, the part of it on this one."""
+    arguments = [f"{dataset}/{experiment}", *options, *(["--force"] if force else [])]
+    python, processes = launching.interpreter(config), config.training.processes
+    return launching.torchrun(python, processes, MODULE, *arguments, launch=config.launch)
+
+
+def environment(project: Project, config: Experiment) -> dict[str, str]:
+    """What the command needs in its environment."""
+    return launching.environment(project, config, config.training.processes)
 
 
 def run(
     project: Project, dataset: str, experiment: str, *options: str, force: bool = False, **variables: str
 ) -> dict[str, Any]:
-    """Train in a child process and return the adapter's manifest. Raises T2SError when the child fails."""
+    """Train in child processes and return the adapter's manifest. Raises T2SError when they fail."""
     launch(project, dataset, experiment, *options, force=force, **variables)
     return read_manifest(project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}")
 
@@ -65,18 +54,14 @@ def run(
 def launch(
     project: Project, dataset: str, experiment: str, *options: str, force: bool = False, **variables: str
 ) -> None:
-    """Run the command in a child process, with `variables` in its environment. Raises T2SError when it fails."""
-    whole = project.experiment(dataset, experiment)
+    """Run the command, with `variables` in its environment. Raises T2SError when it fails."""
+    config = project.experiment(dataset, experiment)
     # What every child would fail over is said once, here, and not with the traceback of the child's launcher too.
     read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
-    base_models.fetch(whole.base_model, project)
-    config = whole.training
+    base_models.fetch(config.base_model, project)
     line = command(dataset, experiment, config, *options, force=force)
-    done = subprocess.run(line, env={**os.environ, **environment(project, config), **variables})
-    if done.returncode:
-        raise T2SError(
-            f"training of {dataset}/{experiment} failed with status {done.returncode}; its messages are above"
-        )
+    variables = environment(project, config) | variables
+    launching.run(config, line, variables, what=f"training of {dataset}/{experiment}")
 
 
 def training_key(
@@ -84,9 +69,12 @@ def training_key(
 ) -> str:
     """What names a training: data, base, hardware, and the settings that were given.
 
-    Fields at their defaults are left out, so that a later version's new field changes no key.
+    Fields at their defaults are left out, so that a later version's new field changes no key. Of the launch, only
+    the number of ranks counts: they share a batch.
     """
-    trained = {n: getattr(config, n).model_dump(exclude_defaults=True) for n in ("lora", "training")}
+    trained: dict[str, Any] = {n: getattr(config, n).model_dump(exclude_defaults=True) for n in ("lora", "training")}
+    if config.ranks != config.training.processes:
+        trained["ranks"] = config.ranks
     return content_hash(prompts_version, base.identity, placement.as_dict(), trained)
 
 

@@ -17,6 +17,7 @@ from t2s_assets.text2sql import (
     parity,
     plan,
     records,
+    sharding,
     shared_schemas,
 )
 from t2s_assets.text2sql.clock import Clock
@@ -106,8 +107,9 @@ class TrainingRun:
             "world_size": trainer.args.world_size,
             "stopped_early_at": clock.plan.get("stopped_early_at"),
         }
+        weights = sharding.whole_adapter(trainer.model)
         if trainer.is_world_process_zero():
-            self._save(trainer, tokenizer, facts, prompts_version, clock)
+            self._save(trainer, weights, tokenizer, facts, prompts_version, clock)
         trainer.accelerator.wait_for_everyone()
         return read_manifest(self.project.path(self.dataset, "adapter", self.experiment), made_by="")
 
@@ -156,7 +158,7 @@ class TrainingRun:
 
     def _batch(self) -> int:
         t = self.config.training
-        return t.batch_size * t.gradient_accumulation * t.processes
+        return t.batch_size * t.gradient_accumulation * self.config.ranks
 
     def _examples(self, tokenizer: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
         """The tokenised training set, the seeded validation sample, and that sample's prompts."""
@@ -213,7 +215,7 @@ class TrainingRun:
 
         training, lora = self.config.training, self.config.lora
         budget = training.budget_minutes * 60 if training.budget_minutes and self.replay is None else None
-        model = base_models.load_model(self.base, self.placement)
+        model = sharding.load_model(self.base, self.placement, training)
         there = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if "Linear" in type(m).__name__}
         if missing := sorted(set(lora.targets) - there):
             raise ModelError(f"lora.targets: {missing} are no linear layers of this base; there are {sorted(there)}")
@@ -280,14 +282,17 @@ class TrainingRun:
             self.log(f"training runs several times slower than it could on this CPU: {reason}")
         return reason
 
-    def _save(self, trainer: Any, tokenizer: Any, facts: dict[str, Any], prompts_version: str, clock: Any) -> None:
+    def _save(
+        self, trainer: Any, adapter: Any, tokenizer: Any, facts: dict[str, Any], prompts_version: str, clock: Any
+    ) -> None:
         from safetensors import safe_open
 
         from t2s_assets.text2sql.plots import plot_loss
 
         folder = self.project.path(self.dataset, "adapter", self.experiment)
         with replacing_folder(folder) as fresh:
-            trainer.model.save_pretrained(str(fresh), safe_serialization=True, save_embedding_layers=False)
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.save_pretrained(str(fresh), state_dict=adapter, safe_serialization=True, save_embedding_layers=False)
             with safe_open(str(fresh / adapters.WEIGHTS), "pt") as weights:
                 guards.check_adapter_keys(weights.keys())
             tokenizer.save_pretrained(str(fresh))

@@ -101,7 +101,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     "name",
     sorted(
         {*leaves(Experiment), *leaves(WikiSQLDataset), *leaves(OwnDataset)}
-        - {"source", "kind", "description", "reader"}
+        - {"source", "kind", "engine", "description", "reader"}
     ),
 )
 def test_every_field_is_read_somewhere(name: str) -> None:
@@ -160,7 +160,7 @@ def test_all_problems_come_at_once_each_with_its_field(tmp_path: Path) -> None:
         (
             "evaluation",
             {"limit": 4},
-            "test_limit, validation_limit, baseline, latency_questions, test_suite_copies, seed",
+            "test_limit, validation_limit, baseline, latency_questions, test_suite_copies, seed, processes",
         ),
         ("base_model", {"source": "hub", "repo": "a/b", "revision": "c", "sha": "d"}, "source, repo, revision"),
         ("base_model", {"source": "gguf", "path": "x", "file": "d"}, "source, path"),

@@ -13,7 +13,7 @@ import pytest
 
 from t2s_assets.text2sql import cost, training
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
+from t2s_assets.text2sql.config import Experiment, LoraSettings, TrainingConfig
 from t2s_assets.text2sql.cost import Shape, fused_layer_bytes, layer_bytes, memory, widest_pass
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.plan import KNOWN_SHAPES
@@ -159,7 +159,9 @@ print("MEASURED", json.dumps([peak, model.config.to_dict()]))
 def test_the_peak_is_within_a_fifth_of_what_is_measured(tmp_path: Path, way: str) -> None:
     """A model of 34 million weights, trained in a process of its own as the command does it."""
     config = TrainingConfig(max_steps=2, batch_size=8, eval_steps=2, save_steps=2)
-    environment = training.environment(Project(tmp_path, tmp_path), config)
+    base = {"source": "folder", "path": str(tmp_path)}
+    experiment = Experiment.model_validate({"description": "d", "base_model": base, "training": config})
+    environment = training.environment(Project(tmp_path, tmp_path), experiment)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path), way],
         env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},

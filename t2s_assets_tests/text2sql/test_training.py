@@ -363,7 +363,7 @@ def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
 ) -> None:
     name = experiment(max_steps=100_000, eval_steps=1000, save_steps=1000)
     launcher = subprocess.Popen(["sleep", "600"])
-    environment = training.environment(towns.project, towns.project.experiment("towns", name).training)
+    environment = training.environment(towns.project, towns.project.experiment("towns", name))
     environment["T2S_LAUNCHER"] = str(launcher.pid)
     line = [sys.executable, "-m", "t2s_assets.text2sql.training", f"towns/{name}"]
     child = subprocess.Popen(line, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
@@ -450,7 +450,7 @@ def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles
     settings = LONG | {"max_steps": 200, "eval_steps": 10, "save_steps": 10}
     whole, _ = train(towns, experiment(**settings))
     name = experiment(**settings)
-    config = towns.project.experiment("towns", name).training
+    config = towns.project.experiment("towns", name)
     environment = training.environment(towns.project, config)
     marker = f"T2S_STORAGE={towns.project.storage}"
     child = subprocess.Popen(
@@ -657,6 +657,7 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
 }
 # These change the run around the arguments, and a test above trains with each.
 ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "warmup_ratio", "eval_examples"} | {
+    "sharding",  # test_ranks.py
     "early_stopping",  # test_selection.py
     "eval_share",
     "questions_a_table",  # test_shared_schemas.py

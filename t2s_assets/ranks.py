@@ -1,0 +1,31 @@
+"""An experiment's ranks as a Dagster step: torchrun as a subprocess, or the same command as a job on a Ray cluster."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from t2s_assets.text2sql.config import Experiment, RayLaunch
+from t2s_assets.text2sql.launching import ray_is_missing, ray_job
+
+
+def run_ranks(
+    context: dg.AssetExecutionContext,
+    pipes: dg.PipesSubprocessClient,
+    config: Experiment,
+    line: list[str],
+    variables: dict[str, str],
+) -> None:
+    """Run a command line where the experiment's `launch` says, its messages in the run's log.
+
+    Raises:
+        ConfigError: the experiment wants Ray, and dagster-ray is not installed.
+    """
+    if not isinstance(config.launch, RayLaunch):
+        pipes.run(command=line, env=variables, context=context)
+        return
+    try:
+        from dagster_ray import PipesRayJobClient
+    except ImportError as e:
+        raise ray_is_missing("dagster-ray") from e
+    client = PipesRayJobClient(address=config.launch.address)
+    client.run(context=context, submit_job_params=ray_job(config.launch, line, variables))

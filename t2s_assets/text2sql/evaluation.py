@@ -1,0 +1,105 @@
+"""Evaluation in several processes: ranks share the questions, and rank 0 scores what all have answered.
+
+    python -m torch.distributed.run --standalone --nproc_per_node=2 -m t2s_assets.text2sql.evaluation DATASET/EXPERIMENT
+
+Ranks take whole blocks of questions, each made as one process makes it, so answers are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from t2s_assets.text2sql import launching
+from t2s_assets.text2sql.config import Experiment, TorchrunLaunch
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.stopping import is_main
+from t2s_assets.text2sql.storage import Project, read_manifest
+
+Log = Callable[[str], None]
+
+MODULE = "t2s_assets.text2sql.evaluation"
+# Ranks end as far apart as a block takes, and a rank may find nothing left to do.
+_LONGEST_WAIT = timedelta(days=1)
+
+
+def in_this_process(config: Experiment) -> bool:
+    """Whether an evaluation needs no processes but the one that asks for it."""
+    return config.evaluation.processes == 1 and isinstance(config.launch, TorchrunLaunch)
+
+
+def command(dataset: str, experiment: str, config: Experiment) -> list[str]:
+    """The command line that evaluates an experiment. All its ranks are on one machine, that of a Ray job included."""
+    python, processes = launching.interpreter(config), config.evaluation.processes
+    return launching.torchrun(python, processes, MODULE, f"{dataset}/{experiment}")
+
+
+def environment(project: Project, config: Experiment) -> dict[str, str]:
+    """What the command needs in its environment."""
+    return launching.environment(project, config, config.evaluation.processes)
+
+
+def run(project: Project, dataset: str, experiment: str, log: Log = print) -> dict[str, Any]:
+    """Evaluate here or where the experiment says, and return the manifest of `predictions`.
+
+    Raises:
+        T2SError: as `make_predictions`, or the processes failed.
+    """
+    from t2s_assets.text2sql.predictions import make_predictions
+
+    config = project.experiment(dataset, experiment)
+    if in_this_process(config):
+        return make_predictions(project, dataset, experiment, log)
+    what = f"evaluation of {dataset}/{experiment}"
+    launching.run(config, command(dataset, experiment, config), environment(project, config), what=what)
+    return read_manifest(
+        project.path(dataset, "predictions", experiment), made_by=f"t2s evaluate {dataset}/{experiment}"
+    )
+
+
+def evaluate(project: Project, dataset: str, experiment: str, log: Log) -> None:
+    """One rank's part: answer its share, wait for the others, and on rank 0 score everything."""
+    import torch.distributed as dist
+
+    from t2s_assets.text2sql.predictions import answer_share, make_predictions
+
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks > 1:
+        dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+        log(f"{ranks} ranks share the questions")
+        answer_share(project, dataset, experiment, rank=dist.get_rank(), ranks=ranks, wait=dist.barrier, log=log)
+        dist.destroy_process_group()
+    if is_main():
+        make_predictions(project, dataset, experiment, log)
+
+
+def main() -> int:
+    """Entry point of every rank. Only rank 0 speaks, to the terminal and to Dagster where that is the parent."""
+    parser = argparse.ArgumentParser(prog="t2s evaluate", description="Answer and score one experiment's questions.")
+    parser.add_argument("address", metavar="DATASET/EXPERIMENT")
+    dataset, _, experiment = parser.parse_args().address.partition("/")
+
+    def say(line: str) -> None:
+        if is_main():
+            print(line, flush=True)
+
+    try:
+        if is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
+            from dagster_pipes import open_dagster_pipes
+
+            with open_dagster_pipes() as pipes:
+                evaluate(Project.find(), dataset, experiment, pipes.log.info)
+        else:
+            evaluate(Project.find(), dataset, experiment, say)
+    except T2SError as e:
+        say(f"error: {e}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""How the ranks of an experiment are started: torchrun here and on further nodes, or one job on a Ray cluster.
+
+Every engine runs the same module with the same arguments; what differs is who starts it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+from t2s_assets.text2sql.config import Experiment, RayLaunch, TorchrunLaunch
+from t2s_assets.text2sql.errors import ConfigError, T2SError
+from t2s_assets.text2sql.stopping import LAUNCHER
+from t2s_assets.text2sql.storage import Project
+
+NODE = "T2S_NODE"
+"""In the environment of each node of a `static` rendezvous: its number, 0 to nodes - 1."""
+
+
+def torchrun(python: str, processes: int, module: str, *arguments: str, launch: Any = None) -> list[str]:
+    """The command line that runs `module` in so many processes, together with other nodes where `launch` has some.
+
+    Raises:
+        ConfigError: a static rendezvous does not know which node this is.
+    """
+    line = [python, "-m", "torch.distributed.run", *_meeting(launch), f"--nproc_per_node={processes}"]
+    return [*line, "-m", module, *arguments]
+
+
+def _meeting(launch: Any) -> list[str]:
+    if not isinstance(launch, TorchrunLaunch) or launch.rendezvous is None:
+        return ["--standalone"]
+    meeting = launch.rendezvous
+    line = [f"--nnodes={launch.nodes}", f"--rdzv_backend={meeting.backend}", f"--rdzv_endpoint={meeting.endpoint}"]
+    timeout = "timeout" if meeting.backend == "static" else "join_timeout"
+    line += [f"--rdzv_id={meeting.id}", f"--rdzv_conf={timeout}={meeting.timeout_seconds}"]
+    if meeting.backend == "static":
+        node = os.environ.get(NODE, "")
+        if not node.isdigit() or int(node) >= launch.nodes:
+            raise ConfigError(
+                f"launch.rendezvous.backend: static needs {NODE} in each node's environment, 0 to {launch.nodes - 1} "
+                f"and 0 on the endpoint's; got {node!r}. c10d needs none"
+            )
+        line.append(f"--node_rank={node}")
+    return line
+
+
+def environment(project: Project, config: Experiment, processes: int) -> dict[str, str]:
+    """What ranks need in their environment: the folders, and one thread for each core of a process' share."""
+    variables = {
+        "T2S_CONFIGS": str(project.configs),
+        "T2S_STORAGE": str(project.storage),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        # TRL passes transformers arguments that the same release deprecates; nothing of ours to mend.
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+        # Batches are freed to the heap and not to the system: faulting the pages in again took a tenth of a step.
+        "MALLOC_TRIM_THRESHOLD_": "17179869184",
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    }
+    if isinstance(config.launch, RayLaunch):
+        return variables | {"OMP_NUM_THREADS": str(max(1, config.launch.cpus // processes))}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // processes))
+    return variables | {"OMP_NUM_THREADS": threads, LAUNCHER: str(os.getpid())}
+
+
+def run(config: Experiment, line: list[str], variables: dict[str, str], *, what: str) -> None:
+    """Run a command line where the experiment wants it, and wait for its end. Raises T2SError when it fails."""
+    if isinstance(config.launch, RayLaunch):
+        _run_on_ray(config.launch, ray_job(config.launch, line, variables), what)
+        return
+    done = subprocess.run(line, env={**os.environ, **variables})
+    if done.returncode:
+        raise T2SError(f"{what} failed with status {done.returncode}; its messages are above")
+
+
+def ray_job(launch: RayLaunch, line: list[str], variables: dict[str, str]) -> dict[str, Any]:
+    """The arguments of Ray's `submit_job` for a command line."""
+    job: dict[str, Any] = {
+        "entrypoint": shlex.join(line),
+        "runtime_env": {"env_vars": dict(variables)},
+        "entrypoint_num_cpus": launch.cpus,
+        "entrypoint_num_gpus": launch.gpus,
+        "entrypoint_resources": dict(launch.resources),
+    }
+    if launch.memory_gb is not None:
+        job["entrypoint_memory"] = math.ceil(launch.memory_gb * 1e9)
+    return job
+
+
+def ray_is_missing(package: str) -> ConfigError:
+    """The error where an experiment wants Ray and `package` is not installed."""
+    return ConfigError(
+        f"launch.engine: ray needs {package}, which is not installed: pip install 't2s-assets[ray]', or remove the "
+        "section launch to train on this machine"
+    )
+
+
+def _run_on_ray(launch: RayLaunch, job: dict[str, Any], what: str) -> None:
+    import asyncio
+
+    try:
+        from ray.job_submission import JobStatus, JobSubmissionClient
+    except ImportError as e:
+        raise ray_is_missing("ray") from e
+    try:
+        client = JobSubmissionClient(launch.address)
+    except Exception as e:  # ConnectionError, and errors of the HTTP library and of Ray's own
+        raise T2SError(f"launch.address: no Ray cluster answers at {launch.address} ({e})") from e
+    id = client.submit_job(**job)
+
+    async def told() -> None:
+        async for text in client.tail_job_logs(id):
+            print(text, end="", flush=True)
+
+    try:
+        asyncio.run(told())
+    except KeyboardInterrupt:
+        client.stop_job(id)
+        raise
+    if (status := client.get_job_status(id)) != JobStatus.SUCCEEDED:
+        raise T2SError(f"{what} failed: Ray job {id} is {status.value}; its messages are above")
+
+
+def interpreter(config: Experiment) -> str:
+    """The Python that runs the ranks."""
+    return config.launch.python if isinstance(config.launch, RayLaunch) else sys.executable

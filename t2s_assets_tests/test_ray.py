@@ -1,0 +1,80 @@
+"""The training script as a job on a Ray cluster, which here is a node on this machine."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from t2s_assets.definitions import build_definitions
+from t2s_assets.text2sql import evaluation, training
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.storage import read_json
+from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def ray_node() -> Iterator[str]:
+    """The address of a Ray node that lives as long as these tests."""
+    import ray
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    # Its workers import this checkout, and sum in one order.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be left in the home folder
+        ray.init(num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
+        yield f"http://127.0.0.1:{port}"
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ray_node: str) -> ProjectFiles:
+    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("ray")), tiny_base)
+    launch = {"engine": "ray", "address": ray_node, "cpus": 2, "python": sys.executable}
+    two: dict[str, Any] = {"batch_size": 2, "processes": 2, "group_by_length": False}
+    add_experiment(files, tiny_base, "tiny", launch=launch, evaluation={"latency_questions": 2, "processes": 2}, **two)
+    add_experiment(files, tiny_base, "here", **two)
+    add_experiment(files, tiny_base, "broken", launch=launch, lora={"targets": ["no_such_layer"]}, **two)
+    prepare(files, "tiny", "here", "broken")
+    return files
+
+
+def test_dagster_trains_and_evaluates_on_the_cluster(towns: ProjectFiles) -> None:
+    job = build_definitions(towns.project).resolve_job_def("towns_retrain")
+    with dg.DagsterInstance.ephemeral() as instance:
+        selection = [dg.AssetKey(["towns", name]) for name in ("adapter", "predictions")]
+        done = job.execute_in_process(instance=instance, partition_key="tiny", asset_selection=selection)
+        assert done.success
+        said = [e.user_message for e in instance.all_logs(done.run_id)]
+    assert "18 examples, 4 steps of 4; 8,192 of 133,696 parameters are trained" in said  # the script's, over Pipes
+    assert "2 ranks share the questions" in said
+    facts = read_json(towns.project.path("towns", "adapter", "tiny") / "manifest.json", made_by="")
+    assert facts["world_size"] == 2
+    here = training.run(towns.project, "towns", "here")
+    assert facts["data_version"] == here["data_version"]
+    assert (towns.project.path("towns", "predictions", "tiny") / "base.parquet").exists()
+
+
+def test_the_command_does_it_without_dagster(towns: ProjectFiles, capfd: pytest.CaptureFixture[str]) -> None:
+    facts = training.run(towns.project, "towns", "tiny", force=True)
+    assert facts["world_size"] == 2
+    assert "adapter of" in capfd.readouterr().out
+    assert evaluation.run(towns.project, "towns", "tiny")["questions"] == {"test": 6, "validation": 6}
+
+
+def test_a_job_that_fails_says_so(towns: ProjectFiles, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(T2SError, match=r"training of towns/broken failed: Ray job \w+ is FAILED"):
+        training.run(towns.project, "towns", "broken")
+    assert "no_such_layer" in capfd.readouterr().out

@@ -1,0 +1,184 @@
+"""Every launch setting changes what is started, and what cannot be started is refused with its field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from t2s_assets.text2sql import base_models, cost, evaluation, launching, plan, training
+from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, TorchrunLaunch
+from t2s_assets.text2sql.errors import ConfigError
+from t2s_assets.text2sql.reproduce import on_this_machine
+from t2s_assets.text2sql.storage import Project
+
+PROJECT = Project(Path("/c"), Path("/s"))
+MEETING = {"endpoint": "head:29500"}
+NODES = {"engine": "torchrun", "nodes": 3, "rendezvous": MEETING}
+RAY = {"engine": "ray", "address": "http://head:8265"}
+
+
+def experiment(launch: dict[str, Any] | None = None, **sections: Any) -> Experiment:
+    content: dict[str, Any] = {
+        "description": "d",
+        "base_model": {"source": "folder", "path": "/x"},
+        "training": {"max_steps": 4},
+        **sections,
+    }
+    return Experiment.model_validate(content | ({"launch": launch} if launch else {}))
+
+
+def started(config: Experiment) -> Any:
+    """Everything that decides what is started where."""
+    line, variables = training.command("d", "e", config), training.environment(PROJECT, config)
+    if isinstance(config.launch, RayLaunch):
+        return config.launch.address, launching.ray_job(config.launch, line, variables)
+    return line, variables
+
+
+def test_by_default_torchrun_starts_ranks_on_this_machine() -> None:
+    line, variables = started(experiment(training={"max_steps": 4, "processes": 2}))
+    assert line[1:] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "t2s_assets.text2sql.training", "d/e"),
+    ]
+    assert (variables["T2S_CONFIGS"], variables["T2S_STORAGE"]) == ("/c", "/s")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("nodes", 2, "--nnodes=2"),
+        ("endpoint", "other:1", "--rdzv_endpoint=other:1"),
+        ("id", "mine", "--rdzv_id=mine"),
+        ("backend", "static", "--rdzv_backend=static"),
+        ("timeout_seconds", 30, "--rdzv_conf=join_timeout=30"),
+    ],
+)
+def test_a_setting_of_nodes_reaches_torchrun(
+    field: str, value: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T2S_NODE", "1")
+    changed = NODES | {field: value} if field == "nodes" else NODES | {"rendezvous": MEETING | {field: value}}
+    assert said in started(experiment(changed))[0]
+    assert said not in started(experiment(NODES))[0]
+
+
+def test_a_static_rendezvous_asks_which_node_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = experiment(NODES | {"rendezvous": MEETING | {"backend": "static"}})
+    monkeypatch.setenv("T2S_NODE", "2")
+    assert "--node_rank=2" in started(config)[0]
+    for wrong in ("3", "", "first"):
+        monkeypatch.setenv("T2S_NODE", wrong)
+        with pytest.raises(ConfigError, match=rf"static needs T2S_NODE .*0 to 2.*got '{wrong}'"):
+            started(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where", "wanted"),
+    [
+        ("cpus", 8, "entrypoint_num_cpus", 8),
+        ("gpus", 2, "entrypoint_num_gpus", 2),
+        ("memory_gb", 1.5, "entrypoint_memory", 1_500_000_000),
+        ("resources", {"a100": 1.0}, "entrypoint_resources", {"a100": 1.0}),
+    ],
+)
+def test_what_a_job_reserves_reaches_ray(field: str, value: Any, where: str, wanted: Any) -> None:
+    assert started(experiment(RAY | {field: value}))[1][where] == wanted
+    assert started(experiment(RAY))[1].get(where) != wanted
+
+
+def test_a_job_runs_with_the_clusters_python_and_cores() -> None:
+    config = experiment(RAY | {"python": "/opt/t2s/bin/python", "cpus": 8}, training={"max_steps": 4, "processes": 2})
+    address, job = started(config)
+    assert address == "http://head:8265"
+    assert job["entrypoint"].startswith("/opt/t2s/bin/python -m torch.distributed.run --standalone --nproc_per_node=2")
+    assert job["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "4"
+    # It runs on another machine, where a process with the launcher's number is another or none.
+    assert "T2S_LAUNCHER" not in job["runtime_env"]["env_vars"]
+
+
+def test_an_evaluation_has_processes_of_its_own() -> None:
+    assert evaluation.in_this_process(experiment())
+    several = experiment(evaluation={"processes": 3})
+    assert not evaluation.in_this_process(several)
+    assert "--nproc_per_node=3" in evaluation.command("d", "e", several)
+    assert not evaluation.in_this_process(experiment(RAY))
+
+
+def test_every_launch_setting_is_accounted_for() -> None:
+    assert set(TorchrunLaunch.model_fields) == {"engine", "nodes", "rendezvous"}
+    assert set(Rendezvous.model_fields) == {"endpoint", "id", "backend", "timeout_seconds"}
+    assert set(RayLaunch.model_fields) == {"engine", "address", "cpus", "gpus", "memory_gb", "resources", "python"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"launch": {"engine": "torchrun", "nodes": 2}}, "need each other; got nodes: 2 and no rendezvous"),
+        ({"launch": {"engine": "torchrun", "rendezvous": MEETING}}, "got nodes: 1 and a rendezvous"),
+        ({"launch": RAY | {"nodes": 2}}, "nodes"),
+        ({"launch": RAY | {"cpus": True}}, "cpus"),
+        ({"training": {"max_steps": 4, "sharding": "fsdp"}}, "raise training.processes; got 1 rank"),
+        (
+            {"training": {"max_steps": 4, "processes": 2, "sharding": "fsdp"}, "hardware": {"quantization": "nf4"}},
+            "use quantization: none",
+        ),
+        (
+            {"training": {"budget_minutes": 4, "processes": 2, "sharding": "fsdp"}},
+            "does not go with budget_minutes.*give epochs or max_steps",
+        ),
+        (
+            {"training": {"max_steps": 4, "processes": 2, "sharding": "fsdp", "best": "ex"}},
+            "does not go with best: ex.*use loss or last",
+        ),
+    ],
+)
+def test_what_cannot_be_started_is_refused(sections: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        experiment(**sections)
+
+
+def test_ranks_of_other_nodes_count_in_the_batch_and_in_the_key() -> None:
+    base, placement = (
+        base_models.BaseModel(Path("/b"), "b", {}),
+        base_models.Placement("cpu", "float32", "sdpa", "none"),
+    )
+    keys = [training.training_key(c, "p", base, placement) for c in (experiment(), experiment(RAY), experiment(NODES))]
+    assert keys[0] == keys[1] != keys[2]
+    assert [experiment().ranks, experiment(RAY).ranks, experiment(NODES).ranks] == [1, 1, 3]
+
+
+def test_shards_make_room_on_a_gpu() -> None:
+    """TinyLlama in bfloat16: a rank of eight holds an eighth of the weights, and what is gathered at a time."""
+    shape = plan.KNOWN_SHAPES["TinyLlama/TinyLlama-1.1B-Chat-v1.0"]
+    hardware = {"device": "cuda", "dtype": "bfloat16"}
+    sections = {"hardware": hardware, "prompt": {"max_length": 256}}
+    placement = plan.placement_elsewhere(experiment(**sections))
+    lengths = {"longest": 256, "longest_completion": 85}
+
+    def planned(**settings: Any) -> cost.Memory:
+        config = experiment(training={"max_steps": 4, "processes": 8, "batch_size": 1, **settings}, **sections)
+        made = plan.before_loading(config, shape, placement, available_gb=80.0, **lengths)
+        assert made.memory is not None
+        return made.memory
+
+    whole, part = planned(), planned(sharding="fsdp")
+    assert whole.weights == pytest.approx(2.2e9, rel=0.02)
+    # An eighth, two layers of 44 million and both embeddings of 66 million weights, 2 bytes each.
+    assert part.weights == pytest.approx(2.2e9 / 8 + 2 * (2 * 44e6 + 2 * 65.5e6), rel=0.03)
+    assert part.activations == whole.activations
+    assert part.adapter == whole.adapter / 8
+    tight = (whole.gb + part.gb) / 2
+    with pytest.raises(ConfigError, match=r"training\.sharding: fsdp"):
+        config = experiment(training={"max_steps": 4, "processes": 8, "batch_size": 1}, **sections)
+        plan.before_loading(config, shape, placement, available_gb=tight, **lengths)
+
+
+def test_it_is_reproduced_on_one_machine_with_as_many_ranks() -> None:
+    content = experiment(NODES, training={"max_steps": 4, "processes": 2}).model_dump(mode="json", exclude_unset=True)
+    again = Experiment.model_validate(on_this_machine(content))
+    assert (again.ranks, again.training.processes, again.launch) == (6, 6, experiment().launch)
+    assert on_this_machine(experiment(RAY).model_dump(mode="json", exclude_unset=True))["training"] == {"max_steps": 4}

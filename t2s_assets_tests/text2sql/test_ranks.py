@@ -1,0 +1,184 @@
+"""Trainings and evaluations in several processes and on several nodes, held against those in one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from t2s_assets.text2sql import adapters, base_models, evaluation, predictions, report, training
+from t2s_assets.text2sql.prompts import make_prompts
+from t2s_assets.text2sql.storage import read_json
+from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+
+Make = Callable[..., str]
+
+# Six examples a step, in batches of three however many ranks share them: each validation batch weighs alike then, and
+# 18 examples make three whole steps. (A step that the data do not fill is filled by ranks with repeated examples, and
+# left short by one process.) The training loss is logged at every tenth step, as the mean of ten.
+PLAIN: dict[str, Any] = {
+    **{"group_by_length": False, "batch_size": 3, "eval_examples": 6, "learning_rate": 0.003},
+    **{"max_steps": 20, "eval_steps": 10, "save_steps": 10},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
+    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("ranks")), tiny_base)
+    prepare(files, "tiny")
+    return files
+
+
+@pytest.fixture(scope="module")
+def experiment(towns: ProjectFiles, tiny_base: Path) -> Make:
+    """Writes an experiment, makes its prompts, and returns its name."""
+
+    def make(name: str, **settings: Any) -> str:
+        add_experiment(towns, tiny_base, name, **settings)
+        make_prompts(towns.project, "towns", name, [].append)
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one(towns: ProjectFiles, experiment: Make) -> str:
+    """The experiment that one process has trained."""
+    name = experiment("one", gradient_accumulation=2, **PLAIN)
+    assert training.run(towns.project, "towns", name)["world_size"] == 1
+    return name
+
+
+def curve(files: ProjectFiles, name: str) -> dict[str, list[float]]:
+    """Losses in the order of their steps."""
+    history = read_json(files.project.path("towns", "adapter", name) / "trainer_state.json", made_by="")["log_history"]
+    return {n: [h[n] for h in history if n in h] for n in ("loss", "eval_loss")}
+
+
+def assert_same_curve(files: ProjectFiles, name: str, other: str) -> None:
+    wanted, got = curve(files, name), curve(files, other)
+    for losses in wanted.values():
+        assert len(losses) == 2 and losses[1] < losses[0] - 0.1  # it learns: other batches or rates would show
+    for kind in wanted:
+        assert got[kind] == pytest.approx(wanted[kind], abs=1e-4), kind
+
+
+def weights(files: ProjectFiles, name: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(files.project.path("towns", "adapter", name) / adapters.WEIGHTS)
+
+
+def assert_same_adapter(files: ProjectFiles, name: str, other: str) -> None:
+    wanted, got = weights(files, name), weights(files, other)
+    assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in wanted.items()}
+    for key in wanted:
+        assert (wanted[key] - got[key]).abs().max() < 1e-3, key
+    assert max(v.abs().max() for k, v in got.items() if "lora_B" in k) > 0.01
+
+
+def test_two_ranks_have_the_loss_curve_of_one(towns: ProjectFiles, experiment: Make, one: str) -> None:
+    two = training.run(towns.project, "towns", experiment("two", processes=2, **PLAIN))
+    assert two["world_size"] == 2
+    assert two["examples_seen"] == 120
+    assert_same_curve(towns, one, "two")
+    assert_same_adapter(towns, one, "two")
+
+
+def test_sharded_over_two_ranks_the_base_gives_the_same_adapter(
+    towns: ProjectFiles, experiment: Make, one: str
+) -> None:
+    name = experiment("sharded", processes=2, sharding="fsdp", **PLAIN)
+    facts = training.run(towns.project, "towns", name)
+    assert facts["world_size"] == 2
+    assert_same_curve(towns, one, name)
+    assert_same_adapter(towns, one, name)
+    adapter = adapters.open_adapter(towns.project.path("towns", "adapter", name), made_by="")
+    model, _ = adapters.load_tuned(adapter, towns.project, base_models.place(adapter.experiment.hardware))
+    assert not [n for n, _ in model.named_parameters() if "lora" in n]
+
+
+def test_two_nodes_train_together(towns: ProjectFiles, experiment: Make, one: str) -> None:
+    """Two launches of the same command, as on two machines; they meet at the endpoint."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    rendezvous = {"endpoint": endpoint, "id": "a-test", "timeout_seconds": 240}
+    name = experiment("nodes", launch={"engine": "torchrun", "nodes": 2, "rendezvous": rendezvous}, **PLAIN)
+    config = towns.project.experiment("towns", name)
+    environment = {**os.environ, **training.environment(towns.project, config)}
+    line = training.command("towns", name, config)
+    nodes = [subprocess.Popen(line, env=environment) for _ in range(2)]
+    assert [node.wait(500) for node in nodes] == [0, 0]
+    assert read_json(towns.project.path("towns", "adapter", name) / "manifest.json", made_by="")["world_size"] == 2
+    assert_same_curve(towns, one, name)
+
+
+def evaluated(files: ProjectFiles, name: str) -> tuple[list[Any], dict[str, Any]]:
+    """The rows of adapter and base, and the report without its timings."""
+    rows = [predictions.load_predictions(files.project, "towns", name, kind) for kind in ("predictions", "base")]
+    report.make_report(files.project, "towns", name, [].append)
+    told = read_json(files.project.path("towns", "report", name) / "report.json", made_by="")
+    return rows, {k: v for k, v in told.items() if k != "latency"}
+
+
+def generated(folder: Path) -> dict[str, list[str]]:
+    """The questions whose answers each file holds."""
+    return {
+        p.name: sorted(json.loads(line)["id"] for line in p.read_text().splitlines()) for p in folder.glob("*.jsonl")
+    }
+
+
+def test_ranks_share_an_evaluation_and_report_the_same(
+    towns: ProjectFiles, tiny_base: Path, one: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In two processes; then as they do it, one after the other and in blocks of three."""
+    cache = towns.project.cache("generations")
+    evaluation.run(towns.project, "towns", one, [].append)
+    alone, kept = evaluated(towns, one), generated(cache)
+    shared = {"latency_questions": 2, "processes": 2}
+    add_experiment(towns, tiny_base, one, gradient_accumulation=2, evaluation=shared, **PLAIN)
+    for path in cache.iterdir():
+        path.unlink()
+    capfd.readouterr()
+    evaluation.run(towns.project, "towns", one, [].append)
+    assert "2 ranks share the questions" in capfd.readouterr().out
+    assert evaluated(towns, one) == alone
+    assert generated(cache) == kept
+
+
+def test_each_rank_answers_whole_blocks_of_its_own(
+    towns: ProjectFiles, one: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t2s_assets.text2sql.generations.BLOCK", 3)
+    cache = towns.project.cache("generations")
+    for path in cache.glob("*"):  # in larger blocks
+        path.unlink()
+    predictions.make_predictions(towns.project, "towns", one, [].append)
+    alone = predictions.load_predictions(towns.project, "towns", one)
+    for path in cache.iterdir():
+        path.unlink()
+    for rank in (1, 0):
+        predictions.answer_share(towns.project, "towns", one, rank=rank, ranks=2, wait=lambda: None, log=[].append)
+        if rank == 1:  # as if rank 0 had been killed: what rank 1 has made is kept and joined
+            assert sorted(len(ids) for ids in generated(cache).values()) == [3, 6]
+    assert sorted(generated(cache)) == sorted(p.name for p in cache.iterdir())
+    lines: list[str] = []
+    predictions.make_predictions(towns.project, "towns", one, lines.append)
+    assert "base: all 6 answers are there already" in lines
+    assert predictions.load_predictions(towns.project, "towns", one) == alone
+    assert not list(cache.glob("*.rank-*"))
