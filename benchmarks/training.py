@@ -1,11 +1,11 @@
 """Our training against TRL's SFTTrainer at its quickstart defaults: same model, same examples, one run.
 
-    python benchmarks/training.py --experiment wikisql/smollm2-cpu --examples 512 [--json FILE] [--rounds 1]
+    python benchmarks/training.py --experiment wikisql/smollm2-cpu --examples 512 [--json FILE]
 
 Both train LoRA adapters of the same rank on the same linear layers, on the first `--examples` of a seeded sample of
-the experiment's prompts (`t2s prepare` made them), each example once, and are then measured alike: mean negative
-log-likelihood of the completion tokens (EOS included) of `--validation` questions. Each runs in a process of its own,
-so that neither finds the other's memory or warm kernels.
+the experiment's prompts (made first if they are not there), each example once, and are then measured alike: mean
+negative log-likelihood of the completion tokens (EOS included) of `--validation` questions. Each runs in a process of
+its own, so that neither finds the other's memory or warm kernels.
 
 - baseline: `SFTTrainer(model=..., args=SFTConfig(...), train_dataset=..., peft_config=...)` as TRL's quickstart writes
   it: prompt and completion columns, its own padding, loss, float type and optimizer.
@@ -13,11 +13,13 @@ so that neither finds the other's memory or warm kernels.
 
 Both take the experiment's batch size, learning rate and schedule, and the examples in the same order, so that only the
 engine differs and the losses can be held against each other. TRL's own rate of 2e-5 learns next to nothing from LoRA
-in so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule. What is printed: examples/s
-and real (unpadded) tokens/s over whole steps, the peak of resident memory, loss curve, gradient norms, and the share of
-the matrix-multiplication rate that a plain float32 (or bfloat16) product of this model's sizes reaches on this machine
-in the same minute. Gradient norms near zero mean that nothing was learnt, whatever the speed. Timings mean something on
-an idle machine.
+in so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule. `questions_a_table` is left
+out: it would form other batches, and count tokens that are not computed.
+
+What is printed: examples/s and real (unpadded) tokens/s over whole steps, the peak of resident memory, loss curve,
+gradient norms, and the share of the matrix-multiplication rate that a plain float32 (or bfloat16) product of this
+model's sizes reaches on this machine in the same minute. Gradient norms near zero: nothing was learnt, whatever
+the speed. Timings mean something on an idle machine.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.plan import shape_in
 from t2s_assets.text2sql.prepare import sample
 from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
-from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.storage import MANIFEST, Project
 
 SIDES = ("baseline", "ours")
 
@@ -252,6 +254,9 @@ def main() -> None:
         measured = {"baseline": baseline, "ours": ours}[options.side](project, options, config)
         options.json.write_text(json.dumps(measured))
         return
+    if not (project.path(*options.experiment.replace("/", "/prompts/").split("/")) / MANIFEST).exists():
+        command = [sys.executable, "-c", "from t2s_assets.cli import main; main()", "prepare", options.experiment]
+        subprocess.run(command, check=True)
     placement = base_models.place(config.hardware)
     shape = shape_in(base_models.fetch(config.base_model, project).folder)
     if shape is None:
