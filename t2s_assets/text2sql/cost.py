@@ -30,6 +30,8 @@ PASS_TOKENS = 768
 gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
 FUSED_PASS_TOKENS = 1536
 """The same for layers that run as `fused` writes them, which keep less of a token."""
+FLAT_PAD_TO = 64
+"""Lengths of the flat sequences that `fused` takes are multiples of this: no row is padded to it, only the sequence."""
 LOGITS_ROWS = 128
 """Rows of logits that `fused` makes at a time: with 49,152 tokens in float32, 25 MB."""
 
@@ -220,16 +222,16 @@ def memory(
 ) -> Memory:
     """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion.
 
-    `longest_batch`: with shared schemas (`questions_a_table`), the tokens of the longest batch, which is one row and
-    taken in one pass; `longest_completion` is then a batch's too.
+    `longest_batch`: with shared schemas (`questions_a_table`), the tokens of the longest batch, which is one row, and
+    one pass where layers are not fused; `longest_completion` is then a batch's too.
     """
     fused = may_fuse(lora, training, placement)
     limit = PASS_TOKENS if placement.device == "cpu" else None
-    if longest_batch is not None:
+    if fused:
+        together = min(longest_batch or training.batch_size * longest, max(FUSED_PASS_TOKENS, longest))
+        rows, width = 1, -(-together // FLAT_PAD_TO) * FLAT_PAD_TO
+    elif longest_batch is not None:
         rows, width = 1, -(-longest_batch // PAD_TO) * PAD_TO
-    elif fused:
-        together = min(training.batch_size * longest, max(FUSED_PASS_TOKENS, longest))
-        rows, width = 1, -(-together // PAD_TO) * PAD_TO
     else:
         rows, width = widest_pass(training.batch_size, longest, limit)
     tokens, labelled = rows * width, rows * min(longest_completion, width)

@@ -2,8 +2,8 @@
 
 The examples of a batch stand one behind the other in a sequence (1, T). Only attention looks at rows: each example is
 one, or, with shared schemas (`shared_schemas`), each table's schema is a row and each of its questions another, which
-also looks at the schema's keys. T is filled up to a multiple of PAD_TO with tokens that attend to themselves and have
-no label, so that kernels meet few shapes.
+also looks at the schema's keys. T is filled up to a multiple of FLAT_PAD_TO with tokens that attend to themselves and
+have no label, so that kernels meet few shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from t2s_assets.text2sql.cost import FUSED_PASS_TOKENS, PAD_TO
+from t2s_assets.text2sql.cost import FLAT_PAD_TO, FUSED_PASS_TOKENS
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.shared_schemas import shared_row
 
@@ -72,7 +72,7 @@ def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: b
             row["groups"] += [number] * count
             row["branches"] += [0] * count
     length = len(row["input_ids"])
-    filled = -(-length // PAD_TO) * PAD_TO
+    filled = -(-length // FLAT_PAD_TO) * FLAT_PAD_TO
     rows = _rows(row["groups"], row["branches"])
     if filled > length:
         rows.append(_Row(length, filled - length))
@@ -132,20 +132,27 @@ class FlatBatches:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
-        parts = [examples] if self.share else even_parts(examples, FUSED_PASS_TOKENS)
+        parts = parts_within(examples, FUSED_PASS_TOKENS, share=self.share)
         passes = [flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts]
         return {"labels": torch.cat([p["labels"] for p in passes], dim=1), "passes": passes}
 
 
-def even_parts(examples: Sequence[Mapping[str, Any]], limit: int) -> list[Sequence[Mapping[str, Any]]]:
-    """The examples in order, cut into as few parts of at most `limit` tokens (or one example) as fit one by one."""
+def parts_within(
+    examples: Sequence[Mapping[str, Any]], limit: int, *, share: bool
+) -> list[Sequence[Mapping[str, Any]]]:
+    """The examples in order, cut into as few parts of at most `limit` tokens (or one example) as fit one by one.
+
+    With `share`, a table's schema counts once in each part.
+    """
     parts: list[list[Mapping[str, Any]]] = []
-    size = 0
     for example in examples:
-        count = len(example["input_ids"])
-        if not parts or size + count > limit:
+        if not parts or _tokens([*parts[-1], example], share=share) > limit:
             parts.append([])
-            size = 0
         parts[-1].append(example)
-        size += count
     return parts
+
+
+def _tokens(examples: Sequence[Mapping[str, Any]], *, share: bool) -> int:
+    if share:
+        return len(shared_row(examples)["input_ids"])
+    return sum(len(e["input_ids"]) for e in examples)

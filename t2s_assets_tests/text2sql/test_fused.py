@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, Qwen2Config
 
 from t2s_assets.text2sql import fused
-from t2s_assets.text2sql.flat_batches import FlatBatches, even_parts, flat_pass
+from t2s_assets.text2sql.flat_batches import FlatBatches, flat_pass, parts_within
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -192,8 +192,17 @@ def _sliding() -> Any:
 
 def test_a_batch_goes_through_in_passes_of_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = examples(20, 20, 20, 50, 10)
-    assert [len(p) for p in even_parts(asked, 45)] == [2, 1, 1, 1]
+    assert [len(p) for p in parts_within(asked, 45, share=False)] == [2, 1, 1, 1]
     monkeypatch.setattr("t2s_assets.text2sql.flat_batches.FUSED_PASS_TOKENS", 45)
     batch = FlatBatches(pad_token=0, share=False)(asked)
-    assert [p["input_ids"].shape[1] for p in batch["passes"]] == [48, 32, 64, 16]
+    assert [p["input_ids"].shape[1] for p in batch["passes"]] == [64, 64, 64, 64]
     assert (batch["labels"] != -100).sum() == sum(x != -100 for e in asked for x in e["labels"])
+
+
+def test_passes_count_a_shared_schema_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = examples(20, 20, 20, tables="aab")
+    alone = len(asked[0]["input_ids"])
+    assert [len(p) for p in parts_within(asked, 2 * alone - 1, share=True)] == [2, 1]
+    assert [len(p) for p in parts_within(asked, 2 * alone - 1, share=False)] == [1, 1, 1]
+    monkeypatch.setattr("t2s_assets.text2sql.flat_batches.FUSED_PASS_TOKENS", 2 * alone - 1)
+    assert len(FlatBatches(pad_token=0, share=True)(asked)["passes"]) == 2
