@@ -12,7 +12,8 @@ a predictions.parquet, or gold with a seeded share of mutations (one slot change
   second, `cold_seconds` and `cold_speedup` of the first.
 - official: the way of salesforce/WikiSQL's lib/dbengine.py and evaluate.py, written again here: one SQLite connection,
   one query at a time, the table's columns looked up in sqlite_master before each; through SQLAlchemy, as the `records`
-  library that it uses does. It keeps nothing, so it executes gold and prediction of every question. Its database is built outside the timed part, as the official archive ships .db files.
+  library that it uses does. It keeps nothing, so it executes gold and prediction of every question. Its database is
+  built outside the timed part, as the official archive ships .db files.
   The original itself no longer runs on today's libraries (records 0.6 takes a pooled connection for each query and
   never gives it back); on those of its day (records 0.5.2, SQLAlchemy 1.3) it took 0.15 ms a query where this one took
   0.18 ms, so `speedup` is up to a fifth kinder to us than the original would be.

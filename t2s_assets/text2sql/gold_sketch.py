@@ -124,12 +124,13 @@ class Table:
         columns = tuple(
             (c.name, "DOUBLE" if c.type == "real" else "VARCHAR COLLATE NOCASE") for c in self.schema.columns
         )
-        kinds = [c.type for c in self.schema.columns]
-        rows = [
-            tuple(parse_number(cell) if kind == "real" else cell for cell, kind in zip(row, kinds)) for row in self.rows
-        ]
-        key = content_hash(name, self.id, columns, self.rows)
-        return Database(key, (Relation.from_rows(name, columns, rows),))
+
+        def relations() -> tuple[Relation]:
+            number = [c.type == "real" for c in self.schema.columns]
+            rows = [[parse_number(cell) if n else cell for cell, n in zip(row, number)] for row in self.rows]
+            return (Relation.from_rows(name, columns, rows),)
+
+        return Database(content_hash(name, self.id, columns, self.rows), relations)
 
 
 @dataclass(frozen=True)

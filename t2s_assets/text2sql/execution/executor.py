@@ -31,6 +31,8 @@ from t2s_assets.text2sql.execution.process import HELLO, LOAD, WATCH_SECONDS, Wo
 WINDOW = 32
 # Bytes that wait for a worker to take them, beyond which it gets no more: tables may be large.
 BACKLOG = 4 * 2**20
+# Queries of one small table for which it pays to make it; with fewer, each brings what it needs of it.
+FEW = 3
 # Limits without which a worker could write files or open connections. RLIMIT_AS has a stand-in.
 REQUIRED = ("RLIMIT_FSIZE", "RLIMIT_NOFILE")
 
@@ -154,7 +156,7 @@ class SqlExecutor:
                 batch.done(index, Outcome("refused", message=str(error)))
                 continue
             if worker.key != job.database.key:
-                worker.send_database(job.database)
+                worker.send_database(job.database, wait=batch.left(worker) < FEW)
             worker.send_query(index, sql, flat=flat)
 
     def _turn(self, batch: Batch) -> None:
