@@ -217,15 +217,16 @@ def score(
     """One row a question with its verdicts: predicted SQL runs in DuckDB, and gold whose result is not kept."""
     if not questions:  # data of one's own may come without a test split
         return []
-    gold = load_sql(project, dataset, sorted({q.split for q in questions}))
-    databases = _databases(questions, tables)
-    jobs = []
-    for question in questions:
-        # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
-        database = databases[question.table_id]
-        jobs.append(Job(database, answers[question.id]["text"].strip()))
-        jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
     with SqlExecutor() as executor:
+        executor.start(len(questions))
+        gold = load_sql(project, dataset, sorted({q.split for q in questions}))
+        databases = _databases(questions, tables)
+        jobs = []
+        for question in questions:
+            # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
+            database = databases[question.table_id]
+            jobs.append(Job(database, answers[question.id]["text"].strip()))
+            jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
         outcomes = GoldResults.of(project, dataset, log).run(executor, jobs)
     rows = []
     for question, predicted_outcome, gold_outcome in zip(questions, outcomes[::2], outcomes[1::2]):

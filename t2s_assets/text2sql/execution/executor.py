@@ -7,6 +7,7 @@ is the first that it left unanswered; the others go to its replacement.
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import shutil
@@ -84,6 +85,12 @@ class SqlExecutor:
         """Kill the workers and remove their empty directory. The executor cannot be used afterwards."""
         with self._lock:
             self._finalizer()
+
+    def start(self, queries: int) -> None:
+        """Start the workers that so many queries keep busy now, for a caller who has to prepare them meanwhile."""
+        with self._lock:
+            while len(self._workers) < min(self._size, math.ceil(queries / WINDOW)):
+                self._workers.append(self._spawn())
 
     def run_one(self, database: Database, sql: str) -> Outcome:
         """Run one query."""

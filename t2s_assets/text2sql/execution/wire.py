@@ -136,7 +136,7 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ProtocolError("sent something else than a list of names")
-    return tuple(_text(item) for item in value)
+    return tuple(map(_text, value))
 
 
 def _decimal(text: str) -> Decimal:
