@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2s_assets.text2sql.collector import rare_collections
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.gold_results import GoldResults, keep
@@ -138,7 +139,7 @@ def ours(asked: list[Item], workers: int, results: Path, truths: list[str | None
     start = time.perf_counter()
     databases = {}
     jobs = []
-    with SqlExecutor(workers=workers) as executor:
+    with SqlExecutor(workers=workers) as executor, rare_collections():
         executor.start(len(asked))
         for item in asked:
             if item.table.id not in databases:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.collector import rare_collections
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
 from t2s_assets.text2sql.config import DecodingConfig, EvaluationConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Request
@@ -217,7 +218,7 @@ def score(
     """One row a question with its verdicts: predicted SQL runs in DuckDB, and gold whose result is not kept."""
     if not questions:  # data of one's own may come without a test split
         return []
-    with SqlExecutor() as executor:
+    with SqlExecutor() as executor, rare_collections():
         executor.start(len(questions))
         gold = load_sql(project, dataset, sorted({q.split for q in questions}))
         databases = _databases(questions, tables)

@@ -17,8 +17,8 @@ from t2s_assets_tests.own_data import add_library
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import TOWNS
 
-COLUMNS = [("Town", "VARCHAR COLLATE NOCASE"), ("People", "DOUBLE")]
-DATABASE = Database.of(Relation.from_rows("t", COLUMNS, [("Linz", 210000.0), ("Graz", None)]))
+COLUMNS = [("Town", "VARCHAR COLLATE NOCASE"), ("People", "DOUBLE"), ("Arms", "BLOB")]
+DATABASE = Database.of(Relation.from_rows("t", COLUMNS, [("Linz", 210000.0, b"\0\xff"), ("Graz", None, None)]))
 NAMES = Job(DATABASE, 'SELECT "Town" FROM t')
 ENDLESS = Job(DATABASE, "SELECT count(*) FROM " + ", ".join(f"t t{i}" for i in range(40)))
 LIMITS = Limits(seconds=0.5)
@@ -62,7 +62,7 @@ def test_another_table_text_limit_or_code_is_not_known(
 ) -> None:
     path = tmp_path / "results"
     assert kept(path, [(NAMES, executor.run([NAMES])[0])]).get(NAMES)
-    changed = Database.of(Relation.from_rows("t", COLUMNS, [("Linz", 210000.0), ("Graz", 1.0)]))
+    changed = Database.of(Relation.from_rows("t", COLUMNS, [("Linz", 210000.0, b"\0\xff"), ("Graz", 1.0, None)]))
     results = GoldResults(path, [].append, LIMITS)
     assert results.get(Job(changed, NAMES.sql)) is None
     assert results.get(Job(DATABASE, NAMES.sql + " ")) is None
@@ -80,9 +80,12 @@ def test_every_kind_of_value_is_found_as_it_was(tmp_path: Path, executor: SqlExe
         "1.5::DOUBLE, 'nan'::DOUBLE, '-inf'::FLOAT, NULL, TRUE, 12345678901234567890::HUGEINT, 0.0000001",
         "'Ä ''x'' \"y\" 😀', 'line\nbreak', ''",
         "DATE '2020-02-29', DATE 'infinity', TIME '01:02:03.5', TIMESTAMP '2020-01-01 00:00:00.000001', INTERVAL 1 DAY",
-        "[1.5, NULL], [['a'], []], '\\x00\\xff'::BLOB, TIMESTAMP '12000-01-01 00:00:00', ['inf'::DOUBLE]",
+        "[1.5, NULL], [['a'], []], TIMESTAMP '12000-01-01 00:00:00', ['inf'::DOUBLE]",
     )
-    queries = [f"SELECT {columns}" for columns in values] + ["SELECT * FROM t WHERE \"Town\" = 'nowhere'"]
+    queries = [f"SELECT {columns}" for columns in values] + [
+        "SELECT * FROM t",
+        "SELECT * FROM t WHERE \"Town\" = 'nowhere'",
+    ]
     assert found_again(tmp_path / "results", executor, *queries) == queries
 
 

@@ -18,6 +18,7 @@ import gc
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ PLAIN = frozenset(
     ' FLOAT DOUBLE VARCHAR "NULL" NULL'.split()
 )
 SOURCE = "__t2s_source__"
+# A flat query up to its table.
+QUOTED = r'"(?:[^"]|"")+"'
+FROM = re.compile(rf'\s*select\s*(?:\w+\s*\(\s*(?:\*|{QUOTED})\s*\)|{QUOTED})\s*from\s*(?=["\w])', re.IGNORECASE)
 LISTED = frozenset(("VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN"))
 LISTED_CELLS = 2000
 # Bytes of a table that may wait, so that making it in the time of a query takes none to speak of.
@@ -86,15 +90,15 @@ def quoted(name: str) -> str:
 class Tables:
     """The tables that queries are about.
 
-    Making a table takes as long as three flat queries. One that waits is not made: flat queries have its columns as
-    parameters of a CTE of its name, with the very expressions that would make it.
+    Making a table takes as long as two or three flat queries. One that waits is not made: flat queries read a subquery
+    of its name, whose columns are the very expressions that would make it.
     """
 
     def __init__(self, plain: duckdb.DuckDBPyConnection) -> None:
         self._plain = plain
         self._made: list[str] = []
         self._relations: list[tuple[str, list[list[str]], pa.Table]] = []
-        self._waiting: tuple[str, list[str], list[str], list[list[Any]]] | None = None
+        self._waiting: tuple[list[str], list[str], list[list[Any]]] | None = None
 
     def take(self, payload: memoryview, *, wait: bool = False) -> None:
         """The tables in `payload` replace those before; with `wait`, a small one waits."""
@@ -108,11 +112,11 @@ class Tables:
             self._relations.append((relation["name"], relation["columns"], table))
         self._waiting = None
         if wait and len(payload) <= WAITING_BYTES and len(self._relations) == 1:
-            name, columns, table = self._relations[0]
+            _, columns, table = self._relations[0]
             folded = [column.lower() for column, _ in columns]
             if is_listed(columns, table) and len(set(folded)) == len(folded):
                 lists = [column.to_pylist() for column in table.columns]
-                self._waiting = (name, folded, expressions(columns, table), lists)
+                self._waiting = (folded, expressions(columns, table), lists)
         if not self._waiting:
             self.make()
 
@@ -134,14 +138,17 @@ class Tables:
     def waiting(self) -> bool:
         return self._waiting is not None
 
-    def inlined(self, sql: str) -> tuple[str, list[list[Any]]]:
-        """A flat query with the waiting table before it, of the columns that its text may name, and parameters."""
-        assert self._waiting
-        name, columns, selected, lists = self._waiting
+    def inlined(self, sql: str) -> tuple[str, list[list[Any]]] | None:
+        """A flat query on a subquery, called as the waiting table, of the columns that its text may name; and its
+        parameters. None where no table waits, or its place in the text is not plain."""
+        place = FROM.match(sql)
+        if self._waiting is None or place is None:
+            return None
+        columns, selected, lists = self._waiting
         text = sql.lower()
         used = [i for i, column in enumerate(columns) if column in text] or [0]
-        columns_used = ", ".join(selected[i] for i in used)
-        return f"WITH {quoted(name)} AS (SELECT {columns_used}) {sql}", [lists[i] for i in used]
+        subquery = f"(SELECT {', '.join(selected[i] for i in used)}) AS "
+        return sql[: place.end()] + subquery + sql[place.end() :], [lists[i] for i in used]
 
 
 def is_listed(columns: list[list[str]], table: pa.Table) -> bool:
@@ -297,8 +304,8 @@ def ask(
 
     What goes wrong that way says nothing of the query: then it runs on the table.
     """
-    if flat and tables.waiting:
-        text, lists = tables.inlined(sql)
+    if flat and (inlined := tables.inlined(sql)) is not None:
+        text, lists = inlined
         status, frame = answer(plain, text, config, flat=True, parameters=lists)
         if status not in ("error", "refused"):
             return status, frame
@@ -364,8 +371,7 @@ def warm_up(connection: duckdb.DuckDBPyConnection, plain: duckdb.DuckDBPyConnect
         payload = memoryview(len(header).to_bytes(4, "big") + header + data)
         tables.take(payload, wait=True)
         if tables.waiting:
-            text, lists = tables.inlined('SELECT "b" FROM "warm up" WHERE "a" = \'X\'')
-            answer(plain, text, config, flat=True, parameters=lists)
+            ask(connection, plain, tables, 'SELECT "b" FROM "warm up" WHERE "a" = \'X\'', config, flat=True)
             tables.make()
     for sql in (
         "SELECT max(b), count(*) FROM \"warm up\" WHERE a = 'X' GROUP BY a ORDER BY 1",

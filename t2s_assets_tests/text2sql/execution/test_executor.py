@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 import os
@@ -454,6 +455,40 @@ def test_small_and_large_tables_hold_the_same(executor: SqlExecutor, count: int)
     first, second = executor.run([Job(listed, sql), Job(scanned, 'SELECT s, d, i, o FROM "t"')])
     assert first.types == second.types == ("VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN")
     assert list(map(repr, first.rows)) == list(map(repr, second.rows)) == list(map(repr, rows))
+
+
+def test_a_flat_query_gives_the_same_while_its_table_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [
+        ("s", "VARCHAR COLLATE NOCASE"),
+        ("Ünd", "DOUBLE"),
+        ("t", "BIGINT"),
+        ('a "b"', "BOOLEAN"),
+        ("n", "VARCHAR"),
+    ]
+    rows = [("x", -0.0, 2**62, True, None), ("X", math.nan, None, False, None), (None, 0.1, -5, None, None)]
+    full = Relation.from_rows("t", kinds, [*rows, *rows])
+    relations = [full, Relation.from_rows("t", kinds, []), Relation.from_rows("From", kinds, rows)]
+    queries = [
+        *(
+            f'SELECT "{c}" FROM t WHERE "s" = \'X\''
+            for c in ("s", "ünd", "Ünd", "ÜND", "t", 'a ""b""', "N", "no", "rowid")
+        ),
+        *(f'SELECT {g}("{c}") FROM "t"' for g in ("max", "SUM", "avg", "count") for c in ("s", "Ünd", "t", "no")),
+        *("SELECT count(*) FROM t", 'select"s"from"t"where"Ünd">-1;', '-- a comment\nSELECT "s" FROM t', "SELECT *"),
+        *('SELECT /* FROM t */ "s" FROM t', 'SELECT "s" FROM t WHERE "Ünd" = \'x\'', 'SELECT "s" FROM t, t AS u'),
+        'SELECT "s" FROM t WHERE "n" = \') FROM t\' AND "Ünd" < 1',
+    ]
+    found = []
+    for few in (0, 1_000):
+        monkeypatch.setattr("t2s_assets.text2sql.execution.executor.FEW", few)
+        with SqlExecutor(workers=1) as executor:
+            # In databases of their own, so that each meets a table that waits, but for those of the last two.
+            jobs = [Job(Database(f"{i}", (full,)), sql) for i, sql in enumerate(queries)]
+            jobs += [Job(Database.of(relation), sql) for relation in relations for sql in queries]
+            found.append([dataclasses.replace(outcome, seconds=0.0) for outcome in executor.run(jobs)])
+    made, waited = found
+    assert {"ok", "error", "refused"} == {outcome.status for outcome in made}
+    assert list(map(repr, waited)) == list(map(repr, made))
 
 
 def test_a_worker_is_not_believed() -> None:
