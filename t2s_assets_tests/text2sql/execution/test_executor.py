@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 import math
 import os
 import signal
@@ -21,7 +22,8 @@ from t2s_assets.text2sql.errors import ExecutionError
 from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor, wire
 from t2s_assets.text2sql.execution.executor import BACKLOG
 from t2s_assets.text2sql.execution.guard import allow_sql
-from t2s_assets.text2sql.execution.worker import open_database
+from t2s_assets.text2sql.execution.jobs import ipc_bytes
+from t2s_assets.text2sql.execution.worker import Tables, ask, open_database
 from t2s_assets_tests.text2sql.execution.conftest import TABLE, benign, hostile
 from t2s_assets_tests.text2sql.execution.test_guard import ALMOST_SQL
 
@@ -482,13 +484,41 @@ def test_a_flat_query_gives_the_same_while_its_table_waits(monkeypatch: pytest.M
     for few in (0, 1_000):
         monkeypatch.setattr("t2s_assets.text2sql.execution.executor.FEW", few)
         with SqlExecutor(workers=1) as executor:
-            # In databases of their own, so that each meets a table that waits, but for those of the last two.
+            # Each on a database of its own, and all on one after another.
             jobs = [Job(Database(f"{i}", (full,)), sql) for i, sql in enumerate(queries)]
             jobs += [Job(Database.of(relation), sql) for relation in relations for sql in queries]
             found.append([dataclasses.replace(outcome, seconds=0.0) for outcome in executor.run(jobs)])
     made, waited = found
     assert {"ok", "error", "refused"} == {outcome.status for outcome in made}
     assert list(map(repr, waited)) == list(map(repr, made))
+
+
+def test_a_small_table_waits_until_a_query_needs_it() -> None:
+    connection, plain = open_database(256)
+    config = vars(Limits())
+
+    def taken(*relations: Relation) -> Tables:
+        streams = [ipc_bytes(r.data).to_pybytes() for r in relations]
+        named = [{"name": r.name, "columns": r.columns, "bytes": len(s)} for r, s in zip(relations, streams)]
+        header = json.dumps(named).encode()
+        tables = Tables(plain)
+        tables.take(memoryview(len(header).to_bytes(4, "big") + header + b"".join(streams)), wait=True)
+        return tables
+
+    small = Relation.from_rows("t", [("a", "DOUBLE")], [(1.0,)])
+    tables = taken(small)
+    assert tables.waiting
+    for sql in ('SELECT "a" FROM t', 'SELECT max("A") FROM "T" WHERE "a" > 0'):
+        status, frame = ask(connection, plain, tables, sql, config, flat=True)
+        assert (status, json.loads(frame[4:])["rows"], tables.waiting) == ("ok", [[1.0]], True)
+    assert ask(connection, plain, tables, "SELECT a + 1 FROM t", config, flat=False)[0] == "ok"
+    assert not tables.waiting
+    other = Relation.from_rows("u", [("a", "DOUBLE")], [(1.0,)])
+    dated = Relation.from_rows("t", [("a", "DATE")], [])
+    long = Relation.from_rows("t", [("a", "DOUBLE")], [(1.0,)] * 5_000)
+    wide = Relation.from_rows("t", [("a", "VARCHAR")], [("x" * 1_000_000,)])
+    for relations in ((small, other), (dated,), (long,), (wide,)):
+        assert not taken(*relations).waiting
 
 
 def test_a_worker_is_not_believed() -> None:
