@@ -89,6 +89,7 @@ class SqlExecutor:
     def start(self, queries: int) -> None:
         """Start the workers that so many queries keep busy now, for a caller who has to prepare them meanwhile."""
         with self._lock:
+            self._must_be_open()
             while len(self._workers) < min(self._size, math.ceil(queries / WINDOW)):
                 self._workers.append(self._spawn())
 
@@ -103,8 +104,7 @@ class SqlExecutor:
         and the same text run once. `progress` is called with (jobs done, jobs in all) as they are done.
         """
         with self._lock:
-            if not self._finalizer.alive:
-                raise ExecutionError("this SqlExecutor is closed: make a new one")
+            self._must_be_open()
             batch = Batch(jobs, progress)
             try:
                 self._work(batch)
@@ -127,6 +127,10 @@ class SqlExecutor:
                 self._turn(batch)
                 worker = self._workers[0]
             return worker.protections
+
+    def _must_be_open(self) -> None:
+        if not self._finalizer.alive:
+            raise ExecutionError("this SqlExecutor is closed: make a new one")
 
     # The loop -----------------------------------------------------------------------------------------
 

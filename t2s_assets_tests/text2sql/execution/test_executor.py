@@ -557,6 +557,18 @@ def test_closing_ends_the_workers_and_removes_their_folder(database: Database) -
     assert not os.path.exists(folder)
     with pytest.raises(ExecutionError, match="closed"):
         executor.run_one(database, "SELECT 1")
+    with pytest.raises(ExecutionError, match="closed"):
+        executor.start(1)
+
+
+def test_workers_start_early_for_what_keeps_them_busy(database: Database) -> None:
+    with SqlExecutor(workers=2) as executor:
+        for queries, started in ((0, 0), (1, 1), (1_000, 2), (5, 2)):
+            executor.start(queries)
+            assert len(executor._workers) == started
+        first = executor._workers[0].process.pid
+        assert executor.run_one(database, "SELECT 1").rows == ((1,),)
+        assert executor._workers[0].process.pid == first
 
 
 def test_workers_do_not_outlive_an_executor_that_nobody_closed(database: Database) -> None:
