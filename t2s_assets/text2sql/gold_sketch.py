@@ -24,6 +24,7 @@ from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, existing, sql_facts
+from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.metrics import ERROR_KINDS, error_kinds, exact_match, parse_prediction
 from t2s_assets.text2sql.query import (
     AGGREGATES,
@@ -123,12 +124,13 @@ class Table:
         columns = tuple(
             (c.name, "DOUBLE" if c.type == "real" else "VARCHAR COLLATE NOCASE") for c in self.schema.columns
         )
-        kinds = [c.type for c in self.schema.columns]
-        rows = [
-            tuple(parse_number(cell) if kind == "real" else cell for cell, kind in zip(row, kinds)) for row in self.rows
-        ]
-        key = content_hash(name, self.id, columns, self.rows)
-        return Database(key, (Relation.from_rows(name, columns, rows),))
+
+        def relations() -> tuple[Relation]:
+            number = [c.type == "real" for c in self.schema.columns]
+            rows = [[parse_number(cell) if n else cell for cell, n in zip(row, number)] for row in self.rows]
+            return (Relation.from_rows(name, columns, rows),)
+
+        return Database(content_hash(name, self.id, columns, self.rows), relations)
 
 
 @dataclass(frozen=True)
@@ -304,7 +306,8 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
         DataError: a query does not survive the way to SQL and back; no such table may train or score anything.
     """
     with rare_collections():
-        rows = _sql_rows(load_tables(project, dataset), load_questions(project, dataset), dataset, log)
+        rows, gold = _sql_rows(load_tables(project, dataset), load_questions(project, dataset), dataset, log)
+    keep(results_path(project, dataset), gold, log)
     folder = project.path(dataset, "sql")
     with replacing_folder(folder) as fresh:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
@@ -318,8 +321,15 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     return read_manifest(folder, made_by="")
 
 
-def _sql_rows(tables: dict[str, Table], questions: Sequence[Question], dataset: str, log: Log) -> list[dict[str, Any]]:
-    """The rows of `sql`. Raises DataError as `make_sql` does."""
+def _sql_rows(
+    tables: dict[str, Table], questions: Sequence[Question], dataset: str, log: Log
+) -> tuple[list[dict[str, Any]], list[tuple[Job, Outcome]]]:
+    """The rows of `sql`, and what gold returned as predictions are scored. Raises DataError as `make_sql` does.
+
+    Gold runs on its table under the name that predictions know it by, which is all that differs from the text in `sql`;
+    the check that scores gold against itself runs that one. In scored splits, gold also runs as the model is to write
+    it, with values cased as in the question, where that is another text.
+    """
     texts = [to_sql(q.query, tables[q.table_id].schema) for q in questions]
     log(f"reading {len(texts):,} gold queries back from their SQL, and executing them in DuckDB")
     stop = threading.Event()
@@ -327,7 +337,10 @@ def _sql_rows(tables: dict[str, Table], questions: Sequence[Question], dataset: 
         # The children that execute leave this process time to read.
         lost_queries = pool.submit(_lost, tables, questions, texts, stop)
         try:
-            jobs = [Job(tables[q.table_id].database, sql) for q, sql in zip(questions, texts)]
+            databases = {id: table.prompted for id, table in tables.items()}
+            jobs = [Job(databases[q.table_id], to_sql(q.query, tables[q.table_id].schemas[0])) for q in questions]
+            scored = [q for q in questions if q.split in SCORED]
+            jobs += [Job(databases[q.table_id], q.completion(tables[q.table_id])) for q in scored]
             outcomes = executor.run(jobs, progress=every(log, 10_000))
             lost = lost_queries.result()
         except BaseException:
@@ -354,7 +367,7 @@ def _sql_rows(tables: dict[str, Table], questions: Sequence[Question], dataset: 
                 "degenerate": is_degenerate(outcome),
             }
         )
-    return rows
+    return rows, list(zip(jobs, outcomes))[len(questions) :]
 
 
 def _lost(

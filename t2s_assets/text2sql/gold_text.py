@@ -23,6 +23,7 @@ from t2s_assets.text2sql.datasets.own import OwnTable, read_own
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
 from t2s_assets.text2sql.gold import Facts, Log, every, existing, sql_facts
+from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.splits import GRAINS, Dealt, deal
@@ -267,6 +268,8 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
     with SqlExecutor() as executor:
         jobs = [Job(databases[q.table_id].database, q.sql) for q in questions]
         outcomes = executor.run(jobs, progress=every(log, 10_000))
+    gold = (ran for q, ran in zip(questions, zip(jobs, outcomes)) if q.split in SCORED)
+    keep(results_path(project, dataset), gold, log)
     for row, outcome in zip(rows, outcomes):
         outcome = _whole(outcome)
         row |= {

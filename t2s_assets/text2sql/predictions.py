@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.collector import rare_collections
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
 from t2s_assets.text2sql.config import DecodingConfig, EvaluationConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Request
@@ -19,6 +20,7 @@ from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, options, record
 from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
+from t2s_assets.text2sql.gold_results import GoldResults
 from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
 from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.metrics import percentiles
@@ -273,20 +275,20 @@ def score(
     answers: Generated,
     log: Log,
 ) -> list[dict[str, Any]]:
-    """One row a question with its verdicts; predicted and gold SQL run in DuckDB side by side."""
+    """One row a question with its verdicts: predicted SQL runs in DuckDB, and gold whose result is not kept."""
     if not questions:  # data of one's own may come without a test split
         return []
-    gold = load_sql(project, dataset, sorted({q.split for q in questions}))
-    databases = _databases(questions, tables)
-    jobs = []
-    for question in questions:
-        # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
-        database = databases[question.table_id]
-        jobs.append(Job(database, answers[question.id]["text"].strip()))
-        jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
-    log(f"executing {len(jobs):,} queries")
-    with SqlExecutor() as executor:
-        outcomes = executor.run(jobs)
+    with SqlExecutor() as executor, rare_collections():
+        executor.start(len(questions))
+        gold = load_sql(project, dataset, sorted({q.split for q in questions}))
+        databases = _databases(questions, tables)
+        jobs = []
+        for question in questions:
+            # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
+            database = databases[question.table_id]
+            jobs.append(Job(database, answers[question.id]["text"].strip()))
+            jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
+        outcomes = GoldResults.of(project, dataset, log).run(executor, jobs)
     rows = []
     for question, predicted_outcome, gold_outcome in zip(questions, outcomes[::2], outcomes[1::2]):
         answer, truth = answers[question.id], gold[question.id]

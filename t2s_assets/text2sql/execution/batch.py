@@ -65,6 +65,10 @@ class Batch:
             chunk = self._open[worker] = self._chunks.popleft()
         return chunk.popleft()
 
+    def left(self, worker: WorkerProcess) -> int:
+        """How many queries are set aside for a worker."""
+        return len(self._open.get(worker, ()))
+
     def release(self, worker: WorkerProcess) -> None:
         """Take back what was set aside for a worker that is gone."""
         self.take_back(self._open.pop(worker, ()))

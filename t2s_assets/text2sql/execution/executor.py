@@ -7,6 +7,7 @@ is the first that it left unanswered; the others go to its replacement.
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import shutil
@@ -31,6 +32,8 @@ from t2s_assets.text2sql.execution.process import HELLO, LOAD, WATCH_SECONDS, Wo
 WINDOW = 32
 # Bytes that wait for a worker to take them, beyond which it gets no more: tables may be large.
 BACKLOG = 4 * 2**20
+# Queries of one small table for which it pays to make it; with fewer, each brings what it needs of it.
+FEW = 3
 # Limits without which a worker could write files or open connections. RLIMIT_AS has a stand-in.
 REQUIRED = ("RLIMIT_FSIZE", "RLIMIT_NOFILE")
 
@@ -83,6 +86,13 @@ class SqlExecutor:
         with self._lock:
             self._finalizer()
 
+    def start(self, queries: int) -> None:
+        """Start the workers that so many queries keep busy now, for a caller who has to prepare them meanwhile."""
+        with self._lock:
+            self._must_be_open()
+            while len(self._workers) < min(self._size, math.ceil(queries / WINDOW)):
+                self._workers.append(self._spawn())
+
     def run_one(self, database: Database, sql: str) -> Outcome:
         """Run one query."""
         return self.run([Job(database, sql)])[0]
@@ -94,8 +104,7 @@ class SqlExecutor:
         and the same text run once. `progress` is called with (jobs done, jobs in all) as they are done.
         """
         with self._lock:
-            if not self._finalizer.alive:
-                raise ExecutionError("this SqlExecutor is closed: make a new one")
+            self._must_be_open()
             batch = Batch(jobs, progress)
             try:
                 self._work(batch)
@@ -118,6 +127,10 @@ class SqlExecutor:
                 self._turn(batch)
                 worker = self._workers[0]
             return worker.protections
+
+    def _must_be_open(self) -> None:
+        if not self._finalizer.alive:
+            raise ExecutionError("this SqlExecutor is closed: make a new one")
 
     # The loop -----------------------------------------------------------------------------------------
 
@@ -154,7 +167,7 @@ class SqlExecutor:
                 batch.done(index, Outcome("refused", message=str(error)))
                 continue
             if worker.key != job.database.key:
-                worker.send_database(job.database)
+                worker.send_database(job.database, wait=batch.left(worker) < FEW)
             worker.send_query(index, sql, flat=flat)
 
     def _turn(self, batch: Batch) -> None:

@@ -70,3 +70,9 @@ SESSION_NAMES = frozenset(
     "current_catalog current_database current_query current_role current_schema current_schemas"
     " current_user session_user system_user user".split()
 )
+
+# What these tell depends on when they are asked: with parentheses or, some of them, without.
+CLOCK = frozenset(
+    "age current_date current_localtime current_localtimestamp current_time current_timestamp get_current_time"
+    " get_current_timestamp localtime localtimestamp now today transaction_timestamp".split()
+)

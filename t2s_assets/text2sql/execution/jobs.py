@@ -1,11 +1,12 @@
-"""What goes into the executor and what comes out of it: plain, immutable data."""
+"""What goes into the executor and what comes out of it: plain data that nothing changes."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -90,23 +91,31 @@ class Relation:
         return cls(name, columns, pa.Table.from_arrays(arrays, names=[column for column, _ in columns]))
 
 
-@dataclass(frozen=True)
 class Database:
     """The tables that one query may read.
 
     `key` names the content: a worker that holds a database of the same key does not load it again, so two
-    databases with one key must be equal. `Database.of` derives the key from the content.
+    databases with one key must be equal. `Database.of` derives the key from the content. `relations` may be a
+    function, which makes the tables when a query first needs them: where its result is known, none does.
+
+    Raises ExecutionError, once the tables are there, where two of them share a name.
     """
 
-    key: str
-    relations: tuple[Relation, ...]
+    def __init__(self, key: str, relations: tuple[Relation, ...] | Callable[[], tuple[Relation, ...]]) -> None:
+        self.key = key
+        self._make = relations
+        if not callable(relations):
+            self.relations  # noqa: B018  tables that are there are checked now
 
-    def __post_init__(self) -> None:
-        names = [relation.name.lower() for relation in self.relations]
+    @cached_property
+    def relations(self) -> tuple[Relation, ...]:
+        relations = self._make() if callable(self._make) else self._make
+        names = [relation.name.lower() for relation in relations]
         if len(set(names)) != len(names):
             raise ExecutionError(
                 f"database {self.key!r}: two tables share a name (ignoring case) among {names}: rename one"
             )
+        return relations
 
     @classmethod
     def of(cls, *relations: Relation) -> Database:

@@ -86,7 +86,8 @@ class WorkerProcess:
         self.pending.append(item)
         self.flush()
 
-    def send_database(self, database: Database) -> None:
+    def send_database(self, database: Database, *, wait: bool = False) -> None:
+        """Send the tables; with `wait`, a small one is made when a query needs it."""
         streams = [ipc_bytes(relation.data) for relation in database.relations]
         header = json.dumps(
             [
@@ -95,7 +96,7 @@ class WorkerProcess:
             ]
         ).encode()
         size = 4 + len(header) + sum(stream.size for stream in streams)
-        start = b"D" + size.to_bytes(4, "big") + len(header).to_bytes(4, "big") + header
+        start = (b"L" if wait else b"D") + size.to_bytes(4, "big") + len(header).to_bytes(4, "big") + header
         self.key = database.key
         self.send(LOAD, start, *streams)
 

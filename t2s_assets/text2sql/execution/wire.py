@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -34,14 +35,20 @@ def take_frame(buffer: bytearray, limits: Limits) -> dict[str, Any] | None:
         raise ProtocolError(f"announces a frame of {size} bytes")
     if len(buffer) < 4 + size:
         return None
+    message = parsed(bytes(buffer[4 : 4 + size]))
+    del buffer[: 4 + size]
+    return message
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """An answer as a JSON object with a status. Raises ProtocolError."""
     try:
-        message = _DECODER.decode(buffer[4 : 4 + size].decode())
+        message = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"sent no JSON: {error}") from error
     # JSON may hold half a surrogate pair as an escape, which no UTF-8 text of DuckDB's can be.
-    if b"\\ud" in buffer[: 4 + size].lower() and _has_half_pair(message):
+    if b"\\ud" in data.lower() and _has_half_pair(message):
         raise ProtocolError("sent half a surrogate pair")
-    del buffer[: 4 + size]
     if not isinstance(message, dict) or not isinstance(message.get("status"), str):
         raise ProtocolError("sent no JSON object with a status")
     return message
@@ -88,6 +95,27 @@ def outcome(message: dict[str, Any], limits: Limits) -> Outcome:
     return Outcome("ok", columns, types, tuple(decoded), seconds=seconds, truncated=message.get("truncated") is True)
 
 
+def answer(outcome: Outcome) -> bytes:
+    """The answer, as JSON on one line, from which `outcome` makes this outcome of a query that ran."""
+    message = {
+        **{name: getattr(outcome, name) for name in ("status", "columns", "types", "seconds", "truncated")},
+        "rows": [[_written(cell) for cell in row] for row in outcome.rows],
+    }
+    return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _written(cell: Any) -> Any:
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return {"float": repr(cell)}
+    if isinstance(cell, list):
+        return [_written(item) for item in cell]
+    if isinstance(cell, bytes):
+        return cell.hex()
+    if isinstance(cell, Decimal):
+        return str(cell)
+    return cell.isoformat() if isinstance(cell, (dt.date, dt.time)) else cell
+
+
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -108,7 +136,7 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ProtocolError("sent something else than a list of names")
-    return tuple(_text(item) for item in value)
+    return tuple(map(_text, value))
 
 
 def _decimal(text: str) -> Decimal:

@@ -5,6 +5,7 @@ second, and is run as a file, not with -m, which would import the package around
 
 Frames in on stdin: one byte of kind, four of length (big endian), the payload.
   D  a database: four bytes of header length, a JSON header, the tables' Arrow IPC streams one after another
+  L  the same, of which few queries will ask: a small table waits until one needs it to be there
   Q  a query: SQL text in UTF-8
   F  a flat query, as the guard calls it: the same, over one table with plain conditions that cannot fail
 Frames out on the original stdout: four bytes of length, JSON. The parent trusts none of it.
@@ -17,6 +18,7 @@ import gc
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -39,8 +41,13 @@ PLAIN = frozenset(
     ' FLOAT DOUBLE VARCHAR "NULL" NULL'.split()
 )
 SOURCE = "__t2s_source__"
+# A flat query up to its table.
+QUOTED = r'"(?:[^"]|"")+"'
+FROM = re.compile(rf'\s*select\s*(?:\w+\s*\(\s*(?:\*|{QUOTED})\s*\)|{QUOTED})\s*from\s*(?=["\w])', re.IGNORECASE)
 LISTED = frozenset(("VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN"))
 LISTED_CELLS = 2000
+# Bytes of a table that may wait, so that making it in the time of a query takes none to speak of.
+WAITING_BYTES = 2**18
 # Lists that the Python client itself gives their type, if they hold a value: each CAST takes time to parse.
 TYPED = frozenset(("VARCHAR", "DOUBLE"))
 
@@ -80,39 +87,92 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def load(plain: duckdb.DuckDBPyConnection, payload: memoryview, held: list[str]) -> list[str]:
-    """Replace the tables named in `held` by those in `payload`; returns the new names."""
-    size = int.from_bytes(payload[:4], "big")
-    start = 4 + size
-    relations = json.loads(bytes(payload[4:start]))
-    # Names differ in case alone from what DuckDB takes for the same, so all go before the first new one comes.
-    keep = {relations[0]["name"]} if len(relations) == 1 else set()
-    for name in held:
-        if name not in keep:
-            plain.execute(f"DROP TABLE {quoted(name)}")
-    names = []
-    for relation in relations:
-        stop = start + relation["bytes"]
-        table = pa.ipc.open_stream(pa.py_buffer(payload[start:stop])).read_all()
-        start = stop
-        create(plain, relation["name"], relation["columns"], table)
-        names.append(relation["name"])
-    return names
+class Tables:
+    """The tables that queries are about.
+
+    Making a table takes as long as two or three flat queries. One that waits is not made: flat queries read a subquery
+    of its name, whose columns are the very expressions that would make it.
+    """
+
+    def __init__(self, plain: duckdb.DuckDBPyConnection) -> None:
+        self._plain = plain
+        self._made: list[str] = []
+        self._relations: list[tuple[str, list[list[str]], pa.Table]] = []
+        self._waiting: tuple[list[str], list[str], list[list[Any]]] | None = None
+
+    def take(self, payload: memoryview, *, wait: bool = False) -> None:
+        """The tables in `payload` replace those before; with `wait`, a small one waits."""
+        size = int.from_bytes(payload[:4], "big")
+        start = 4 + size
+        self._relations = []
+        for relation in json.loads(bytes(payload[4:start])):
+            stop = start + relation["bytes"]
+            table = pa.ipc.open_stream(pa.py_buffer(payload[start:stop])).read_all()
+            start = stop
+            self._relations.append((relation["name"], relation["columns"], table))
+        self._waiting = None
+        if wait and len(payload) <= WAITING_BYTES and len(self._relations) == 1:
+            _, columns, table = self._relations[0]
+            folded = [column.lower() for column, _ in columns]
+            if is_listed(columns, table) and len(set(folded)) == len(folded):
+                lists = [column.to_pylist() for column in table.columns]
+                self._waiting = (folded, expressions(columns, table), lists)
+        if not self._waiting:
+            self.make()
+
+    def make(self) -> None:
+        """Make what is not made yet."""
+        self._waiting = None
+        # Names differ in case alone from what DuckDB takes for the same, so all go before the first new one comes.
+        keep = {self._relations[0][0]} if len(self._relations) == 1 else set()
+        for name in self._made:
+            if name not in keep:
+                self._plain.execute(f"DROP TABLE {quoted(name)}")
+        self._made = []
+        for name, columns, table in self._relations:
+            create(self._plain, name, columns, table)
+            self._made.append(name)
+        self._relations = []
+
+    @property
+    def waiting(self) -> bool:
+        return self._waiting is not None
+
+    def inlined(self, sql: str) -> tuple[str, list[list[Any]]] | None:
+        """A flat query on a subquery, called as the waiting table, of the columns that its text may name; and its
+        parameters. None where no table waits, or its place in the text is not plain."""
+        place = FROM.match(sql)
+        if self._waiting is None or place is None:
+            return None
+        columns, selected, lists = self._waiting
+        text = sql.lower()
+        used = [i for i, column in enumerate(columns) if column in text] or [0]
+        subquery = f"(SELECT {', '.join(selected[i] for i in used)}) AS "
+        return sql[: place.end()] + subquery + sql[place.end() :], [lists[i] for i in used]
+
+
+def is_listed(columns: list[list[str]], table: pa.Table) -> bool:
+    """Whether a table can come as parameters: a small one of simple types."""
+    kinds = (sql_type.partition(" COLLATE ")[0] for _, sql_type in columns)
+    return table.num_rows * len(columns) <= LISTED_CELLS and all(kind in LISTED for kind in kinds)
+
+
+def expressions(columns: list[list[str]], table: pa.Table) -> list[str]:
+    """A column each, from a parameter that is a list if the table is listed, else from the scanned column."""
+    listed = is_listed(columns, table)
+    made = []
+    for (column, sql_type), data in zip(columns, table.columns):
+        kind, _, collation = sql_type.partition(" COLLATE ")
+        value = f"unnest({parameter(kind, data)})" if listed else f"CAST({quoted(column)} AS {kind})"
+        made.append(value + (f" COLLATE {collation}" if collation else "") + f" AS {quoted(column)}")
+    return made
 
 
 def create(plain: duckdb.DuckDBPyConnection, name: str, columns: list[list[str]], table: pa.Table) -> None:
-    """Make or replace a table. Small ones of simple types come as parameters, a list for each column: that takes half
-    the time of registering an Arrow table and scanning it."""
-    kinds = [(column, *sql_type.partition(" COLLATE ")[::2]) for column, sql_type in columns]
-    by_list = table.num_rows * len(columns) <= LISTED_CELLS and all(kind in LISTED for _, kind, _ in kinds)
-    selected = ", ".join(
-        (f"unnest({parameter(kind, data)})" if by_list else f"CAST({quoted(column)} AS {kind})")
-        + (f" COLLATE {collation}" if collation else "")
-        + f" AS {quoted(column)}"
-        for (column, kind, collation), data in zip(kinds, table.columns)
-    )
-    statement = f"CREATE OR REPLACE TABLE {quoted(name)} AS SELECT {selected}"
-    if by_list:
+    """Make or replace a table. Listed ones come as parameters: that takes half the time of registering an Arrow table
+    and scanning it."""
+    statement = f"CREATE OR REPLACE TABLE {quoted(name)} AS SELECT {', '.join(expressions(columns, table))}"
+    if is_listed(columns, table):
         plain.execute(statement, [column.to_pylist() for column in table.columns])
         return
     plain.register(SOURCE, table)
@@ -138,18 +198,27 @@ def finite(value: object) -> object:
     return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def result(connection: duckdb.DuckDBPyConnection, statement: Any, config: dict, *, flat: bool = False) -> dict:
+def result(
+    connection: duckdb.DuckDBPyConnection,
+    statement: Any,
+    config: dict,
+    *,
+    flat: bool = False,
+    parameters: list | None = None,
+) -> dict:
     """Run the statement and describe its result: names, types, at most `max_rows` rows.
 
     A `flat` query can leave nothing behind, so it runs on the connection itself, which may be one without optimizer.
     """
     limit = config["max_rows"] + 1
     with contextlib.nullcontext(connection) if flat else reading(connection) as cursor:
-        cursor.execute(statement)
+        cursor.execute(statement, parameters)
         columns = [column[0] for column in cursor.description]
         types = [str(column[1]) for column in cursor.description]
         plain = all(map(is_plain, types))
         rows = cursor.fetchmany(limit) if plain else []
+    if not plain and parameters:
+        raise ValueError("with parameters, only values that are exact as JSON")
     if not plain:
         # duckdb's Python values lose nanoseconds, months and infinite dates, its text loses nothing.
         casts = (
@@ -180,14 +249,14 @@ def reading(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyCo
         cursor.close()
 
 
-def run(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, *, flat: bool = False) -> dict:
+def run(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, **how: Any) -> dict:
     """The outcome of one query."""
     try:
         statements = connection.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
             return {"status": "refused", "message": f"exactly one SELECT may run, DuckDB reads: {kinds}"}
-        return result(connection, statements[0], config, flat=flat)
+        return result(connection, statements[0], config, **how)
     except (MemoryError, duckdb.OutOfMemoryException) as error:
         return {"status": "memory", "message": str(error)}
     except (duckdb.FatalException, duckdb.InternalException) as error:
@@ -209,17 +278,40 @@ def encode(outcome: dict, limit: int) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
-def answer(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, *, flat: bool = False) -> tuple[str, bytes]:
-    """Run `sql`; its status and the frame that tells of it."""
+def answer(connection: duckdb.DuckDBPyConnection, sql: str, config: dict, **how: Any) -> tuple[str, bytes]:
+    """Run `sql` as `result` does; its status and the frame that tells of it."""
     start = time.perf_counter()
     try:
-        outcome = run(connection, sql, config, flat=flat)
+        outcome = run(connection, sql, config, **how)
         outcome["message"] = outcome.get("message", "")[:2000]
         outcome["seconds"] = time.perf_counter() - start
         return outcome["status"], encode(outcome, config["max_result_bytes"])
     except MemoryError:
         outcome = {"status": "memory", "message": "out of memory", "seconds": time.perf_counter() - start}
         return "memory", encode(outcome, config["max_result_bytes"])
+
+
+def ask(
+    connection: duckdb.DuckDBPyConnection,
+    plain: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    sql: str,
+    config: dict,
+    *,
+    flat: bool,
+) -> tuple[str, bytes]:
+    """`answer`, on tables that are there; or, for a flat query whose table waits, with the table in the query.
+
+    What goes wrong that way says nothing of the query: then it runs on the table.
+    """
+    if flat and (inlined := tables.inlined(sql)) is not None:
+        text, lists = inlined
+        status, frame = answer(plain, text, config, flat=True, parameters=lists)
+        if status not in ("error", "refused"):
+            return status, frame
+    if tables.waiting:
+        tables.make()
+    return answer(plain if flat else connection, sql, config, flat=flat)
 
 
 def read_exactly(stream, size: int) -> bytes:
@@ -272,11 +364,15 @@ def warm_up(connection: duckdb.DuckDBPyConnection, plain: duckdb.DuckDBPyConnect
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     data = sink.getvalue().to_pybytes()
-    held: list[str] = []
+    tables = Tables(plain)
     # A type that is not listed takes the way through Arrow.
     for types in (("VARCHAR", "FLOAT"), ("VARCHAR COLLATE NOCASE", "DOUBLE")):
         header = json.dumps([{"name": "warm up", "columns": [*zip("ab", types)], "bytes": len(data)}]).encode()
-        held = load(plain, memoryview(len(header).to_bytes(4, "big") + header + data), held)
+        payload = memoryview(len(header).to_bytes(4, "big") + header + data)
+        tables.take(payload, wait=True)
+        if tables.waiting:
+            ask(connection, plain, tables, 'SELECT "b" FROM "warm up" WHERE "a" = \'X\'', config, flat=True)
+            tables.make()
     for sql in (
         "SELECT max(b), count(*) FROM \"warm up\" WHERE a = 'X' GROUP BY a ORDER BY 1",
         "SELECT DATE '2020-01-01', TIMESTAMPTZ '2020-01-01 00:00:00+01', 1.5, INTERVAL 1 MONTH, [1]",
@@ -286,7 +382,7 @@ def warm_up(connection: duckdb.DuckDBPyConnection, plain: duckdb.DuckDBPyConnect
     ):
         answer(connection, sql, config)
         answer(plain, sql, config, flat=True)
-    load(plain, memoryview(b"\0\0\0\2[]"), held)
+    tables.take(memoryview(b"\0\0\0\2[]"))
 
 
 def main() -> None:
@@ -314,21 +410,20 @@ def main() -> None:
     except Exception as error:
         say({"status": "broken", "message": f"{type(error).__name__}: {error}"})
         return
-    held: list[str] = []
+    tables = Tables(plain)
     while True:
         head = read_exactly(stdin, 5)
-        payload = read_exactly(stdin, int.from_bytes(head[1:], "big"))
-        if head[:1] == b"D":
+        kind, payload = head[:1], read_exactly(stdin, int.from_bytes(head[1:], "big"))
+        if kind in (b"D", b"L"):
             try:
-                held = load(plain, memoryview(payload), held)
+                tables.take(memoryview(payload), wait=kind == b"L")
                 say({"status": "loaded"})
             except Exception as error:
                 say({"status": "broken", "message": f"{type(error).__name__}: {error}"})
                 return
         else:
             allow_cpu(CONFIG["seconds"])
-            flat = head[:1] == b"F"
-            status, frame = answer(plain if flat else connection, payload.decode(), CONFIG, flat=flat)
+            status, frame = ask(connection, plain, tables, payload.decode(), CONFIG, flat=kind == b"F")
             send(frame)
             if status in ("memory", "crashed"):
                 return  # what such a failure leaves behind is nobody's to trust

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import json
 import math
 import os
 import signal
@@ -20,7 +22,8 @@ from t2s_assets.text2sql.errors import ExecutionError
 from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor, wire
 from t2s_assets.text2sql.execution.executor import BACKLOG
 from t2s_assets.text2sql.execution.guard import allow_sql
-from t2s_assets.text2sql.execution.worker import open_database
+from t2s_assets.text2sql.execution.jobs import ipc_bytes
+from t2s_assets.text2sql.execution.worker import Tables, ask, open_database
 from t2s_assets_tests.text2sql.execution.conftest import TABLE, benign, hostile
 from t2s_assets_tests.text2sql.execution.test_guard import ALMOST_SQL
 
@@ -456,6 +459,68 @@ def test_small_and_large_tables_hold_the_same(executor: SqlExecutor, count: int)
     assert list(map(repr, first.rows)) == list(map(repr, second.rows)) == list(map(repr, rows))
 
 
+def test_a_flat_query_gives_the_same_while_its_table_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [
+        ("s", "VARCHAR COLLATE NOCASE"),
+        ("Ünd", "DOUBLE"),
+        ("t", "BIGINT"),
+        ('a "b"', "BOOLEAN"),
+        ("n", "VARCHAR"),
+    ]
+    rows = [("x", -0.0, 2**62, True, None), ("X", math.nan, None, False, None), (None, 0.1, -5, None, None)]
+    full = Relation.from_rows("t", kinds, [*rows, *rows])
+    relations = [full, Relation.from_rows("t", kinds, []), Relation.from_rows("From", kinds, rows)]
+    queries = [
+        *(
+            f'SELECT "{c}" FROM t WHERE "s" = \'X\''
+            for c in ("s", "ünd", "Ünd", "ÜND", "t", 'a ""b""', "N", "no", "rowid")
+        ),
+        *(f'SELECT {g}("{c}") FROM "t"' for g in ("max", "SUM", "avg", "count") for c in ("s", "Ünd", "t", "no")),
+        *("SELECT count(*) FROM t", 'select"s"from"t"where"Ünd">-1;', '-- a comment\nSELECT "s" FROM t', "SELECT *"),
+        *('SELECT /* FROM t */ "s" FROM t', 'SELECT "s" FROM t WHERE "Ünd" = \'x\'', 'SELECT "s" FROM t, t AS u'),
+        'SELECT "s" FROM t WHERE "n" = \') FROM t\' AND "Ünd" < 1',
+    ]
+    found = []
+    for few in (0, 1_000):
+        monkeypatch.setattr("t2s_assets.text2sql.execution.executor.FEW", few)
+        with SqlExecutor(workers=1) as executor:
+            # Each on a database of its own, and all on one after another.
+            jobs = [Job(Database(f"{i}", (full,)), sql) for i, sql in enumerate(queries)]
+            jobs += [Job(Database.of(relation), sql) for relation in relations for sql in queries]
+            found.append([dataclasses.replace(outcome, seconds=0.0) for outcome in executor.run(jobs)])
+    made, waited = found
+    assert {"ok", "error", "refused"} == {outcome.status for outcome in made}
+    assert list(map(repr, waited)) == list(map(repr, made))
+
+
+def test_a_small_table_waits_until_a_query_needs_it() -> None:
+    connection, plain = open_database(256)
+    config = vars(Limits())
+
+    def taken(*relations: Relation) -> Tables:
+        streams = [ipc_bytes(r.data).to_pybytes() for r in relations]
+        named = [{"name": r.name, "columns": r.columns, "bytes": len(s)} for r, s in zip(relations, streams)]
+        header = json.dumps(named).encode()
+        tables = Tables(plain)
+        tables.take(memoryview(len(header).to_bytes(4, "big") + header + b"".join(streams)), wait=True)
+        return tables
+
+    small = Relation.from_rows("t", [("a", "DOUBLE")], [(1.0,)])
+    tables = taken(small)
+    assert tables.waiting
+    for sql in ('SELECT "a" FROM t', 'SELECT max("A") FROM "T" WHERE "a" > 0'):
+        status, frame = ask(connection, plain, tables, sql, config, flat=True)
+        assert (status, json.loads(frame[4:])["rows"], tables.waiting) == ("ok", [[1.0]], True)
+    assert ask(connection, plain, tables, "SELECT a + 1 FROM t", config, flat=False)[0] == "ok"
+    assert not tables.waiting
+    other = Relation.from_rows("u", [("a", "DOUBLE")], [(1.0,)])
+    dated = Relation.from_rows("t", [("a", "DATE")], [])
+    long = Relation.from_rows("t", [("a", "DOUBLE")], [(1.0,)] * 5_000)
+    wide = Relation.from_rows("t", [("a", "VARCHAR")], [("x" * 1_000_000,)])
+    for relations in ((small, other), (dated,), (long,), (wide,)):
+        assert not taken(*relations).waiting
+
+
 def test_a_worker_is_not_believed() -> None:
     limits = Limits(max_rows=2)
     good = {"status": "ok", "seconds": 0.5, "columns": ["a"], "types": ["BIGINT"], "rows": [[1], [2]]}
@@ -492,6 +557,18 @@ def test_closing_ends_the_workers_and_removes_their_folder(database: Database) -
     assert not os.path.exists(folder)
     with pytest.raises(ExecutionError, match="closed"):
         executor.run_one(database, "SELECT 1")
+    with pytest.raises(ExecutionError, match="closed"):
+        executor.start(1)
+
+
+def test_workers_start_early_for_what_keeps_them_busy(database: Database) -> None:
+    with SqlExecutor(workers=2) as executor:
+        for queries, started in ((0, 0), (1, 1), (1_000, 2), (5, 2)):
+            executor.start(queries)
+            assert len(executor._workers) == started
+        first = executor._workers[0].process.pid
+        assert executor.run_one(database, "SELECT 1").rows == ((1,),)
+        assert executor._workers[0].process.pid == first
 
 
 def test_workers_do_not_outlive_an_executor_that_nobody_closed(database: Database) -> None:
