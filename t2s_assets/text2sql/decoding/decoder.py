@@ -20,14 +20,13 @@ from t2s_assets.text2sql.decoding.packed import PackedModel
 from t2s_assets.text2sql.decoding.prefixes import PrefixCache, shared_lengths
 from t2s_assets.text2sql.decoding.ragged import (
     RaggedCache,
-    Span,
     check_model,
     forward,
     heads_sharing_a_key,
-    plan,
     ragged_attention,
 )
 from t2s_assets.text2sql.decoding.rows import Row
+from t2s_assets.text2sql.decoding.steps import Span, plan
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.plain_text import encode

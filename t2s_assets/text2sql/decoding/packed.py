@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from t2s_assets.text2sql.decoding.ragged import RaggedCache, Step, attend
+from t2s_assets.text2sql.decoding.ragged import RaggedCache
+from t2s_assets.text2sql.decoding.steps import Step, attend
 
 _ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM")
 
