@@ -6,7 +6,7 @@ EXPERIMENT ?= smollm2
 export DAGSTER_HOME := $(CURDIR)/storage/dagster
 export PYTHONWARNINGS := ignore
 
-.PHONY: help setup demo materialize dev test test-slow test-ray browser check lint bench clean
+.PHONY: help setup demo materialize dev test test-slow test-ray browser check lint picture clean
 
 help:
 	@echo "make demo         train, evaluate and report on the bundled data"
@@ -56,6 +56,10 @@ test-slow: setup
 test-ray: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	T2S_REQUIRE_RAY=1 $(BIN)/python -m pytest -q -m ray
+
+# The README's picture of the lineage, of what storage/ holds. Needs Chromium.
+picture: setup
+	$(BIN)/python docs/lineage.py --dataset wikisql
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ CHUNK = 64
 
 _FIELDS = (
     *("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability"),
-    *("result", "error", "model"),
+    *("probability", "abstained", "uses_table_content", "result", "error", "model"),
 )
 _TIMES = ("prefill_ms", "decode_ms", "total_ms", "forward_passes", "tokens")
 

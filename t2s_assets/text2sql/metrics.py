@@ -32,7 +32,8 @@ def rate(verdicts: Iterable[bool]) -> Rate:
     p, z2 = hits / n, _Z95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Rate(value=p, low=max(0.0, middle - half), high=min(1.0, middle + half), n=n)
+    low, high = middle - half, middle + half
+    return Rate(value=p, low=low if hits else 0.0, high=high if hits < n else 1.0, n=n)  # exact where rounding is not
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> dict[str, Any]:

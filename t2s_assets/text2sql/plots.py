@@ -42,8 +42,34 @@ def plot_rates(rates: Mapping[str, Mapping[str, Any]], path: Path, *, title: str
         places = [i + (offset - 0.5) * 0.38 for i in range(len(groups))]
         axes.bar(places, values, 0.36, yerr=errors, label=label, capsize=3)
     axes.set_xticks(range(len(groups)), [f"{g}\n(n={rates[g]['ex']['n']:,})" for g in groups])
-    axes.set(ylim=(0, 1), ylabel="share", title=title)
-    axes.legend(frameon=False, loc="lower right")
+    axes.set(ylim=(0, 1), ylabel="share")
+    axes.set_title(title, fontsize="medium")
+    figure.legend(frameon=False, loc="outside right upper")
+    figure.savefig(path, dpi=110)
+
+
+def plot_errors(errors: Mapping[str, int], confusion: Mapping[str, Mapping[str, int]], path: Path) -> None:
+    """Predictions by what differs from their gold, beside predicted aggregates (columns) by gold aggregate (rows)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.spines[["top", "right"]].set_visible(False)
+    bars = left.barh(list(errors), list(errors.values()))
+    left.bar_label(bars, padding=3)
+    left.invert_yaxis()
+    left.set(xlabel="predictions", title="differs in (one may count in several)")
+    names = sorted({name for counts in confusion.values() for name in counts} | set(confusion))
+    counts = [[confusion.get(gold, {}).get(name, 0) for name in names] for gold in names]
+    shares = [[c / (sum(row) or 1) for c in row] for row in counts]
+    if names:
+        right.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            right.text(x, y, f"{count:,}", ha="center", va="center", color="white" if shares[y][x] > 0.6 else "black")
+    right.set_xticks(range(len(names)), names)
+    right.set_yticks(range(len(names)), names)
+    right.set(xlabel="predicted aggregate", ylabel="gold aggregate", title="aggregates, of predictions that parse")
     figure.savefig(path, dpi=110)
 
 
@@ -75,10 +101,11 @@ def plot_calibration(calibration: Mapping[str, Any] | None, path: Path) -> None:
         left.plot(coverage, [p["risk"] for p in calibration["curve"]], "o-", markersize=3, label="by confidence")
         left.plot(coverage, [p["optimal"] for p in calibration["curve"]], "--", color="tab:green", label="optimal")
         left.axhline(calibration["aurc_random"], linestyle=":", color="gray", label="no order")
-        left.set(ylim=(0, None), title=f"area {calibration['aurc']:.3f}, optimal {calibration['aurc_optimal']:.3f}")
+        area, least = calibration["aurc"], calibration["aurc_optimal"]
+        left.set(ylim=(0, None), title=f"risk and coverage: area {area:.3f}, optimal {least:.3f}")
         parts = calibration["reliability"]
         right.plot([p["confidence"] for p in parts], [p["right"] for p in parts], "o-", markersize=4, label="measured")
         right.set(title=f"expected calibration error {calibration['ece']:.3f}")
-        left.legend(frameon=False)
+        left.legend()
     right.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=110)

@@ -12,7 +12,7 @@ from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
-from t2s_assets.text2sql.report_page import MEASURES, PLOTS, headline, page
+from t2s_assets.text2sql.report_page import MEASURES, PLOTS, asked, headline, page
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -50,8 +50,10 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         write_json(fresh / "report.json", report)
         history = read_json(adapter / "trainer_state.json", made_by="")["log_history"]
         plots.plot_loss(history, fresh / "loss.png")
-        title = f"{dataset}/{experiment}, test"
+        title = f"{dataset}/{experiment} on {asked(report['test'])} test questions"
         plots.plot_rates(report["test"]["by_category"], fresh / "accuracy.png", title=title)
+        tested = report["test"]
+        plots.plot_errors(tested["errors"], tested["aggregate_confusion"], fresh / "errors.png")
         plots.plot_latency(latency["each_ms"], fresh / "latency.png", target=LATENCY_TARGET_MS)
         plots.plot_calibration(report["calibration"], fresh / "calibration.png")
         (fresh / "report.md").write_text(page(report, {n: f"{n}.png" for n in PLOTS}), encoding="utf-8")

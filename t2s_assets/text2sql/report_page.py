@@ -17,7 +17,7 @@ MEASURES = (
     ("test_suite", "test suite"),
     ("validity", "validity"),
 )
-PLOTS = ("accuracy", "calibration", "loss", "latency")
+PLOTS = ("accuracy", "errors", "calibration", "loss", "latency")
 
 
 def percent(measured: Mapping[str, Any]) -> str:
@@ -27,7 +27,8 @@ def percent(measured: Mapping[str, Any]) -> str:
     return f"{100 * measured['value']:.1f} % ({100 * measured['low']:.1f}-{100 * measured['high']:.1f})"
 
 
-def _asked(part: Mapping[str, Any]) -> str:
+def asked(part: Mapping[str, Any]) -> str:
+    """Which of a split's questions were scored."""
     return f"a seeded sample of {part['n']:,} of {part['of']:,}" if part["sampled"] else f"all {part['n']:,}"
 
 
@@ -39,7 +40,7 @@ def _measured(part: Mapping[str, Any]) -> list[tuple[str, str]]:
 def headline(report: Mapping[str, Any]) -> str:
     """The report in a few lines, for terminals and logs."""
     test = report["test"]
-    lines = [f"{report['experiment']} on {_asked(test)} test questions (95 % intervals)"]
+    lines = [f"{report['experiment']} on {asked(test)} test questions (95 % intervals)"]
     base = report["baseline"]
     for key, name in _measured(test):
         line = f"  {name:<11}{percent(test['overall'][key]):<24}"
@@ -65,7 +66,7 @@ def headline(report: Mapping[str, Any]) -> str:
 def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     """The report as Markdown; `images` are the addresses of its plots (files, or data URIs)."""
     test, base = report["test"], report["baseline"]
-    parts = [f"# {report['experiment']}", f"Scored on {_asked(test)} test questions. Intervals are 95 % (Wilson)."]
+    parts = [f"# {report['experiment']}", f"Scored on {asked(test)} test questions. Intervals are 95 % (Wilson)."]
     header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
     body = [
         [
@@ -81,7 +82,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
         parts.append(
             f"Training won {base['ex_test']['won']:,} questions in EX and lost {base['ex_test']['lost']:,} "
             f"(McNemar {p_value(base['ex_test']['p'])}). Of those won, the base's SQL did not run on "
-            f"{base['won_by_validity']:,} and was wrong on {base['won_by_understanding']:,}."
+            f"{base['won_by_validity']:,} (validity) and was wrong on {base['won_by_understanding']:,} (understanding)."
         )
     targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
     parts.append("Targets: " + "; ".join(targets) + ".")
@@ -104,12 +105,15 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
                         percent(r["ex"]),
                         f"{percent(r['ex_strict'])}, n={r['ex_strict']['n']:,}",
                     ]
-                    for g, r in test[key].items()
+                    for g, r in (sorted(test[key].items()) if key == "by_conditions" else test[key].items())
                 ],
             )
         )
     parts.append("## Errors\nPredictions that differ from their gold, by slot; one may count in several.")
     parts.append(_table(["slot", "predictions"], [[k, f"{v:,}"] for k, v in test["errors"].items()]))
+    parts += _confusion(test["aggregate_confusion"])
+    parts.append(f"![errors]({images['errors']})")
+    parts += _broken(base)
     parts += _comparisons(report["comparisons"])
     parts += _calibration(report["calibration"], images["calibration"])
     parts.append("## Latency\nOne query at a time, on the machine that ran the evaluation.")
@@ -157,6 +161,31 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def _confusion(confusion: Mapping[str, Mapping[str, int]]) -> list[str]:
+    if not confusion:
+        return []
+    predicted = sorted({name for counts in confusion.values() for name in counts} | set(confusion))
+    rows = [[gold, *(f"{counts.get(name, 0):,}" for name in predicted)] for gold, counts in confusion.items()]
+    return [
+        "Aggregates: gold in rows, predicted in columns, over predictions that parse.",
+        _table(["gold", *predicted], rows),
+    ]
+
+
+def _broken(base: Mapping[str, Any] | None) -> list[str]:
+    if not base or not base["broken"]:
+        return []
+    listed = base["broken_questions"]
+    more = f" The first {len(listed):,} of {base['broken']:,}." if base["broken"] > len(listed) else ""
+    parts = [f"## Broken by training\nQuestions that the base answered right and the tuned model wrong.{more}"]
+    for broken in listed:
+        parts.append(
+            f"**{broken['id']}** {_plain(broken['question'])}\n\n- gold `{_code(broken['gold'])}`\n"
+            f"- base `{_code(broken['base'])}`\n- tuned `{_code(broken['tuned'])}`"
+        )
+    return parts
+
+
 _REFERENCES = {"previous": "the report before this one", "champion": "the champion"}
 _NONE = {
     "previous": "no report of this experiment on other predictions came before",
@@ -185,7 +214,8 @@ def _calibration(calibration: Mapping[str, Any] | None, image: str) -> list[str]
     if calibration is None:
         return []
     parts = [
-        "## Calibration\nDoes the probability of the written SQL tell whether its result is right (EX)?",
+        "## Calibration\nDoes the probability of the written SQL tell whether its result is right (EX)? "
+        f"{calibration['n']:,} answers.",
         f"Area under the risk-coverage curve {calibration['aurc']:.3f}; {calibration['aurc_optimal']:.3f} is the least "
         f"that these verdicts allow, {calibration['aurc_random']:.3f} what no order at all would give. Expected "
         f"calibration error {calibration['ece']:.3f}: the mean confidence is "

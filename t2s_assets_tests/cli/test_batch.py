@@ -109,6 +109,8 @@ def test_batch_reads_and_writes_csv_and_resumes_it(
         answers = list(csv.DictReader(f))
     assert [(r["id"], r["question"]) for r in answers] == [tuple(r) for r in rows]
     assert [r["valid"] for r in answers] == ["true", "", "true", "true"]
+    assert [r["uses_table_content"] for r in answers] == ["false", "", "false", "false"]
+    assert {"probability", "abstained"} <= answers[0].keys()
     assert "the question is empty" in answers[1]["error"]
     assert json.loads(answers[0]["result"])["status"] == "ok"
     out.write_bytes(whole[:-30])

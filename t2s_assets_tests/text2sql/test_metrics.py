@@ -59,7 +59,7 @@ def test_the_ends_of_the_scale() -> None:
     perfect, none = rate([True] * 10), rate([False] * 10)
     assert (perfect["value"], perfect["high"]) == (1.0, pytest.approx(1.0))
     assert perfect["high"] is not None and perfect["high"] <= 1.0
-    assert none["low"] == pytest.approx(0.0)
+    assert none["low"] == 0.0
     assert perfect["low"] == pytest.approx(0.7225, abs=5e-5)
     assert rate([]) == {"value": None, "low": None, "high": None, "n": 0}
 

@@ -217,6 +217,26 @@ def test_rates_come_with_their_interval() -> None:
     assert "80.0 % (49.0-94.3)" in report_page.headline(build(rights(8, 2)))
 
 
+def test_the_page_shows_which_aggregates_are_taken_for_which() -> None:
+    rows = [row("1", aggregate="MAX", predicted_aggregate="none", right=False), row("2", aggregate="none")]
+    page = report_page.page(build(rows), IMAGES)
+    assert "| gold | MAX | none |\n| --- | --- | --- |\n| MAX | 0 | 1 |\n| none | 0 | 1 |" in page
+
+
+def test_the_page_lists_what_training_broke() -> None:
+    rows, base = [row("a"), row("b", right=False)], [row("a", right=False), row("b", sql="SELECT 1")]
+    broken = report_page.page(build(rows, base), IMAGES).partition("## Broken by training")[2]
+    assert "**b** question b?" in broken
+    assert "- base `SELECT 1`" in broken
+    assert "Broken by training" not in report_page.page(build([row("a")], [row("a")]), IMAGES)
+
+
+def test_conditions_are_listed_in_order() -> None:
+    rows = [row(str(i), conditions=n) for i, n in enumerate((1, 1, 1, 2, 2, 0))]
+    listed = report_page.page(build(rows), IMAGES).partition("## By number of conditions")[2].splitlines()
+    assert [line.split(" | ")[0] for line in listed[4:7]] == ["| 0", "| 1", "| 2"]
+
+
 def test_the_page_cannot_be_broken_by_what_is_in_it() -> None:
     rows = [
         row("1", right=False, question="a | b <script>*x*</script>", sql="SELECT `a`\n\nFROM t | u", result="x" * 900)
@@ -259,7 +279,7 @@ def test_the_folder_holds_report_page_and_plots(saved: ProjectFiles) -> None:
         assert f"({name}.png)" in page
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     inside = report_page.page_with_images(folder)
-    assert inside.count("](data:image/png;base64,") == 4
+    assert inside.count("](data:image/png;base64,") == len(report_page.PLOTS)
     assert "Training won 6 questions in EX and lost 1" in page
 
 
