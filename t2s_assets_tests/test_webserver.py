@@ -80,7 +80,8 @@ def test_a_stopped_training_leaves_no_process(instance: Instance, webserver: str
     assert instance.graphql(query, id=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert instance.finished(run, seconds=120) == "CANCELED"
     wait_for(lambda: not training_processes(instance), seconds=60, what="the training's processes to end")
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in running)
+    # Nor as zombies, whose environment cannot be read.
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in running), seconds=60, what="them to be reaped")
     adapter = instance.project.path(DATASET, "adapter", ENDLESS)
     assert list(adapter.parent.glob(f"*{ENDLESS}*")) == []  # nor a half one beside it
     assert instance.status(run) == "CANCELED"
