@@ -10,16 +10,20 @@ from t2s_assets.resources import ProjectFolders
 from t2s_assets.text2sql.config import dataset_names
 from t2s_assets.text2sql.storage import Project
 
+# torchrun kills ranks that have not ended 30 s after it was told to stop; a step that waited less would leave them.
+_STOP_SECONDS = 60
+
 
 def build_definitions(project: Project) -> dg.Definitions:
     """The definitions of all datasets of a project. Raises ConfigError when a config file is broken."""
     names = dataset_names(project.configs)
     schedules = [retrain_schedule(project, name) for name in names]
+    pipes = dg.PipesSubprocessClient(termination_timeout_seconds=_STOP_SECONDS)
     return dg.Definitions(
         assets=[asset for name in names for asset in dataset_assets(project, name)],
         jobs=[dataset_job(project, name) for name in names],
         schedules=[s for s in schedules if s is not None],
-        resources={"folders": ProjectFolders.of(project), "pipes": dg.PipesSubprocessClient()},
+        resources={"folders": ProjectFolders.of(project), "pipes": pipes},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from t2s_assets.text2sql.config import Experiment, RayLaunch
-from t2s_assets.text2sql.launching import ray_is_missing, ray_job
+from t2s_assets.text2sql.launching import ray_is_missing, ray_job, refusal
 
 
 def run_ranks(
@@ -18,10 +18,12 @@ def run_ranks(
     """Run a command line where the experiment's `launch` says, its messages in the run's log.
 
     Raises:
+        T2SError: what the rank refused, where it is the only one.
         ConfigError: the experiment wants Ray, and dagster-ray is not installed.
     """
     if not isinstance(config.launch, RayLaunch):
-        pipes.run(command=line, env=variables, context=context)
+        with refusal(line) as told:
+            pipes.run(command=line, env=variables | told, context=context)
         return
     try:
         from dagster_ray import PipesRayJobClient

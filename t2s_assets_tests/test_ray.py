@@ -34,9 +34,11 @@ def ray_node() -> Iterator[str]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be left in the home folder
-        ray.init(num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
-        yield f"http://127.0.0.1:{port}"
-        ray.shutdown()
+        try:
+            ray.init(num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            ray.shutdown()  # of a node that came up in part, too
 
 
 @pytest.fixture(scope="module")

@@ -96,8 +96,7 @@ def main() -> int:
         else:
             evaluate(Project.find(), dataset, experiment, say)
     except T2SError as e:
-        say(f"error: {e}")
-        return 1
+        return launching.refused(e)
     return 0
 
 

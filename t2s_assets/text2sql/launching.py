@@ -10,15 +10,22 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.config import Experiment, RayLaunch, TorchrunLaunch
 from t2s_assets.text2sql.errors import ConfigError, T2SError
-from t2s_assets.text2sql.stopping import LAUNCHER
+from t2s_assets.text2sql.stopping import LAUNCHER, is_main
 from t2s_assets.text2sql.storage import Project
 
 NODE = "T2S_NODE"
 """In the environment of each node of a `static` rendezvous: its number, 0 to nodes - 1."""
+
+REFUSAL = "T2S_REFUSAL"
+"""In the environment of a rank that trains or evaluates alone: the file for an error that a user can act on."""
 
 
 def torchrun(python: str, processes: int, module: str, *arguments: str, launch: Any = None) -> list[str]:
@@ -74,9 +81,41 @@ def run(config: Experiment, line: list[str], variables: dict[str, str], *, what:
     if isinstance(config.launch, RayLaunch):
         _run_on_ray(config.launch, ray_job(config.launch, line, variables), what)
         return
-    done = subprocess.run(line, env={**os.environ, **variables})
-    if done.returncode:
-        raise T2SError(f"{what} failed with status {done.returncode}; its messages are above")
+    with refusal(line) as told:
+        done = subprocess.run(line, env={**os.environ, **variables, **told})
+        if done.returncode:
+            raise T2SError(f"{what} failed with status {done.returncode}; its messages are above")
+
+
+@contextmanager
+def refusal(line: list[str]) -> Iterator[dict[str, str]]:
+    """What to add to the environment of `line`, a command line of torchrun, so that a refusal is one error here.
+
+    torchrun shows a failed rank with a traceback of its own, which buries the rank's error. A rank that is alone
+    therefore writes that error to a file and ends well. With others around it, it must fail for torchrun to end them.
+
+    Raises:
+        T2SError: at the end of the block, the rank's own.
+    """
+    if "--standalone" not in line or "--nproc_per_node=1" not in line:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="t2s-") as folder:
+        file = Path(folder) / "refusal"
+        yield {REFUSAL: str(file)}
+        if file.exists():
+            raise T2SError(file.read_text(encoding="utf-8"))
+
+
+def refused(error: T2SError) -> int:
+    """Tell whoever launched this rank of `error`. Returns the status to end with."""
+    file = Path(os.environ.get(REFUSAL, ""))
+    if REFUSAL in os.environ and file.parent.exists():  # it is not once the launcher was killed
+        file.write_text(str(error), encoding="utf-8")
+        return 0
+    if is_main():
+        print(f"error: {error}", flush=True)
+    return 1
 
 
 def ray_job(launch: RayLaunch, line: list[str], variables: dict[str, str]) -> dict[str, Any]:

@@ -184,8 +184,7 @@ def main() -> int:
         else:
             work(say)
     except T2SError as e:
-        say(f"error: {e}")
-        return 1
+        return launching.refused(e)
     return 0
 
 

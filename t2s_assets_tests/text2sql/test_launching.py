@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from t2s_assets.text2sql import base_models, cost, evaluation, launching, plan, training
 from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, TorchrunLaunch
-from t2s_assets.text2sql.errors import ConfigError
+from t2s_assets.text2sql.errors import ConfigError, T2SError
 from t2s_assets.text2sql.reproduce import on_this_machine
 from t2s_assets.text2sql.storage import Project
 
@@ -182,3 +183,34 @@ def test_it_is_reproduced_on_one_machine_with_as_many_ranks() -> None:
     again = Experiment.model_validate(on_this_machine(content))
     assert (again.ranks, again.training.processes, again.launch) == (6, 6, experiment().launch)
     assert on_this_machine(experiment(RAY).model_dump(mode="json", exclude_unset=True))["training"] == {"max_steps": 4}
+
+
+def test_the_error_of_a_rank_that_is_alone_is_its_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun has nothing to show a traceback of then."""
+    line, _ = started(experiment())
+    with pytest.raises(T2SError, match=r"^lora\.rank: é$"), launching.refusal(line) as told:
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        assert launching.refused(ConfigError("lora.rank: é")) == 0
+    assert launching.refused(ConfigError("too late")) == 1  # a launcher that is gone reads nothing
+    with launching.refusal(line):
+        pass
+
+
+@pytest.mark.parametrize("config", [experiment(training={"max_steps": 4, "processes": 2}), experiment(NODES)])
+def test_a_rank_among_others_fails_so_that_they_are_ended(
+    config: Experiment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line, _ = started(config)
+    with launching.refusal(line) as told:
+        assert told == {}
+    assert launching.refused(ConfigError("lora.rank: 0")) == 1
+    assert capfd.readouterr().out == "error: lora.rank: 0\n"
+
+
+@pytest.mark.slow
+def test_a_crash_keeps_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    line = launching.torchrun(sys.executable, 1, "t2s_assets.text2sql.no_such_module")
+    with pytest.raises(T2SError, match=r"^a test failed with status 1; its messages are above$"):
+        launching.run(experiment(), line, {}, what="a test")
+    assert "No module named t2s_assets.text2sql.no_such_module" in capfd.readouterr().err

@@ -57,9 +57,9 @@ def experiment(towns: ProjectFiles, tiny_base: Path) -> Make:
 
 @pytest.fixture(scope="module")
 def one(towns: ProjectFiles, experiment: Make) -> str:
-    """The experiment that one process has trained."""
+    """The experiment that one process, this one, has trained."""
     name = experiment("one", gradient_accumulation=2, **PLAIN)
-    assert training.run(towns.project, "towns", name)["world_size"] == 1
+    assert training.train(towns.project, "towns", name, log=[].append)["world_size"] == 1
     return name
 
 
@@ -99,6 +99,7 @@ def test_two_ranks_have_the_loss_curve_of_one(towns: ProjectFiles, experiment: M
     assert_same_adapter(towns, one, "two")
 
 
+@pytest.mark.slow
 def test_sharded_over_two_ranks_the_base_gives_the_same_adapter(
     towns: ProjectFiles, experiment: Make, one: str
 ) -> None:
@@ -112,6 +113,7 @@ def test_sharded_over_two_ranks_the_base_gives_the_same_adapter(
     assert not [n for n, _ in model.named_parameters() if "lora" in n]
 
 
+@pytest.mark.slow
 def test_two_nodes_train_together(towns: ProjectFiles, experiment: Make, one: str) -> None:
     """Two launches of the same command, as on two machines; they meet at the endpoint."""
     with socket.socket() as free:
