@@ -60,6 +60,7 @@ class TrainingRun:
         self.signal = StopSignal()
         self.figures: Any = None
         self.probe: list[dict[str, Any]] = []
+        self.commit = records.git_commit()  # of the code that was read when the run began
         self.progress: Any = None
 
     def train(self, prompts_version: str) -> dict[str, Any]:
@@ -319,7 +320,7 @@ class TrainingRun:
             facts |= {
                 "versions": records.versions(),
                 "machine": records.machine(),
-                "git_commit": records.git_commit(),
+                "git_commit": self.commit,
                 "prompts_version": prompts_version,
             }
             write_json(fresh / adapters.METRICS, facts)
