@@ -23,7 +23,7 @@ PROBE_EXAMPLES = 32
 MOST_CHANGED = 0.1
 """A merge is refused that changes more than this share of the examples' answers ..."""
 MOST_LOSS = 0.02
-"""... or the mean loss of a completion's tokens by more than this, in nats."""
+"""... or the mean loss of a completion's tokens by more than this, in nats, or this share of it where it is over 1."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class Parity:
     @property
     def kept(self) -> bool:
         """Whether that is within the bounds."""
-        return self.changed <= MOST_CHANGED * self.examples and abs(self.loss_after - self.loss_before) <= MOST_LOSS
+        shift = abs(self.loss_after - self.loss_before)
+        return self.changed <= MOST_CHANGED * self.examples and shift <= MOST_LOSS * max(1.0, self.loss_before)
 
     def __str__(self) -> str:
         return (
             f"{self.changed} of {self.examples} answers differ (at most {MOST_CHANGED:.0%} may), loss "
-            f"{self.loss_before:.4f} before and {self.loss_after:.4f} after (at most {MOST_LOSS} apart)"
+            f"{self.loss_before:.4f} before and {self.loss_after:.4f} after (at most {MOST_LOSS * max(1.0, self.loss_before):.2f} apart)"
         )
 
 

@@ -112,6 +112,9 @@ def test_a_shifted_loss_is_refused_even_where_answers_stay() -> None:
     assert parity.compare(before, parity.Said([[1], [2]], 0.51)).kept
     assert not parity.compare(before, parity.Said([[1], [2]], 0.53)).kept
     assert not parity.compare(before, parity.Said([[1], [3]], 0.5)).kept
+    little = parity.Said([[1], [2]], 1.70)  # of a model that has learnt little
+    assert parity.compare(little, parity.Said([[1], [2]], 1.73)).kept
+    assert not parity.compare(little, parity.Said([[1], [2]], 1.74)).kept
 
 
 def test_without_a_probe_the_missing_check_is_said(served: Served, caplog: pytest.LogCaptureFixture) -> None:
