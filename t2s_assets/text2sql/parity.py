@@ -47,12 +47,16 @@ class Parity:
     def kept(self) -> bool:
         """Whether that is within the bounds."""
         shift = abs(self.loss_after - self.loss_before)
-        return self.changed <= MOST_CHANGED * self.examples and shift <= MOST_LOSS * max(1.0, self.loss_before)
+        return self.changed <= MOST_CHANGED * self.examples and shift <= self._most_loss
+
+    @property
+    def _most_loss(self) -> float:
+        return MOST_LOSS * max(1.0, self.loss_before)
 
     def __str__(self) -> str:
         return (
             f"{self.changed} of {self.examples} answers differ (at most {MOST_CHANGED:.0%} may), loss "
-            f"{self.loss_before:.4f} before and {self.loss_after:.4f} after (at most {MOST_LOSS * max(1.0, self.loss_before):.2f} apart)"
+            f"{self.loss_before:.4f} before and {self.loss_after:.4f} after (at most {self._most_loss:.2f} apart)"
         )
 
 
