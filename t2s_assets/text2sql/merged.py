@@ -28,8 +28,8 @@ def load_ready(adapter: Adapter, project: Project, placement: Placement, decodin
     Raises:
         ModelError: the base at hand is another, the weights are broken, or `int8` where it cannot be.
     """
-    model, tokenizer = _merged(adapter, project, placement)
-    return with_weights(model, decoding), tokenizer
+    model = _merged(adapter, project, placement, decoding)
+    return with_weights(model, decoding), base_models.tokenizer_from(adapter.folder)
 
 
 def with_weights(model: Any, decoding: DecodingConfig) -> Any:
@@ -38,15 +38,15 @@ def with_weights(model: Any, decoding: DecodingConfig) -> Any:
     Raises ModelError for `int8` where it cannot be.
     """
     if decoding.weights == "full":
-        from t2s_assets.text2sql.decoding.packed import packed
+        from t2s_assets.text2sql.decoding.packed import PackedModel, packed
 
-        return packed(model)
+        return model if isinstance(model, PackedModel) else packed(model)
     from t2s_assets.text2sql.decoding.int8 import with_int8
 
     return with_int8(model)
 
 
-def _merged(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
+def _merged(adapter: Adapter, project: Project, placement: Placement, decoding: DecodingConfig) -> Any:
     base = base_models.fetch(adapter.experiment.base_model, project)
     adapters.check_base(adapter, base)
     state = (adapter.folder / adapters.WEIGHTS).stat()
@@ -57,12 +57,18 @@ def _merged(adapter: Adapter, project: Project, placement: Placement) -> tuple[A
         known = _merge(adapter, project, placement, folder, key)
     if known["refused"]:
         _LOG.warning("the adapter is not merged, which would be faster: %s", known["refused"])
-        return adapters.load_unmerged(adapter, project, placement)
+        return adapters.load_unmerged(adapter, project, placement)[0]
     if "model" in known:  # it could not be kept
-        return known["model"], base_models.tokenizer_from(adapter.folder)
+        return known["model"]
+    if placement.device == "cpu" and decoding.weights == "full":
+        import torch
+
+        from t2s_assets.text2sql.decoding.packed import packed_from
+
+        if (model := packed_from(folder, getattr(torch, placement.dtype))) is not None:
+            return model
     # The base's own weights are not read: a merged model has its own, in the compute type.
-    model = base_models.load_model(replace(base, folder=folder), replace(placement, quantization="none"))
-    return model.eval(), base_models.tokenizer_from(adapter.folder)
+    return base_models.load_model(replace(base, folder=folder), replace(placement, quantization="none")).eval()
 
 
 def _merge(adapter: Adapter, project: Project, placement: Placement, folder: Path, key: str) -> dict[str, Any]:

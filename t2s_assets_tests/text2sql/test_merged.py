@@ -39,6 +39,7 @@ def served(project_files: ProjectFiles, tiny_base: Path) -> Served:
 def weights_as_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before they are laid out for decoding, so that they can be looked at."""
     monkeypatch.setattr(merged, "with_weights", lambda model, decoding: model)
+    monkeypatch.setattr("t2s_assets.text2sql.decoding.packed.packed_from", lambda *_: None)
 
 
 def ready(served: Served, placement: Placement) -> Any:

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
+from t2s_assets.text2sql.decoding.buffers import Buffers
 from t2s_assets.text2sql.decoding.drafts import Drafter
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
 from t2s_assets.text2sql.decoding.packed import PackedModel
 from t2s_assets.text2sql.decoding.prefixes import PrefixCache, shared_lengths
-from t2s_assets.text2sql.decoding.ragged import (
-    RaggedCache,
-    check_model,
-    forward,
-    heads_sharing_a_key,
-    ragged_attention,
-)
 from t2s_assets.text2sql.decoding.rows import Row
 from t2s_assets.text2sql.decoding.steps import Span, plan
+from t2s_assets.text2sql.decoding.supported import check_model, heads_sharing_a_key
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.plain_text import encode
@@ -87,12 +83,20 @@ class Decoder:
             while capacity < len(row.prompt) + row.limit:
                 capacity *= 2
             classes.setdefault(capacity, []).append(row)
-        with torch.inference_mode(), ragged_attention(self.model):
+        with torch.inference_mode(), self._attention():
             for capacity, rows in sorted(classes.items()):
                 # Questions on one table follow one another, and their schema is fed once.
                 rows.sort(key=lambda row: (row.shared, row.prefix, len(row.prompt)))
                 self._run(deque(rows), requests, capacity, finish)
         return [completion for completion in results if completion is not None]
+
+    def _attention(self) -> AbstractContextManager[None]:
+        if isinstance(self.model, PackedModel):
+            return nullcontext()
+        # Only where transformers runs the model: importing its models takes as long as all else at a start.
+        from t2s_assets.text2sql.decoding.ragged import ragged_attention
+
+        return ragged_attention(self.model)
 
     def _run(
         self,
@@ -103,7 +107,7 @@ class Decoder:
     ) -> None:
         """Decode rows that fit `capacity` cache positions; slot i of the cache belongs to `active[i]`."""
         slots = max(1, min(self.options.batch_size, self.options.token_budget // capacity, len(waiting)))
-        cache = RaggedCache(slots, capacity)
+        cache = Buffers(slots, capacity)
         active: list[Row] = []
         while waiting or active:
             self._admit(waiting, requests, active, cache)
@@ -118,7 +122,7 @@ class Decoder:
                     cache.move(len(active), slot, last.length)
                     active[slot] = last
 
-    def _admit(self, waiting: deque[Row], requests: Sequence[Request], active: list[Row], cache: RaggedCache) -> None:
+    def _admit(self, waiting: deque[Row], requests: Sequence[Request], active: list[Row], cache: Buffers) -> None:
         """Fill free slots. A row that shares its prompt's beginning with one just admitted waits for it."""
         leaders: set[tuple[int, ...]] = set()
         followers: list[Row] = []
@@ -146,7 +150,7 @@ class Decoder:
             active.append(row)
         waiting.extendleft(reversed(followers))
 
-    def _advance(self, active: list[Row], cache: RaggedCache) -> None:
+    def _advance(self, active: list[Row], cache: Buffers) -> None:
         """One forward pass: every row feeds what it has pending and chooses its next tokens."""
         guesses = max(0, self.options.draft_tokens // len(active))
         fed = [row.feed(self._drafter, guesses) for row in active]
@@ -158,6 +162,8 @@ class Decoder:
         if isinstance(self.model, PackedModel):
             logits = self.model.logits(flat, step, cache)
         else:
+            from t2s_assets.text2sql.decoding.ragged import forward
+
             logits = forward(self.model, flat, step, cache)
         normalisers = logits.logsumexp(-1)
         masks = [point.allowed for row in active for point in row.points]

@@ -7,15 +7,21 @@ that read the same input are one, and a layer is a few calls instead of a tree o
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from t2s_assets.text2sql.decoding.ragged import RaggedCache
+from t2s_assets.text2sql.decoding.buffers import Buffers
 from t2s_assets.text2sql.decoding.steps import Step, attend
 
 _ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM")
+
+Tensors = Mapping[str, torch.Tensor]
 
 _USUAL_TOKENS = 8
 """Tokens of a forward pass that the layout is chosen for; others are multiplied from the same layout."""
@@ -24,10 +30,10 @@ _USUAL_TOKENS = 8
 class _Linear:
     """Linear layers over the same input, as one; the output is theirs, one after another."""
 
-    def __init__(self, *layers: torch.nn.Linear) -> None:
-        weight = torch.cat([layer.weight.detach() for layer in layers])
+    def __init__(self, tensors: Tensors, *names: str) -> None:
+        weight = torch.cat([tensors[f"{name}.weight"] for name in names])
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_TOKENS)
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        biases = [tensors[f"{name}.bias"] for name in names if f"{name}.bias" in tensors]
         self._bias = torch.cat(biases) if biases else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -35,8 +41,8 @@ class _Linear:
 
 
 class _Norm:
-    def __init__(self, norm: Any) -> None:
-        self._weight, self._eps = norm.weight.detach(), norm.variance_epsilon
+    def __init__(self, tensors: Tensors, name: str, epsilon: float) -> None:
+        self._weight, self._eps = tensors[f"{name}.weight"], epsilon
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
@@ -45,17 +51,17 @@ class _Norm:
 class _Layer:
     """One decoder layer over a flat sequence of shape (tokens, hidden)."""
 
-    def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self._before_attention = _Norm(layer.input_layernorm)
-        self._before_mlp = _Norm(layer.post_attention_layernorm)
-        self._qkv = _Linear(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._out = _Linear(attention.o_proj)
-        self._gate_up = _Linear(mlp.gate_proj, mlp.up_proj)
-        self._down = _Linear(mlp.down_proj)
-        self._size, self._scale = attention.head_dim, attention.scaling
-        self._queries = attention.q_proj.out_features // self._size
-        self._keys = attention.k_proj.out_features // self._size
+    def __init__(self, tensors: Tensors, at: str, config: Any) -> None:
+        attention, mlp, epsilon = f"{at}.self_attn", f"{at}.mlp", config.rms_norm_eps
+        self._before_attention = _Norm(tensors, f"{at}.input_layernorm", epsilon)
+        self._before_mlp = _Norm(tensors, f"{at}.post_attention_layernorm", epsilon)
+        self._qkv = _Linear(tensors, *(f"{attention}.{name}_proj" for name in "qkv"))
+        self._out = _Linear(tensors, f"{attention}.o_proj")
+        self._gate_up = _Linear(tensors, f"{mlp}.gate_proj", f"{mlp}.up_proj")
+        self._down = _Linear(tensors, f"{mlp}.down_proj")
+        self._size = _head_size(config)
+        self._scale = self._size**-0.5
+        self._queries, self._keys = config.num_attention_heads, config.num_key_value_heads
 
     def __call__(
         self,
@@ -63,7 +69,7 @@ class _Layer:
         cos: torch.Tensor,
         sin: torch.Tensor,
         step: Step,
-        cache: RaggedCache,
+        cache: Buffers,
         index: int,
         wanted: torch.Tensor | None,
     ) -> torch.Tensor:
@@ -81,19 +87,60 @@ class _Layer:
         return x + self._down(F.silu(gate) * up)
 
 
+class _Config(SimpleNamespace):
+    """A model's config.json, as far as decoding asks for it."""
+
+    def get_text_config(self, decoder: bool = False) -> _Config:
+        return self
+
+
+# What `packed_from` needs of a config.json; transformers leaves out what it would assume itself.
+_READ = (
+    "hidden_size",
+    "hidden_act",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
+
+class _Rotary:
+    """The angles of rotary position embedding (Su et al. 2021), unscaled."""
+
+    def __init__(self, config: Any) -> None:
+        size = _head_size(config)
+        exponents = torch.arange(0, size, 2, dtype=torch.int64).float() / size
+        self._frequencies = 1.0 / (config.rope_parameters["rope_theta"] ** exponents)
+
+    def __call__(self, x: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines (1, tokens, size) for positions (1, tokens), in the type of `x`."""
+        angles = positions[..., None].float() * self._frequencies
+        angles = torch.cat((angles, angles), -1)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def _head_size(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 class PackedModel:
     """A model of one of `_ARCHITECTURES` on a CPU, for `Decoder` alone. It keeps copies of the weights, so let go of
     the original, and make it anew after a change of them."""
 
-    def __init__(self, model: Any) -> None:
-        self.config, self.generation_config = model.config, model.generation_config
-        self.device, self.dtype = model.device, model.dtype
-        inner = model.model
-        self._embed, self._rotary = inner.embed_tokens.weight.detach(), inner.rotary_emb
-        self._layers = [_Layer(layer) for layer in inner.layers]
-        self._norm, self._head = _Norm(inner.norm), _Linear(model.lm_head)
+    def __init__(self, config: Any, generation_config: Any, tensors: Tensors, rotary: Any) -> None:
+        """`tensors`: weights by the names that transformers gives them; `rotary`: positions to cosines and sines."""
+        self.config, self.generation_config = config, generation_config
+        self._embed, self._rotary = tensors["model.embed_tokens.weight"], rotary
+        self.device, self.dtype = torch.device("cpu"), self._embed.dtype
+        layers = range(config.num_hidden_layers)
+        self._layers = [_Layer(tensors, f"model.layers.{index}", config) for index in layers]
+        self._norm = _Norm(tensors, "model.norm", config.rms_norm_eps)
+        self._head = _Linear(tensors, "model.embed_tokens" if config.tie_word_embeddings else "lm_head")
 
-    def logits(self, tokens: list[int], step: Step, cache: RaggedCache) -> torch.Tensor:
+    def logits(self, tokens: list[int], step: Step, cache: Buffers) -> torch.Tensor:
         """Feed the step's tokens; the logits after each of its points, float32 of shape (points, vocabulary)."""
         x = F.embedding(torch.tensor(tokens), self._embed)
         cos, sin = self._rotary(x, step.positions[None])
@@ -111,16 +158,42 @@ def packed(model: Any) -> Any:
     that the processor multiplies, on a CPU with oneDNN. Else `model` itself, whose answers are the same."""
     if type(model).__name__ not in _ARCHITECTURES or model.device.type != "cpu" or model.training:
         return model
-    config = model.config
-    if config.hidden_act != "silu" or not torch.backends.mkldnn.is_available():
-        return model
-    if model.dtype != torch.float32 and not (
-        model.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    ):
+    if not _can_be(model.config, model.dtype):
         return model
     projections = [module for name, module in model.named_modules() if name.endswith(("_proj", "lm_head"))]
     # Adapters and quantised bases have layers of their own kinds.
     if any(type(module) is not torch.nn.Linear or module.weight.dtype != model.dtype for module in projections):
         return model
     with torch.no_grad():
-        return PackedModel(model)
+        tensors = {name: p.detach() for name, p in model.state_dict().items()}
+        return PackedModel(model.config, model.generation_config, tensors, model.model.rotary_emb)
+
+
+def packed_from(folder: Path, dtype: torch.dtype) -> PackedModel | None:
+    """What `packed` makes of the model that transformers would load from `folder`, without importing its models,
+    which takes longer than all else at a start. None where only transformers can load it."""
+    from safetensors.torch import load_file
+
+    settings = json.loads((folder / "config.json").read_text())
+    rope = settings.get("rope_parameters") or {}
+    plain_rope = rope.get("rope_type") == "default" and rope.get("partial_rotary_factor", 1.0) == 1.0
+    known = plain_rope and "rope_theta" in rope and all(settings.get(name) is not None for name in _READ)
+    config = _Config(**settings)
+    if not known or settings.get("architectures", [""])[0] not in _ARCHITECTURES or not _can_be(config, dtype):
+        return None
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    if any(tensor.dtype != dtype for tensor in tensors.values()):
+        return None
+    config.tie_word_embeddings = "lm_head.weight" not in tensors
+    generation = folder / "generation_config.json"
+    ends = (json.loads(generation.read_text()) if generation.is_file() else settings).get("eos_token_id")
+    with torch.no_grad():
+        return PackedModel(config, SimpleNamespace(eos_token_id=ends), tensors, _Rotary(config))
+
+
+def _can_be(config: Any, dtype: torch.dtype) -> bool:
+    if config.hidden_act != "silu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -16,7 +16,7 @@ _SHORTEST = 8
 
 
 class PrefixCache:
-    """Least-recently-used store of what `RaggedCache.read` gives, of at most `limit` bytes in all."""
+    """Least-recently-used store of what `Buffers.read` gives, of at most `limit` bytes in all."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -97,7 +97,7 @@ def _group(spans: list[tuple[Span, int]], total: int, shared: int, device: torch
 def plan(spans: list[Span], points: list[int], shared: int, device: torch.device) -> Step:
     """The step that feeds `spans`, in this order in the flat sequence, and wants the logits after `points`.
 
-    `shared` is how many query heads share a key head (`ragged.heads_sharing_a_key`).
+    `shared` is how many query heads share a key head (`supported.heads_sharing_a_key`).
     """
     offsets, total = [], 0
     for span in spans:

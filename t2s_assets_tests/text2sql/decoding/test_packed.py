@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions
-from t2s_assets.text2sql.decoding.packed import PackedModel, packed
+from t2s_assets.text2sql.decoding.packed import PackedModel, packed, packed_from
 from t2s_assets.text2sql.query import from_sql
 from t2s_assets_tests.tiny import random_requests, tiny_model
 
@@ -70,3 +75,41 @@ def test_what_cannot_be_laid_out_stays(tokenizer: Any) -> None:
     adapted = get_peft_model(tiny_model(len(tokenizer)), LoraConfig(target_modules=["q_proj"])).eval()
     for model in (half, training, adapted, adapted.base_model.model):
         assert packed(model) is model
+
+
+@pytest.mark.parametrize("make", [tiny_model, tiny_qwen])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_read_from_a_folder_it_answers_the_same(tokenizer: Any, make: Any, dtype: torch.dtype, tmp_path: Path) -> None:
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor does not multiply bfloat16")
+    make(len(tokenizer)).to(dtype).save_pretrained(str(tmp_path))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype).eval()
+    read = packed_from(tmp_path, dtype)
+    assert isinstance(read, PackedModel) and read.dtype == dtype
+    requests = random_requests(20, tables=8, seed=3)
+    ours = Decoder(read, tokenizer).generate(requests)
+    assert [c.token_ids for c in ours] == [c.token_ids for c in Decoder(packed(model), tokenizer).generate(requests)]
+
+
+def test_what_only_transformers_can_load_is_left_to_it(tokenizer: Any, tmp_path: Path) -> None:
+    model = tiny_model(len(tokenizer))
+    model.save_pretrained(str(tmp_path))
+    assert packed_from(tmp_path, torch.bfloat16) is None  # it holds float32
+    settings = json.loads((tmp_path / "config.json").read_text())
+    rope = settings["rope_parameters"] | {"rope_type": "linear", "factor": 2.0}
+    for change in ({"rope_parameters": rope}, {"hidden_act": "gelu"}, {"architectures": ["MistralForCausalLM"]}):
+        (tmp_path / "config.json").write_text(json.dumps(settings | change))
+        assert packed_from(tmp_path, torch.float32) is None, change
+
+
+def test_a_start_imports_none_of_transformers_models(tokenizer: Any, tmp_path: Path) -> None:
+    model = tiny_model(len(tokenizer))
+    model.save_pretrained(str(tmp_path))
+    code = (
+        "import sys, torch; from pathlib import Path; from t2s_assets.text2sql.decoding import Decoder; "
+        "from t2s_assets.text2sql.decoding.packed import packed_from; "
+        f"assert packed_from(Path({str(tmp_path)!r}), torch.float32) is not None; "
+        "import t2s_assets.text2sql.decoding.decoder; print('transformers.modeling_utils' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr[-1000:]
