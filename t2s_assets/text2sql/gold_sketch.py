@@ -307,7 +307,6 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     """
     with rare_collections():
         rows, gold = _sql_rows(load_tables(project, dataset), load_questions(project, dataset), dataset, log)
-    keep(results_path(project, dataset), gold, log)
     folder = project.path(dataset, "sql")
     with replacing_folder(folder) as fresh:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
@@ -317,6 +316,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
             "failures": [{k: r[k] for k in ("id", "sql", "message")} for r in failed],
         }
         write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)
+    keep(results_path(project, dataset), gold, log)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")
 

@@ -268,8 +268,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
     with SqlExecutor() as executor:
         jobs = [Job(databases[q.table_id].database, q.sql) for q in questions]
         outcomes = executor.run(jobs, progress=every(log, 10_000))
-    gold = (ran for q, ran in zip(questions, zip(jobs, outcomes)) if q.split in SCORED)
-    keep(results_path(project, dataset), gold, log)
+    gold = [ran for q, ran in zip(questions, zip(jobs, outcomes)) if q.split in SCORED]
     for row, outcome in zip(rows, outcomes):
         outcome = _whole(outcome)
         row |= {
@@ -294,6 +293,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
             "failures": [{k: r[k] for k in ("id", "where", "sql", "message")} for r in failed],
         }
         write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)
+    keep(results_path(project, dataset), gold, log)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")
 
