@@ -25,6 +25,7 @@ the speed. Timings mean something on an idle machine.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -89,7 +90,10 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
     """TRL's quickstart on the same examples."""
     from datasets import Dataset
     from peft import LoraConfig
+    from torch.optim.lr_scheduler import LambdaLR
     from trl import SFTConfig, SFTTrainer
+
+    from t2s_assets.text2sql.clock import warm_then_cosine
 
     placement = base_models.place(config.hardware)
     base = base_models.fetch(config.base_model, project)
@@ -102,8 +106,6 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
             "per_device_train_batch_size": config.training.batch_size,
             "gradient_accumulation_steps": config.training.gradient_accumulation,
             "learning_rate": config.training.learning_rate,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": config.training.warmup_ratio,
         }
     args = SFTConfig(
         output_dir=options.folder,
@@ -129,6 +131,14 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
             task_type="CAUSAL_LM",
         ),
     )
+    if not options.quickstart_rate:
+
+        def same_schedule(steps: int, optimizer: Any = None) -> Any:
+            rate = functools.partial(warm_then_cosine, steps=steps, warmup=config.training.warmup_ratio)
+            trainer.lr_scheduler = LambdaLR(optimizer or trainer.optimizer, rate)
+            return trainer.lr_scheduler
+
+        trainer.create_scheduler = same_schedule
     return _measured(trainer, train, config, options, tokenizer, project)
 
 
