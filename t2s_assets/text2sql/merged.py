@@ -15,7 +15,7 @@ from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_js
 
 _LOG = logging.getLogger(__name__)
 # A new number makes merged weights that older code kept count as others.
-_CODE = 2
+_CODE = 3
 
 
 def load_ready(adapter: Adapter, project: Project, placement: Placement, decoding: DecodingConfig) -> tuple[Any, Any]:
