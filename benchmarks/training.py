@@ -35,7 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import base_models, cost, records, training
+from t2s_assets.text2sql import base_models, cost, parity, records, training
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.plan import shape_in
 from t2s_assets.text2sql.prepare import sample
@@ -66,24 +66,6 @@ def matmul_rate(shape: cost.Shape, dtype: str, tokens: int, *, seconds: float = 
             a @ b
         best = max(best, flops / (time.perf_counter() - started))
     return best
-
-
-def validation_loss(model: Any, tokenizer: Any, rows: list[Any]) -> float:
-    """Mean negative log-likelihood of a completion token, each question by itself, EOS included."""
-    import torch
-
-    total, count = 0.0, 0
-    model.eval()
-    for row in rows:
-        prompt, completion = encode(tokenizer, [row["prompt"], row["completion"]])
-        example = encode_example(prompt, completion, tokenizer.eos_token_id)
-        ids = torch.tensor([example["input_ids"]], device=model.device)
-        with torch.inference_mode():
-            logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-        labels = torch.tensor(example["labels"][len(prompt) :], device=model.device)
-        total += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        count += len(labels)
-    return total / count
 
 
 def baseline(project: Project, options: argparse.Namespace, config: Experiment) -> dict[str, Any]:
@@ -213,7 +195,7 @@ def _measured(
         "peak_rss_gb": peak,
         "losses": [round(h["loss"], 4) for h in history],
         "grad_norms": [round(float(h["grad_norm"]), 4) for h in history],
-        "val_loss": validation_loss(trainer.model, tokenizer, validation),
+        "val_loss": parity.said(trainer.model.eval(), tokenizer, validation).loss,
         "threads": torch.get_num_threads(),
     }
 

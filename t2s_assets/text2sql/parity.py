@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.adapters import Adapter
+from t2s_assets.text2sql.adapters import RESOLVED_CONFIG, Adapter
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
 from t2s_assets.text2sql.storage import Project, read_json, read_manifest, write_json
@@ -71,7 +71,7 @@ def load_probe(adapter: Adapter, project: Project) -> list[dict[str, str]]:
     if (adapter.folder / PROBE).is_file():
         return list(read_json(adapter.folder / PROBE, made_by="t2s train"))
     try:
-        address = read_json(adapter.folder / "experiment.json", made_by="t2s train").get("address", ["", ""])
+        address = read_json(adapter.folder / RESOLVED_CONFIG, made_by="t2s train").get("address", ["", ""])
         read_manifest(project.path(address[0], "prompts", address[1]), made_by="t2s prepare")
         return load_prompts(project, *address)["validation"].to_list()[:PROBE_EXAMPLES]
     except DataError:
