@@ -55,9 +55,10 @@ Execute = Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]
 
 @dataclass(frozen=True)
 class Item:
-    """One question: its table, its gold and the prediction, as queries and as SQL text."""
+    """One question: its table, as read and as prepared, its gold and the prediction, as queries and as SQL text."""
 
     table: SourceTable
+    prepared: Table
     gold: Query
     gold_sql: str
     predicted: Query
@@ -94,6 +95,7 @@ def items(archive: Path, predictions: Path | None, wrong: float, limit: int | No
     """The test split with its predictions."""
     source = read_wikisql(archive)
     tables = {t.id: t for t in source.tables if t.split == "test"}
+    prepared = {t.id: Table(t.id, t.split, t.header, t.schema(TABLE), t.rows) for t in tables.values()}
     asked = [q for q in source.questions if q.split == "test"][:limit]
     written: dict[str, str] | None = None
     if predictions is not None:
@@ -104,7 +106,7 @@ def items(archive: Path, predictions: Path | None, wrong: float, limit: int | No
     found = []
     for question in asked:
         table = tables[question.table_id]
-        schema = table.schema(TABLE)
+        schema = prepared[table.id].schema
         if written is None:
             predicted = mutated(question.query, table, draw) if draw.random() < wrong else question.query
             text = to_sql(predicted, schema)
@@ -115,7 +117,9 @@ def items(archive: Path, predictions: Path | None, wrong: float, limit: int | No
             except SketchError:
                 continue
         if _runs_in_both(question, table):
-            found.append(Item(table, question.query, to_sql(question.query, schema), predicted, text))
+            found.append(
+                Item(table, prepared[table.id], question.query, to_sql(question.query, schema), predicted, text)
+            )
     return found
 
 
@@ -143,8 +147,7 @@ def ours(asked: list[Item], workers: int, results: Path, truths: list[str | None
         executor.start(len(asked))
         for item in asked:
             if item.table.id not in databases:
-                t = item.table
-                databases[t.id] = Table(t.id, t.split, t.header, t.schema(TABLE), t.rows).database_as(TABLE)
+                databases[item.table.id] = item.prepared.prompted
             jobs += [Job(databases[item.table.id], sql) for sql in (item.gold_sql, item.predicted_sql)]
         outcomes = GoldResults(results, lambda line: None).run(executor, jobs)
         peak = sum(peak_mb(worker.process.pid) for worker in executor._workers)

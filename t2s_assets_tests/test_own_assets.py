@@ -80,15 +80,13 @@ def test_scores_and_report(library: ProjectFiles, made: Any) -> None:
 
 
 def test_gold_as_prediction_is_right_in_every_measure(library: ProjectFiles, made: Any) -> None:
-    from t2s_assets.text2sql import predictions
     from t2s_assets.text2sql.prepare import load_tables, load_usable
+    from t2s_assets.text2sql.scoring import score
 
     questions = load_usable(library.project, "library")
     more = {"logprob": -1.0, "n_tokens": 9, "forward_passes": 4, "finished": True}
     answers = {q.id: {"text": q.sql} | more for q in questions}
-    rows = predictions.score(
-        library.project, "library", questions, load_tables(library.project, "library"), answers, [].append
-    )
+    rows = score(library.project, "library", questions, load_tables(library.project, "library"), answers, [].append)
     assert len(rows) == len(QUESTIONS)
     assert all(r["em"] and r["ex"] and r["ex_strict"] and r["valid"] and not r["errors"] for r in rows)
 
@@ -130,22 +128,22 @@ VERDICTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def test_verdicts(library: ProjectFiles, made: Any) -> None:
-    from t2s_assets.text2sql import predictions
     from t2s_assets.text2sql.prepare import load_tables, load_usable
+    from t2s_assets.text2sql.scoring import score
 
     by_text = {q.text: q for q in load_usable(library.project, "library")}
     tables = load_tables(library.project, "library")
     more = {"logprob": -1.0, "n_tokens": 9, "forward_passes": 4, "finished": True}
     for name, (text, sql, wanted) in VERDICTS.items():
         q = by_text[text]
-        (row,) = predictions.score(library.project, "library", [q], tables, {q.id: {"text": sql} | more}, [].append)
+        (row,) = score(library.project, "library", [q], tables, {q.id: {"text": sql} | more}, [].append)
         assert {k: row[k] for k in wanted} == wanted, name
 
 
 def test_a_split_without_questions_has_no_rows(library: ProjectFiles) -> None:
-    from t2s_assets.text2sql import predictions
+    from t2s_assets.text2sql.scoring import score
 
-    assert predictions.score(library.project, "library", [], {}, {}, [].append) == []
+    assert score(library.project, "library", [], {}, {}, [].append) == []
 
 
 def test_ask_about_a_whole_database(library: ProjectFiles, made: Any, tmp_path: Path) -> None:

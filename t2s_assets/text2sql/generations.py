@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -12,6 +10,7 @@ from typing import Any
 
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
+from t2s_assets.text2sql.json_lines import append_rows, whole_rows
 from t2s_assets.text2sql.storage import content_hash
 
 Log = Callable[[str], None]
@@ -78,7 +77,6 @@ class Generations:
         self.log(f"{name}: generating {len(missing):,} answers, {len(known):,} are there already")
         model, tokenizer = load()
         decoder = Decoder(model, tokenizer, options(self.decoding))
-        path.parent.mkdir(parents=True, exist_ok=True)
         started = shown = time.monotonic()
         done = 0
 
@@ -91,20 +89,16 @@ class Generations:
                 left = (len(missing) - done) / pace / 60
                 self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
 
-        with path.open("a", encoding="utf-8") as out:
-            if _ends_mid_line(path):
-                out.write("\n")
-            for block in blocks:
-                decoder.forget()
-                completions = decoder.generate([requests[i] for i in block], on_result=count)
-                named = {"block": content_hash([[i, fingerprints[i]] for i in block]), "of": len(block)}
-                rows = [
-                    {"id": i, "prompt": fingerprints[i], **named, **record(completion)}
-                    for i, completion in zip(block, completions)
-                ]
-                out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-                out.flush()
-                known |= {row["id"]: row for row in rows}
+        for block in blocks:
+            decoder.forget()
+            completions = decoder.generate([requests[i] for i in block], on_result=count)
+            named = {"block": content_hash([[i, fingerprints[i]] for i in block]), "of": len(block)}
+            rows = [
+                {"id": i, "prompt": fingerprints[i], **named, **record(completion)}
+                for i, completion in zip(block, completions)
+            ]
+            append_rows(path, rows)
+            known |= {row["id"]: row for row in rows}
         self.log(f"{name}: {len(missing):,} answers in {time.monotonic() - started:.0f} s")
         return known
 
@@ -112,13 +106,7 @@ class Generations:
         """Add what ranks have written to the file of all. Killed in between, a row is there twice, and the same."""
         path = self.folder / f"{key}.jsonl"
         for share in sorted(self.folder.glob(f"{key}.rank-*.jsonl")):
-            rows = [row for _, row in _whole_blocks(share)]
-            cut = path.exists() and _ends_mid_line(path)
-            with path.open("a", encoding="utf-8") as out:
-                out.write("\n" if cut else "")
-                out.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-                out.flush()
-                os.fsync(out.fileno())
+            append_rows(path, [row for _, row in _whole_blocks(share)])
             share.unlink()
 
 
@@ -135,31 +123,10 @@ def completion_of(row: Mapping[str, Any]) -> Completion:
     return Completion(token_ids=(), **kept)
 
 
-def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a generations file; a last line cut short by a kill is left out and asked for again."""
-    if not path.exists():
-        return []
-    rows = []
-    # Not splitlines(): it also splits at characters that may stand inside a JSON string.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-            rows.append((row["id"], row))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return rows
-
-
 def _whole_blocks(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of the blocks that were written whole; a line that names no block is one of its own."""
-    rows = _lines(path)
+    rows = [(row["id"], row) for row in whole_rows(path, "id", "prompt")]
     written: dict[str, set[str]] = {}
     for id, row in rows:
         written.setdefault(row.get("block", ""), set()).add(id)
     return [(id, row) for id, row in rows if len(written[row.get("block", "")]) >= row.get("of", 1)]
-
-
-def _ends_mid_line(path: Path) -> bool:
-    """Whether a kill cut the last line short, so that the next one would be joined to it and lost."""
-    content = path.read_bytes()
-    return bool(content) and not content.endswith(b"\n")

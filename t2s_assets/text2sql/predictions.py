@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql import adapters, base_models
-from t2s_assets.text2sql.collector import rare_collections
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
-from t2s_assets.text2sql.config import DecodingConfig, EvaluationConfig, Experiment
+from t2s_assets.text2sql.config import DecodingConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
+from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, options, record
 from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
-from t2s_assets.text2sql.gold_results import GoldResults
 from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
+from t2s_assets.text2sql.kept_scores import KeptScores
 from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.metrics import percentiles
-from t2s_assets.text2sql.perturbation import Case, suite_verdicts
-from t2s_assets.text2sql.prepare import load_sql, load_tables, load_usable, sample
+from t2s_assets.text2sql.prepare import load_tables, load_usable, sample
 from t2s_assets.text2sql.prompts import clean_question, load_prompts
 from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.scoring import Row, Scorer
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -39,11 +37,8 @@ from t2s_assets.text2sql.storage import (
     write_manifest,
 )
 
-Row = dict[str, Any]
-
 # A new number makes generations that were cached by older decoding code count as others.
 _DECODING_VERSION = 2
-_SHOWN_ROWS = 5
 
 _SCHEMA = pa.schema(
     [
@@ -82,6 +77,7 @@ class _Asked:
     """An evaluation before a model is loaded: the questions, what the decoder is asked for each, and by which model."""
 
     project: Project
+    dataset: str
     config: Experiment
     gold: Any
     adapter: adapters.Adapter
@@ -118,7 +114,7 @@ class _Asked:
         }
         placement = base_models.place(config.hardware)
         linking = prompts_manifest.get("linking")
-        return cls(project, config, gold, adapter, linking, chosen, tables, requests, placement)
+        return cls(project, dataset, config, gold, adapter, linking, chosen, tables, requests, placement)
 
     @property
     def everything(self) -> list[Question]:
@@ -141,6 +137,13 @@ class _Asked:
         key = {"decoding": decoding, "version": _DECODING_VERSION, "placement": self.placement.as_dict()}
         base = self.adapter.base_identity
         return content_hash(key, self.adapter.version, base), content_hash(key, "base", base)
+
+    def kept_scores(self, log: Log) -> KeptScores:
+        """Those of this evaluation, if it was killed."""
+        made_by = f"t2s prepare {self.dataset}"
+        folders = {name: self.project.path(self.dataset, name) for name in ("tables", "questions", "sql")}
+        data = {name: read_manifest(folder, made_by=made_by)["data_version"] for name, folder in folders.items()}
+        return KeptScores(self.project, data | {"evaluation": self.config.evaluation.model_dump()}, log)
 
     def answers(self, log: Log, *, rank: int = 0, ranks: int = 1) -> tuple[Generated, Generated]:
         """What adapter and base answer (nothing without `evaluation.baseline`); of several ranks, one's share."""
@@ -184,13 +187,19 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
     latency = measure_latency(tuned, timed, config.decoding, log)
 
-    def scored(questions: Sequence[Question], answers: Generated) -> list[Row]:
-        rows = score(project, dataset, questions, tables, answers, log)
-        return add_suite_verdicts(project, dataset, questions, tables, rows, config.evaluation, log)
+    kept = asked.kept_scores(log)
+    sets = {}
+    with Scorer(project, dataset, list(chosen), tables, log) as scorer:
 
-    sets = {"predictions.parquet": scored(everything, answers)}
-    if config.evaluation.baseline:
-        sets["base.parquet"] = scored(chosen["test"], base_answers)
+        def scored(name: str, questions: Sequence[Question], answers: Generated) -> list[Row]:
+            def score(part: Sequence[Question]) -> list[Row]:
+                return scorer.with_suite(part, scorer.score(part, answers), config.evaluation)
+
+            return kept.rows(name, questions, answers, score)
+
+        sets["predictions.parquet"] = scored("adapter", everything, answers)
+        if config.evaluation.baseline:
+            sets["base.parquet"] = scored("base", chosen["test"], base_answers)
     folder = project.path(dataset, "predictions", experiment)
     with replacing_folder(folder) as fresh:
         for name, rows in sets.items():
@@ -211,6 +220,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         if (about := asked.gold.about(project, dataset)) is not None:
             facts["data"] = about | {"linking": asked.linking}
         write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
+    kept.forget()
     return read_manifest(folder, made_by="")
 
 
@@ -265,127 +275,6 @@ def question_request(
 def request_for(prompt: str, question: str, schemas: Sequence[TableSchema], gold: str) -> Request:
     """What the decoder is asked, by the kind of gold: WikiSQL's sketch over its one table, or any SELECT."""
     return Request(prompt, question, tuple(schemas), "select" if gold == "sql" else "sketch")
-
-
-def score(
-    project: Project,
-    dataset: str,
-    questions: Sequence[Question],
-    tables: Mapping[str, AskedAbout],
-    answers: Generated,
-    log: Log,
-) -> list[dict[str, Any]]:
-    """One row a question with its verdicts: predicted SQL runs in DuckDB, and gold whose result is not kept."""
-    if not questions:  # data of one's own may come without a test split
-        return []
-    with SqlExecutor() as executor, rare_collections():
-        executor.start(len(questions))
-        gold = load_sql(project, dataset, sorted({q.split for q in questions}))
-        databases = _databases(questions, tables)
-        jobs = []
-        for question in questions:
-            # On one database, so that its tables are loaded once, and an answer with the gold's text runs once.
-            database = databases[question.table_id]
-            jobs.append(Job(database, answers[question.id]["text"].strip()))
-            jobs.append(Job(database, _gold_text(question, tables[question.table_id], gold[question.id])))
-        outcomes = GoldResults.of(project, dataset, log).run(executor, jobs)
-    rows = []
-    for question, predicted_outcome, gold_outcome in zip(questions, outcomes[::2], outcomes[1::2]):
-        answer, truth = answers[question.id], gold[question.id]
-        verdict = question.verdict(answer["text"], tables[question.table_id])
-        result = question.compared(predicted_outcome, truth)
-        rows.append(
-            {
-                "id": question.id,
-                "split": question.split,
-                "table_id": question.table_id,
-                "question": question.text,
-                "gold_sql": truth["sql"],
-                "sql": answer["text"].strip(),
-                "parsed": verdict.parsed,
-                "unparsed_because": verdict.unparsed_because,
-                "category": truth["category"],
-                "aggregate": truth["aggregate"],
-                "conditions": truth["conditions"],
-                "predicted_aggregate": verdict.aggregate,
-                "status": predicted_outcome.status,
-                "message": predicted_outcome.message,
-                "fingerprint": result.fingerprint,
-                "gold_fingerprint": truth["fingerprint"],
-                "gold_degenerate": truth["degenerate"],
-                "valid": predicted_outcome.status == "ok",
-                "em": verdict.em,
-                "ex": result.ex,
-                "ex_strict": result.ex_strict,
-                "errors": verdict.errors,
-                "logprob": answer["logprob"],
-                "tokens": answer["n_tokens"],
-                "forward_passes": answer["forward_passes"],
-                "finished": answer["finished"],
-                "result": _shown(predicted_outcome),
-                "gold_result": _shown(gold_outcome),
-            }
-        )
-    return rows
-
-
-def _databases(questions: Iterable[Question], tables: Mapping[str, AskedAbout]) -> dict[str, Database]:
-    return {i: tables[i].prompted for i in dict.fromkeys(q.table_id for q in questions)}
-
-
-def _gold_text(question: Question, about: AskedAbout, truth: Row) -> str:
-    """The gold over the names that predictions know its tables by."""
-    return truth["sql"] if about.prompted is about.database else question.completion(about)
-
-
-def add_suite_verdicts(
-    project: Project,
-    dataset: str,
-    questions: Sequence[Question],
-    tables: Mapping[str, AskedAbout],
-    rows: list[Row],
-    config: EvaluationConfig,
-    log: Log,
-) -> list[Row]:
-    """`rows` with `test_suite`: whether the prediction is right on its table and on every perturbed copy of it.
-
-    An answer that means the gold's own query returns the gold's result on any table and is not run; one that is wrong
-    on its own table is wrong. None everywhere where `evaluation.test_suite_copies` is 0.
-    """
-    if not config.test_suite_copies or not rows:
-        return [row | {"test_suite": None} for row in rows]
-    databases = _databases(questions, tables)
-    doubtful = [i for i, row in enumerate(rows) if row["ex"] and not row["em"]]
-    truths = load_sql(project, dataset, sorted({q.split for q in questions}))
-    golds: dict[str, list[str]] = {}
-    for truth in truths.values():
-        if truth["table_id"] in databases:
-            golds.setdefault(databases[truth["table_id"]].key, []).append(truth["sql"])
-    cases = []
-    for i in doubtful:
-        question, truth = questions[i], truths[questions[i].id]
-        about = tables[question.table_id]
-        cases.append(
-            Case(
-                databases[question.table_id],
-                _gold_text(question, about, truth),
-                rows[i]["sql"],
-                lambda outcome, question=question, truth=truth: question.compared(outcome, truth).fingerprint,
-            )
-        )
-    with SqlExecutor() as executor:
-        verdicts = suite_verdicts(executor, cases, golds, copies=config.test_suite_copies, seed=config.seed, log=log)
-    run = dict(zip(doubtful, verdicts))
-    return [row | {"test_suite": run.get(i, row["ex"])} for i, row in enumerate(rows)]
-
-
-def _shown(outcome: Any) -> str:
-    """A result for people: the first rows, or why there are none."""
-    if outcome.status != "ok":
-        return f"{outcome.status}: {outcome.message}"
-    rows = json.dumps([list(r) for r in outcome.rows[:_SHOWN_ROWS]], ensure_ascii=False, default=str)
-    more = len(outcome.rows) - _SHOWN_ROWS
-    return rows + (f" and {more} rows more" if more > 0 else "")
 
 
 def measure_latency(

@@ -94,6 +94,8 @@ _MINUS = str.maketrans({"\u2212": "-", "\u2012": "-", "\u2013": "-", "\u2014": "
 
 def parse_number(text: str) -> float | None:
     """The number that `text` spells, or None: thousands separators and Unicode minus signs are understood."""
+    if text.isascii() and text.isdecimal():
+        return _finite(text)
     plain = _THOUSANDS.sub("", text.strip()).translate(_MINUS)
     return _finite(plain) if _NUMBER.fullmatch(plain) else None
 

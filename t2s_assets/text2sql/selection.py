@@ -75,7 +75,7 @@ class AnswerFigures:
         return (time.monotonic() - started) / len(questions)
 
     def _scored(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        from t2s_assets.text2sql import predictions
+        from t2s_assets.text2sql import predictions, scoring
         from t2s_assets.text2sql.decoding import Decoder
         from t2s_assets.text2sql.generations import options
 
@@ -90,7 +90,7 @@ class AnswerFigures:
         requests = [predictions.question_request(q, self.tables, self.prompts, kind) for q in questions]
         answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
         self._decoder.forget()
-        rows = predictions.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)
+        rows = scoring.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)
         model.train(was_training)
         return rows
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import gold_results, predictions
+from t2s_assets.text2sql import gold_results
 from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.gold_results import GoldResults, keep, results_path
 from t2s_assets.text2sql.prepare import load_questions, load_tables, make_questions, make_sql, make_tables
+from t2s_assets.text2sql.scoring import score
 from t2s_assets_tests.own_data import add_library
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import TOWNS
@@ -149,7 +150,7 @@ def scored(files: ProjectFiles, dataset: str, wrong: dict[str, str]) -> tuple[li
     more = {"logprob": -1.0, "n_tokens": 9, "forward_passes": 4, "finished": True}
     log: list[str] = []
     answers = {i: {"text": t} | more for i, t in text.items()}
-    return predictions.score(files.project, dataset, questions, tables, answers, log.append), log
+    return score(files.project, dataset, questions, tables, answers, log.append), log
 
 
 @pytest.mark.parametrize("dataset", ["towns", "library"])

@@ -81,9 +81,9 @@ class Relation:
             if len(row) != len(columns):
                 raise ExecutionError(f"table {name!r}, row {number}: {len(row)} cells for {len(columns)} columns")
         arrays = []
-        for i, (column, sql_type) in enumerate(columns):
+        for (column, sql_type), cells in zip(columns, zip(*rows) if rows else [()] * len(columns)):
             try:
-                arrays.append(pa.array([row[i] for row in rows], type=_arrow_type(sql_type)))
+                arrays.append(pa.array(cells, type=_arrow_type(sql_type)))
             except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
                 raise ExecutionError(
                     f"table {name!r}, column {column!r}: a cell is not a {sql_type}: {error}"

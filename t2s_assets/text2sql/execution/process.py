@@ -63,7 +63,7 @@ class WorkerProcess:
         site = {str(Path(module.__file__).parent.parent) for module in (duckdb, pyarrow)}
         config = {**vars(limits), "path": sorted(site), "address_space": address_space}
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(WORKER), json.dumps(config)],
+            [sys.executable, "-I", "-S", "-B", str(WORKER), json.dumps(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
