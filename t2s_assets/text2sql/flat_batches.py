@@ -19,7 +19,7 @@ from t2s_assets.text2sql.shared_schemas import shared_row
 # A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
 _ALIGN = 16
 # Of the scores of rows that attend together, the share that may be padding before a group of their own is cheaper.
-_WASTE = 0.3
+_WASTE = 0.45
 
 
 @dataclass(frozen=True)
