@@ -116,7 +116,67 @@ def test_splits_share_no_table_and_no_content(source: Source, tables: dict[str, 
     assert same_content_across_splits(tables) == []
 
 
+# What a reader would look under for each table.
+FIELDS = {
+    "chemistry": ("element-properties", "element-discoveries"),
+    "mineralogy": ("common-minerals", "famous-diamonds"),
+    "physical geography": (
+        "eight-thousanders",
+        "european-high-points",
+        "great-rivers",
+        "notable-lakes",
+        "famous-eruptions",
+        "large-deserts",
+        "national-parks",
+    ),
+    "film and television": ("palme-dor-films", "breaking-bad-final-season"),
+    "literature": ("classic-novels",),
+    "athletic and motor sports": (
+        "champions-league-finals",
+        "football-world-cups",
+        "roland-garros-womens-finals",
+        "olympic-field-records",
+        "grand-prix-circuits",
+        "formula-one-champions",
+    ),
+    "popular music and instruments": ("bowie-albums", "stringed-instruments"),
+    "cities, building and transport networks": (
+        "relocated-capitals",
+        "long-suspension-bridges",
+        "skyscrapers-by-height",
+        "metro-networks",
+        "international-airports",
+    ),
+    "history and politics": ("english-and-british-monarchs", "women-prime-ministers", "field-and-sea-battles"),
+    "economics": ("currencies-and-central-banks",),
+    "education": ("old-universities",),
+    "astronomy and spaceflight": ("major-moons", "apollo-crewed-flights", "planetary-probes"),
+    "writing systems": ("invented-scripts",),
+    "dog breeding": ("dog-breed-standards",),
+    "inventions": ("landmark-us-patents",),
+    "shipping": ("ocean-liners",),
+    "food": ("protected-cheeses",),
+    "ornithology": ("notable-birds",),
+    "botany": ("famous-trees",),
+    "scientific prizes": ("nobel-science-laureates",),
+    "painting": ("museum-paintings",),
+    "computing": ("early-home-computers",),
+    "chess": ("world-chess-title-matches",),
+    "aircraft": ("passenger-aircraft",),
+    "opera": ("opera-premieres",),
+}
+
+
 def test_splits_are_of_different_fields(source: Source) -> None:
+    field = {table: name for name, tables in FIELDS.items() for table in tables}
+    assert sorted(field) == sorted(t.id for t in source.tables)
+    splits: dict[str, set[str]] = {}
+    for table in source.tables:
+        splits.setdefault(field[table.id], set()).add(table.split)
+    assert {name: found for name, found in splits.items() if len(found) > 1} == {}
+
+
+def test_tables_of_different_splits_name_different_things(source: Source) -> None:
     """No two tables of different splits tell mostly of the same things."""
 
     def names(table: SourceTable) -> set[str]:
