@@ -115,8 +115,8 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
     )
     if not options.quickstart_rate:
 
-        def same_schedule(steps: int, optimizer: Any = None) -> Any:
-            rate = functools.partial(warm_then_cosine, steps=steps, warmup=config.training.warmup_ratio)
+        def same_schedule(num_training_steps: int, optimizer: Any = None) -> Any:
+            rate = functools.partial(warm_then_cosine, steps=num_training_steps, warmup=config.training.warmup_ratio)
             trainer.lr_scheduler = LambdaLR(optimizer or trainer.optimizer, rate)
             return trainer.lr_scheduler
 

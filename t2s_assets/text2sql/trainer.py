@@ -20,9 +20,14 @@ from t2s_assets.text2sql.clock import PLAN, Clock, warm_then_cosine
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.cost import PAD_TO, PASS_TOKENS, rows_a_pass
 from t2s_assets.text2sql.fused import fuse, output_loss, rows_attend
+from t2s_assets.text2sql.heap import give_back
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.sharding import sharding_arguments
+
+# Batches between two of `heap.give_back`: what grows in between is bounded, and faulting it in again is a hundredth of
+# their time.
+_GIVE_BACK_AFTER = 16
 
 
 class BudgetTrainer(SFTTrainer):
@@ -53,6 +58,7 @@ class BudgetTrainer(SFTTrainer):
         self.figures = figures
         self._wanted: torch.Tensor | None = None
         self._targets: torch.Tensor | None = None
+        self._batches = 0
         super().__init__(*args, **kwargs)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         self._base, head = base, base.get_output_embeddings()
@@ -117,6 +123,10 @@ class BudgetTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
+        if inputs["labels"].device.type == "cpu":
+            if self._batches % _GIVE_BACK_AFTER == 0:
+                give_back()
+            self._batches += 1
         if "passes" in inputs:
             parts = [{"labels": part["labels"], "passes": [part]} for part in inputs["passes"]]
             return self._in_parts(model, parts, num_items_in_batch)

@@ -1,0 +1,72 @@
+"""The benchmarks run as anyone runs them, on the smallest of data, and write what they promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from t2s_assets.text2sql import training
+from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_towns, prepare
+
+ROOT = Path(__file__).parent.parent
+MINI = ROOT / "t2s_assets" / "text2sql" / "datasets" / "mini"
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
+    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("benchmarks")), tiny_base, max_steps=2)
+    prepare(files, "tiny")
+    training.train(files.project, "towns", "tiny", log=[].append)
+    return files
+
+
+def bench(name: str, to: Path, *arguments: str, files: ProjectFiles | None = None) -> dict[str, Any]:
+    folders = {"T2S_STORAGE": files.project.storage, "T2S_CONFIGS": files.project.configs} if files else {}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments, "--json", str(to)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in folders.items()}},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(to.read_text())
+
+
+def test_scoring(tmp_path: Path) -> None:
+    found = bench("scoring", tmp_path / "s.json", "--archive", str(MINI), "--limit", "60")
+    assert {"questions", "seconds", "baseline_seconds", "speedup", "peak_rss_mb"} <= found.keys()
+    assert found["questions"] == 60
+    assert 30 < found["right"] < 60
+    assert found["verdicts_that_differ"] == 0
+
+
+def test_training(tmp_path: Path, towns: ProjectFiles) -> None:
+    given = ("--experiment", "towns/tiny", "--examples", "16", "--validation", "4", "--logging", "1")
+    found = bench("training", tmp_path / "t.json", *given, files=towns)
+    promised = {"examples_per_s", "speedup", "val_loss", "baseline_val_loss", "matmul_share", "peak_rss_gb"}
+    assert promised <= found.keys()
+    # The same examples in the same order at the same rates: only rounding tells the two engines apart.
+    assert found["val_loss"] == pytest.approx(found["baseline_val_loss"], rel=0.01)
+    assert len(found["ours"]["losses"]) == len(found["baseline"]["losses"]) > 1
+
+
+def test_decoding(tmp_path: Path, towns: ProjectFiles) -> None:
+    given = ("--model", "towns/tiny", "--limit", "6", "--single", "2", "--max-new-tokens", "12", "--engines", "lookup")
+    found = bench("decoding", tmp_path / "d.json", *given, files=towns)
+    promised = ["single_p50_ms", "single_p95_ms", "single_speedup_p50", "batch_qps", "batch_speedup"]
+    assert {*promised, "same_answers_share", "validity"} <= found.keys()
+    assert [engine["engine"] for engine in found["engines"]] == ["ours", "generate", "lookup"]
+
+
+def test_ablation(tmp_path: Path, towns: ProjectFiles) -> None:
+    given = ("--model", "towns/tiny", "--limit", "3", "--threads", "1", "--only", "none", "grammar, both *")
+    found = bench("ablation", tmp_path / "a.json", *given, files=towns)
+    assert len(found) >= 2
