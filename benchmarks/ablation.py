@@ -66,7 +66,11 @@ def main() -> None:
     full = load_ready(adapter, project, placement, base)
     found: dict[str, dict[str, Any]] = {}
     texts: dict[str, list[str]] = {}
+    in_float32 = (placement.device, placement.dtype) == ("cpu", "float32")
     for name in given.only:
+        if VARIANTS[name].get("weights") == "int8" and not in_float32:
+            print(f"left out: {name}: int8 weights are for float32 on a CPU, this is {placement.dtype}", flush=True)
+            continue
         config = base.model_copy(update=VARIANTS[name])
         network, tokenizer = full if config.weights == "full" else load_ready(adapter, project, placement, config)
         answers, milliseconds = answer(Decoder(network, tokenizer, options(config)), requests, contents, config)

@@ -161,17 +161,20 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
 
     Float32: inputs and outputs of both norms, query, repeated keys and values, attention's output, four tensors
     around the MLP's product, and the LoRA bottlenecks. With 16-bit types the norms keep float32
-    copies, and each LoRA matrix a cast copy of its input.
+    copies, and each LoRA matrix a cast copy of its input. With `lora.dropout`, what it leaves of each LoRA
+    matrix' input and its mask are kept too.
     """
     h, i, q = shape.hidden, shape.intermediate, shape.heads * shape.head_size
     repeated = q if shape.key_heads != shape.heads else shape.key_heads * shape.head_size
     each, ranks = _size(placement), lora.rank * len(set(lora.targets))
     # A CPU's kernel keeps the mask, Metal's the attention weights, CUDA's neither.
     attention = q + 2 * repeated + q + {"cpu": width, "mps": (shape.heads + 1) * width, "cuda": 0}[placement.device]
-    if each == 4:
-        return 4.0 * (2 * h + 2 * h + attention + 4 * i + ranks + 2 + shape.heads)
     copies = sum(shape.linears[t][0] for t in set(lora.targets))
-    return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads)
+    # Each LoRA matrix' input after dropout, and a byte of its mask.
+    dropped = copies * (each + 1.0) if lora.dropout else 0.0
+    if each == 4:
+        return 4.0 * (2 * h + 2 * h + attention + 4 * i + ranks + 2 + shape.heads) + dropped
+    return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads) + dropped
 
 
 def fused_layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: int) -> float:
