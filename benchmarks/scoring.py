@@ -48,6 +48,7 @@ from t2s_assets.text2sql.gold_results import GoldResults, keep
 from t2s_assets.text2sql.gold_sketch import Table
 from t2s_assets.text2sql.prompts import TABLE
 from t2s_assets.text2sql.query import AGGREGATES, OPERATORS, Query, SketchError, from_sql, parse_number, to_sql
+from t2s_assets.text2sql.records import peak_resident_bytes
 from t2s_assets.text2sql.results import result_fingerprints
 
 Execute = Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]
@@ -161,13 +162,10 @@ def fingerprints(outcomes: list[Outcome]) -> list[str | None]:
 
 
 def peak_mb(pid: int) -> float:
-    """Peak resident memory of a running process.
-
-    Not getrusage's: a child's ru_maxrss begins with what its parent had when it forked.
-    """
-    status = Path(f"/proc/{pid}/status")
-    if status.exists():
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) / 1024
+    """Peak resident memory of a running process."""
+    peak = peak_resident_bytes(pid)
+    if peak is not None:
+        return peak / 2**20
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # macOS, in bytes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from t2s_assets.text2sql import training
 from t2s_assets.text2sql.prepare import make_questions, make_sql, make_tables
 from t2s_assets.text2sql.prompts import make_prompts
 from t2s_assets_tests.projects import ProjectFiles, Record, question, table
@@ -66,6 +67,14 @@ def add_towns(files: ProjectFiles, base: Path, *, experiment: str = "tiny", **tr
     """The dataset `towns` with one experiment; `training` changes settings of its training, None removes one."""
     files.dataset("towns", TOWNS, retrain={"experiment": experiment, "cron": "30 2 * * 1"})
     add_experiment(files, base, experiment, **training)
+    return files
+
+
+def trained_towns(root: Path, base: Path) -> ProjectFiles:
+    """A project at `root` with `towns` and its trained adapter `tiny`."""
+    files = add_towns(ProjectFiles(root), base, max_steps=2)
+    prepare(files, "tiny")
+    training.train(files.project, "towns", "tiny", log=[].append)
     return files
 
 

@@ -41,9 +41,17 @@ def peak_memory_gb(device: str) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated() / 1e9
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage's, which begins with what the parent held when it forked this process.
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) * 1024 / 1e9
+    peak = peak_resident_bytes("self")
+    if peak is not None:
+        return peak / 1e9
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def peak_resident_bytes(process: int | str) -> int | None:
+    """The most resident memory that a living process, by its id or "self", held so far; None where /proc has none.
+
+    Not getrusage's, which begins with what the parent held when it forked the process.
+    """
+    status = Path(f"/proc/{process}/status")
+    return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) * 1024 if status.exists() else None

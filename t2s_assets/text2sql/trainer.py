@@ -25,8 +25,8 @@ from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.selection import CHOICE
 from t2s_assets.text2sql.sharding import sharding_arguments
 
-# Batches between two of `heap.give_back`: what grows in between is bounded, and faulting it in again is a hundredth of
-# their time.
+# Batches between two of `heap.give_back`: what grows in between is bounded, and faulting it in again took 2 % of their
+# time.
 _GIVE_BACK_AFTER = 16
 
 

@@ -14,16 +14,13 @@ from t2s_assets.text2sql.prepare import load_questions
 from t2s_assets.text2sql.prompts import make_prompts
 from t2s_assets.text2sql.scoring import Scorer
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+from t2s_assets_tests.trainable import add_experiment, trained_towns
 
 
 @pytest.fixture(scope="module")
 def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
     """A project with a trained adapter `tiny`, and its predictions."""
-    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("predictions")), tiny_base, max_steps=2)
-    prepare(files, "tiny")
-    training.train(files.project, "towns", "tiny", log=[].append)
-    return files
+    return trained_towns(tmp_path_factory.mktemp("predictions"), tiny_base)
 
 
 @pytest.fixture(scope="module")

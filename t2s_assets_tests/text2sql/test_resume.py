@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import generations, predictions, report, training
+from t2s_assets.text2sql import generations, predictions, report
 from t2s_assets.text2sql.storage import Project
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_towns, prepare
+from t2s_assets_tests.trainable import trained_towns
 
 # Before which call the process dies. Twelve answers of the adapter and six of the base come in blocks of four, so it
 # dies within a block of the adapter's, within one of the base's (after the adapter's eight that were left), when all is
@@ -57,10 +57,7 @@ def evaluate(configs: Path, storage: Path, said: Path, kill: tuple[str, str, int
 
 @pytest.fixture(scope="module")
 def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
-    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("resume")), tiny_base, max_steps=2)
-    prepare(files, "tiny")
-    training.train(files.project, "towns", "tiny", log=[].append)
-    return files
+    return trained_towns(tmp_path_factory.mktemp("resume"), tiny_base)
 
 
 def ended(storage: Path) -> tuple[bytes, bytes, dict[str, Any]]:
