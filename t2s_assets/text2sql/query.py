@@ -140,18 +140,27 @@ def string_literal(text: str) -> str:
 
 
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
-RESERVED_TABLE_NAMES = frozenset(
-    "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default "
-    "deferrable desc describe distinct do else end except false fetch for foreign from group having in initially "
-    "intersect into lateral leading limit not null offset on only or order pivot placing primary qualify references "
-    "returning select show some summarize symmetric table then to trailing true union unique unpivot using variadic "
-    "when where window with".split()
+RESERVED_NAMES = frozenset(
+    """
+    all alter analyse analyze and anti any array as asc asof asymmetric at authorization between binary both by case
+    cast check collate collation column concurrently connect_by_root constraint create cross cube current_catalog
+    current_database current_date current_query current_role current_schema current_schemas current_time
+    current_timestamp current_user default deferrable desc describe distinct do drop else end except exists false
+    fetch filter for force foreign freeze from full glob grant group group_by having if ilike in initially inner
+    insert install intersect interval into is isnull join lambda lateral leading left like limit localtime
+    localtimestamp lock map natural not notnull null offset on only or order outer over overlaps partitioned_by
+    pivot pivot_longer pivot_wider placing positional primary qualify recursive references regexp rename returning
+    revoke right rlike rollback rollup row rows select semi session_user set sets show similar some summarize
+    symmetric system_user table tablesample then to trailing trim true try_cast uncache union unique unpack unpivot
+    user using values variadic verbose when where window with xor
+    """.split()
 )
+"""Words that DuckDB or sqlglot may read as syntax, or as a value of the session, where a bare name stands."""
 
 
 def table_identifier(name: str) -> str:
-    """A table's name in SQL: bare where DuckDB reads it so, else quoted."""
-    bare = _PLAIN_NAME.fullmatch(name) and name not in RESERVED_TABLE_NAMES
+    """A table's name in SQL: bare where DuckDB and sqlglot read it so, else quoted."""
+    bare = _PLAIN_NAME.fullmatch(name) and name not in RESERVED_NAMES
     return name if bare else identifier(name)
 
 

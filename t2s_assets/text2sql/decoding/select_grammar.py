@@ -19,15 +19,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from t2s_assets.text2sql.errors import PromptError
-from t2s_assets.text2sql.execution.functions import SESSION_NAMES
-from t2s_assets.text2sql.query import identifier, table_identifier
+from t2s_assets.text2sql.query import RESERVED_NAMES, identifier, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
-
-_WORDS = frozenset(
-    "anti asof between cross exists filter full glob group_by ilike inner interval is isnull join left like natural "
-    "notnull over positional rename right row rows semi set sets similar tablesample trim try_cast values".split()
-)
-"""Words that DuckDB or sqlglot may read as syntax where a name stands, beside those that `query` never leaves bare."""
 
 # What a column may be used as: a number, text, a date or a truth value. `text` is everything that is no number.
 _KINDS = {"real": "n", "text": "tdb"}
@@ -303,23 +296,17 @@ def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
         ]
         lines.append(f"{kind.upper()}COLUMN: {' | '.join(parts)}")
     lines.append(f"COLUMN: {' | '.join(f'{kind.upper()}COLUMN' for kind in sorted(present))}")
-    taken = [*_reserved(), *(s.name.lower() for s in schemas if s.name.isascii() and s.name.isidentifier())]
+    taken = [*RESERVED_NAMES, *(s.name.lower() for s in schemas if s.name.isascii() and s.name.isidentifier())]
     bare = rf"/[A-Za-z_][A-Za-z0-9_]{{0,47}}/ & ~/(?i:{'|'.join(sorted(set(taken)))})/"
     quoted = r'/"[^"\x00-\x1f\x7f]{1,60}"/ & ~(' + _any_of(identifier(s.name) for s in schemas) + ")"
     lines.append(f"NAME: ({bare}) | ({quoted})")
     return lines
 
 
-def _reserved() -> set[str]:
-    from t2s_assets.text2sql.query import RESERVED_TABLE_NAMES
-
-    return set(RESERVED_TABLE_NAMES) | _WORDS | SESSION_NAMES | {"current_date", "current_time", "current_timestamp"}
-
-
 def spellings(name: str) -> list[str]:
     """`name` in SQL: quoted, and bare where DuckDB reads that as the same name."""
     low = name.lower()
-    bare = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and table_identifier(low) == low and low not in _reserved()
+    bare = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and table_identifier(low) == low
     return [name, identifier(name)] if bare else [identifier(name)]
 
 
