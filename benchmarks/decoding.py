@@ -47,14 +47,15 @@ from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.config import DecodingConfig, Hardware
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions, Request
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.inference import find_adapter
 from t2s_assets.text2sql.merged import with_weights
 from t2s_assets.text2sql.predictions import request_for
 from t2s_assets.text2sql.prepare import load_tables, load_usable
-from t2s_assets.text2sql.prompts import clean_question, load_prompts
+from t2s_assets.text2sql.prompt_datasets import load_prompts
+from t2s_assets.text2sql.prompts import clean_question
 from t2s_assets.text2sql.query import identifier, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.trained import find_adapter
 
 ENGINES = ("lookup", "ctranslate2", "openvino")
 BATCH_SIZES = (8, 16, 32)

@@ -46,10 +46,10 @@ from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, SourceTable, re
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.gold_results import GoldResults, keep
 from t2s_assets.text2sql.gold_sketch import Table
-from t2s_assets.text2sql.prompts import TABLE
 from t2s_assets.text2sql.query import AGGREGATES, OPERATORS, Query, SketchError, from_sql, parse_number, to_sql
 from t2s_assets.text2sql.records import peak_resident_bytes
 from t2s_assets.text2sql.results import result_fingerprints
+from t2s_assets.text2sql.schema import TABLE
 
 Execute = Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]
 

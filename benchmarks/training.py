@@ -35,12 +35,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import base_models, cost, parity, records, training
+from t2s_assets.text2sql import base_models, parity, records, training
 from t2s_assets.text2sql.config import Experiment
-from t2s_assets.text2sql.plan import shape_in
+from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import sample
-from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
+from t2s_assets.text2sql.prompt_datasets import load_prompts
+from t2s_assets.text2sql.prompts import encode_example
 from t2s_assets.text2sql.storage import MANIFEST, Project
+from t2s_assets.text2sql.training import cost
+from t2s_assets.text2sql.training.plan import shape_in
 
 SIDES = ("baseline", "ours")
 
@@ -75,7 +78,7 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
     from torch.optim.lr_scheduler import LambdaLR
     from trl import SFTConfig, SFTTrainer
 
-    from t2s_assets.text2sql.clock import warm_then_cosine
+    from t2s_assets.text2sql.training.clock import warm_then_cosine
 
     placement = base_models.place(config.hardware)
     base = base_models.fetch(config.base_model, project)
@@ -129,10 +132,10 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     from datasets import Dataset
     from peft import LoraConfig
 
-    from t2s_assets.text2sql.clock import Clock
-    from t2s_assets.text2sql.flat_batches import FlatBatches
-    from t2s_assets.text2sql.fused import why_not
-    from t2s_assets.text2sql.trainer import BudgetTrainer, arguments
+    from t2s_assets.text2sql.training.clock import Clock
+    from t2s_assets.text2sql.training.flat_batches import FlatBatches
+    from t2s_assets.text2sql.training.fused import why_not
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments
 
     placement = base_models.place(config.hardware)
     base = base_models.fetch(config.base_model, project)

@@ -7,7 +7,7 @@ import dagster as dg
 from t2s_assets.assets import dataset_assets
 from t2s_assets.jobs import dataset_job, retrain_schedule
 from t2s_assets.resources import ProjectFolders
-from t2s_assets.text2sql.config import dataset_names
+from t2s_assets.text2sql.config_files import dataset_names
 from t2s_assets.text2sql.storage import Project
 
 # torchrun kills ranks that have not ended 30 s after it was told to stop; a step that waited less would leave them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from t2s_assets.text2sql.config import experiment_names
+from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.storage import Project
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import clock as clocks
-from t2s_assets.text2sql import timing
-from t2s_assets.text2sql.trainer import BudgetTrainer
+from t2s_assets.text2sql.training import clock as clocks
+from t2s_assets.text2sql.training import timing
+from t2s_assets.text2sql.training.trainer import BudgetTrainer
 
 
 class FakeTime:

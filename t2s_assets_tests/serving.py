@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql import adapters, base_models
-from t2s_assets.text2sql.gold import gold_of
+from t2s_assets.text2sql.prepare import gold_of
 from t2s_assets.text2sql.prompts import resolve_format
 from t2s_assets.text2sql.storage import Project, file_hash, write_json, write_manifest
 from t2s_assets_tests.projects import ProjectFiles, question, table

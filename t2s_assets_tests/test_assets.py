@@ -15,10 +15,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql import guards
 from t2s_assets.text2sql.prompts import encode_example
 from t2s_assets.text2sql.report_page import PLOTS
 from t2s_assets.text2sql.storage import read_json
+from t2s_assets.text2sql.training import guards
 from t2s_assets_tests.projects import ProjectFiles, question
 from t2s_assets_tests.trainable import TOWNS, add_experiment, add_towns
 

@@ -10,12 +10,13 @@ import dagster as dg
 import pytest
 
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql.inference import Answer, Text2SQL
+from t2s_assets.text2sql.answers import Answer
+from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.prepare import load_sql
-from t2s_assets.text2sql.prompts import load_prompts, make_prompts
-from t2s_assets.text2sql.sources import open_source
+from t2s_assets.text2sql.prompt_datasets import load_prompts, make_prompts
 from t2s_assets.text2sql.storage import read_json
+from t2s_assets.text2sql.tables.sources import open_source
 from t2s_assets_tests.own_data import EXPERIMENT, QUESTIONS, add_library, write_csv
 from t2s_assets_tests.projects import ProjectFiles
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from t2s_assets.text2sql.checkpoints import SEAL, step_of
+from t2s_assets.text2sql.training.checkpoints import SEAL, step_of
 from t2s_assets_tests.instance import DATASET, ENDLESS, EXPERIMENT, Instance
 from t2s_assets_tests.processes import ancestors, processes_with, wait_for
 from t2s_assets_tests.trainable import prepare

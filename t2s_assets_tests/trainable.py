@@ -7,7 +7,7 @@ from typing import Any
 
 from t2s_assets.text2sql import training
 from t2s_assets.text2sql.prepare import make_questions, make_sql, make_tables
-from t2s_assets.text2sql.prompts import make_prompts
+from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets_tests.projects import ProjectFiles, Record, question, table
 
 

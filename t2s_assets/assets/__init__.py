@@ -6,7 +6,7 @@ import dagster as dg
 
 from t2s_assets.assets.data import data_assets
 from t2s_assets.assets.experiments import experiment_assets
-from t2s_assets.text2sql.config import experiment_names
+from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.storage import Project
 
 

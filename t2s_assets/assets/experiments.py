@@ -12,16 +12,15 @@ from t2s_assets.text2sql import (
     base_models,
     champion,
     evaluation,
-    guards,
-    plan,
     predictions,
-    prompts,
+    prompt_datasets,
     report,
     report_page,
     training,
 )
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.storage import read_json, read_manifest
+from t2s_assets.text2sql.training import guards, plan
 
 GPU_POOL = "gpu"
 
@@ -43,12 +42,12 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
     )
     def prompts_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         project, experiment = folders.project, context.partition_key
-        manifest = prompts.make_prompts(project, dataset, experiment, context.log.info)
+        manifest = prompt_datasets.make_prompts(project, dataset, experiment, context.log.info)
         config = project.experiment(dataset, experiment)
         base = base_models.fetch(config.base_model, project)
         tokenizer = base_models.load_tokenizer(base)
-        data = prompts.load_prompts(project, dataset, experiment)
-        problems = prompts.prompt_problems(data, tokenizer)
+        data = prompt_datasets.load_prompts(project, dataset, experiment)
+        problems = prompt_datasets.prompt_problems(data, tokenizer)
         apart = guards.tables_apart(project, dataset)
         problems |= guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
         if (shape := plan.shape_in(base.folder)) is not None:  # else training itself looks, with the weights
@@ -92,7 +91,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         line, variables = training.command(dataset, experiment, config), training.environment(project, config)
         run_ranks(context, pipes, config, line, variables)
         folder = project.path(dataset, "adapter", experiment)
-        manifest = training.read_manifest(folder, made_by=f"t2s train {dataset}/{experiment}")
+        manifest = read_manifest(folder, made_by=f"t2s train {dataset}/{experiment}")
         shown = (
             "steps",
             "examples_seen",

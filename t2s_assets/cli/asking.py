@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from t2s_assets.text2sql.inference import Text2SQL
-    from t2s_assets.text2sql.sources import Source
+    from t2s_assets.text2sql.tables.sources import Source
 
 Model = Annotated[
     str,
@@ -63,7 +63,7 @@ def _source(ddl: str | None, schema: str | None, db: str | None) -> Source:
     if len(given) != 1:
         got = " and ".join(given) or "none of them"
         raise typer.BadParameter(f"what is the question about? Give one of --ddl, --schema, --db; got {got}")
-    from t2s_assets.text2sql.sources import open_source
+    from t2s_assets.text2sql.tables.sources import open_source
 
     return open_source(ddl=ddl, schema=schema, db=db)
 
@@ -112,15 +112,15 @@ def ask(
         raise PromptError("the question is empty; ask something about the table")
     source = _source(ddl, schema, db)
     from t2s_assets.cli import show
-    from t2s_assets.text2sql.inference import find_adapter
     from t2s_assets.text2sql.storage import Project
+    from t2s_assets.text2sql.trained import find_adapter
 
     chosen = source.asked(table, many=find_adapter(model, Project.find()).format.gold == "sql")
     if run and not chosen.has_rows:
         raise PromptError(f"--run needs rows, and {chosen.name!r} is only a schema; give --db FILE")
     with show.waiting("loading the model"), _load(model, device) as loaded:
         answer = loaded.ask(question, chosen, run=run, min_confidence=min_confidence)
-    from t2s_assets.text2sql.user_tables import UserTable
+    from t2s_assets.text2sql.tables.user_tables import UserTable
     from t2s_assets.text2sql.wording import in_words
 
     one = isinstance(chosen, UserTable)

@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import DataError, T2SError
-from t2s_assets.text2sql.inference import Answer, Text2SQL
-from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable, from_ddl, from_json
+from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import replacing_file
+from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable, from_ddl, from_json
 
 # Questions decoded together and written at once: a killed run loses at most these.
 CHUNK = 64

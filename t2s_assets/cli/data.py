@@ -71,8 +71,8 @@ def feedback(
 ) -> None:
     """Turn answers marked right or corrected in `t2s repl` into questions of a dataset of your own, for training."""
     from t2s_assets.text2sql.feedback import add_to_dataset, feedback_file
-    from t2s_assets.text2sql.inference import find_adapter
     from t2s_assets.text2sql.storage import Project
+    from t2s_assets.text2sql.trained import find_adapter
 
     project = Project.find()
     done = add_to_dataset(project, feedback_file(find_adapter(model, project).folder), into)

@@ -68,7 +68,7 @@ def _prepare(project: Project, address: str) -> None:
                     f"what it was trained on: {', '.join(shared[:10])}; mend the source"
                 )
     if experiment:
-        from t2s_assets.text2sql.prompts import make_prompts
+        from t2s_assets.text2sql.prompt_datasets import make_prompts
 
         _say(f"{dataset}/prompts/{experiment}")
         make_prompts(project, dataset, experiment, _say)
@@ -94,7 +94,7 @@ def train(
     if memory_gb is not None and not plan:
         raise typer.BadParameter("--memory-gb is for --plan")
     if memory_gb is not None:
-        from t2s_assets.text2sql import plan as plans
+        from t2s_assets.text2sql.training import plan as plans
 
         config = project.experiment(dataset, experiment)
         print(plans.for_another_machine(config, plans.placement_elsewhere(config), memory_gb).described())
@@ -112,8 +112,8 @@ def reproduce(
     """Train an adapter again from what stands beside it, in a temporary place, and say whether it is the same."""
     from pathlib import Path
 
-    from t2s_assets.text2sql.reproduce import reproduce as again
     from t2s_assets.text2sql.storage import Project
+    from t2s_assets.text2sql.training.reproduce import reproduce as again
 
     project = Project.find()
     path = Path(folder)
@@ -182,7 +182,7 @@ def list_all() -> None:
     from rich.table import Table
 
     from t2s_assets.text2sql.champion import serving_experiment
-    from t2s_assets.text2sql.config import dataset_names, experiment_names
+    from t2s_assets.text2sql.config_files import dataset_names, experiment_names
     from t2s_assets.text2sql.errors import ConfigError
     from t2s_assets.text2sql.storage import Project
 

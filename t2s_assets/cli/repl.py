@@ -8,10 +8,12 @@ from pathlib import Path
 
 from t2s_assets.cli import show
 from t2s_assets.text2sql import feedback
+from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.inference import Answer, Text2SQL, trained
-from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable
+from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
+from t2s_assets.text2sql.trained import trained
 from t2s_assets.text2sql.wording import in_words
 
 HELP = """\

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.execution import Outcome
-from t2s_assets.text2sql.inference import Answer
-from t2s_assets.text2sql.sources import Source, UserDatabase, UserTable
+from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
 
 SHOWN_ROWS = 50
 

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.config import FolderModel, GgufModel, Hardware, HubModel, WheelModel, expand_path
+from t2s_assets.text2sql.config import FolderModel, GgufModel, Hardware, HubModel, WheelModel
+from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.storage import Project, content_hash, file_hash, read_json, replacing_folder, write_json
 

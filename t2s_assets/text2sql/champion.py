@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from t2s_assets.text2sql.config import experiment_names
+from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.metrics import mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions

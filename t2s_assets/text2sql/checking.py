@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
-from t2s_assets.text2sql.prompts import TABLE
 from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number, table_identifier
+from t2s_assets.text2sql.schema import TABLE
 from t2s_assets.text2sql.sql_normal import NormalFormError, normal_form
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.tables.user_tables import UserTable
 
 
 def checked(text: str, table: UserTable) -> tuple[str, str | None]:

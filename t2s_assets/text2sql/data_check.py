@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from t2s_assets.text2sql import prepare
-from t2s_assets.text2sql.config import Experiment, expand_path, experiment_names
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config_files import expand_path, experiment_names
 from t2s_assets.text2sql.data_cost import Cost, training_cost
 from t2s_assets.text2sql.data_findings import (
     SPLITS,
@@ -255,7 +256,7 @@ def _source_questions(project: Project, dataset: str) -> list[dict[str, Any]]:
 
 def _look_at_prompts(project: Project, found: DataCheck, name: str, settings: Experiment, log: Log) -> int:
     """Measure an experiment's prompts. Returns how many examples would train; 0 where that is not known."""
-    from t2s_assets.text2sql.prompts import make_prompts
+    from t2s_assets.text2sql.prompt_datasets import make_prompts
 
     log(f"building the prompts of {name}")
     try:

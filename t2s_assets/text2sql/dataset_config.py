@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import sqlglot
 from pydantic import Field, field_validator, model_validator
 
-from t2s_assets.text2sql.config import Fraction, Section, Settings, read_yaml, validated
+from t2s_assets.text2sql.config_files import Fraction, Section, Settings, read_yaml, validated
 from t2s_assets.text2sql.errors import ConfigError
 
 

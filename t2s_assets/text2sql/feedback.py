@@ -24,17 +24,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
 from t2s_assets.text2sql.storage import Project
-from t2s_assets.text2sql.user_tables import UserDatabase, UserTable
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable
 
 if TYPE_CHECKING:
-    from t2s_assets.text2sql.inference import Answer, Text2SQL
+    from t2s_assets.text2sql.answers import Answer
+    from t2s_assets.text2sql.inference import Text2SQL
 
 FILE = "feedback.jsonl"
 

@@ -1,7 +1,7 @@
 """What a dataset's questions are answered with: WikiSQL's sketch (gold_sketch.py) or SQL text (gold_text.py).
 
-Both modules have the functions and constants of `Gold`; everything else of the platform asks for them here and does
-not know which kind it has.
+Both modules have the functions and constants of `Gold`; everything else of the platform asks `prepare.gold_of` for
+them and does not know which kind it has.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Outcome
 from t2s_assets.text2sql.schema import TableSchema
@@ -123,13 +122,6 @@ class Gold(Protocol):
 
     def about(self, project: Project, dataset: str) -> Facts | None:
         """What a report says of the data: how it was split, what was left out."""
-
-
-def gold_of(project: Project, dataset: str) -> Gold:
-    """The kind of gold of a dataset, by the `reader` of its dataset.yaml."""
-    from t2s_assets.text2sql import gold_sketch, gold_text
-
-    return gold_text if isinstance(project.dataset(dataset), OwnDataset) else gold_sketch  # type: ignore[return-value]
 
 
 def existing(path: Path, dataset: str) -> Path:

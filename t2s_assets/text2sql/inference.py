@@ -12,19 +12,16 @@ executor's limited child processes and on a copy of the rows.
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.adapters import Adapter
-from t2s_assets.text2sql.asked import Asked, asked_about
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.answers import Answer, Latency
 from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain, shared_words
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
@@ -33,155 +30,13 @@ from t2s_assets.text2sql.execution import Database, Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
 from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
+from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.predictions import request_for
-from t2s_assets.text2sql.prompts import clean_question, encode, shown_tables
-from t2s_assets.text2sql.sources import UserDatabase, UserTable, as_asked
-from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one answer: from the prompt to the model's first choice (`prefill`), from there to its last
-    (`decode`), and the whole from question to checked SQL (`total`); execution is not in it."""
-
-    prefill_ms: float
-    decode_ms: float
-    total_ms: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model answered.
-
-    sql: over the user's table where it is valid, else as generated.
-    generated: what the model wrote, over `t`.
-    valid: it parses, passes the executor's allow-list and names only what the schema has; else `problem` says why.
-    confidence: the probability that the model gave to the tokens that it chose, together. It is not calibrated: it
-        ranks answers, but is not how often they are right.
-    probability: how likely the answer is right, calibrated on validation questions (confidence.py); None where the
-        model has no calibration.
-    abstained: why no answer is given although one was written; it is then not valid, and `sql` is empty.
-    outcome: what running it gave, with `run=True` and valid SQL.
-    uses_table_content: cell values were read to write it (sample values, execution guidance, value grounding).
-    rows_copied: how many of the table's rows it ran on where that is not all of them.
-    """
-
-    question: str
-    table: str
-    sql: str
-    generated: str
-    valid: bool
-    problem: str | None
-    confidence: float
-    tokens: int
-    forward_passes: int
-    latency: Latency
-    uses_table_content: bool = False
-    probability: float | None = None
-    abstained: str | None = None
-    outcome: Outcome | None = None
-    rows_copied: int | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The result's column names; empty where nothing ran."""
-        return self.outcome.columns if self.outcome else ()
-
-    @property
-    def rows(self) -> tuple[tuple[Any, ...], ...]:
-        """The result's rows; empty where nothing ran."""
-        return self.outcome.rows if self.outcome else ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        content: dict[str, Any] = {
-            "question": self.question,
-            "table": self.table,
-            "sql": self.sql,
-            "valid": self.valid,
-            "problem": self.problem,
-            "sequence_probability": round(self.confidence, 6),
-            "probability": None if self.probability is None else round(self.probability, 4),
-            "abstained": self.abstained,
-            "uses_table_content": self.uses_table_content,
-            "tokens": self.tokens,
-            "forward_passes": self.forward_passes,
-            "prefill_ms": round(self.latency.prefill_ms, 1),
-            "decode_ms": round(self.latency.decode_ms, 1),
-            "total_ms": round(self.latency.total_ms, 1),
-        }
-        if self.outcome is not None:
-            content["result"] = {
-                "status": self.outcome.status,
-                "message": self.outcome.message,
-                "columns": list(self.outcome.columns),
-                "rows": [[_plain(cell) for cell in row] for row in self.outcome.rows],
-                "truncated": self.outcome.truncated,
-                "rows_copied": self.rows_copied,
-            }
-        return content
-
-
-def _plain(cell: Any) -> Any:
-    """A cell as JSON holds it: decimals and dates as text, and NaN and infinities, which JSON lacks."""
-    if isinstance(cell, float) and not math.isfinite(cell):
-        return str(cell)
-    if isinstance(cell, (list, tuple)):
-        return [_plain(c) for c in cell]
-    if isinstance(cell, dict):
-        return {str(k): _plain(v) for k, v in cell.items()}
-    if isinstance(cell, (decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, bytes)):
-        return str(cell)
-    return cell
-
-
-def find_adapter(model: str | Path, project: Project) -> Adapter:
-    """The adapter that `dataset/experiment`, `dataset` (its champion) or a folder names.
-
-    Raises:
-        T2SError: there is none, or it is not whole; the message lists the trained ones.
-    """
-    text = str(model)
-    folder = Path(text).expanduser()
-    if text.startswith((".", "/", "~")) or (folder / MANIFEST).is_file():
-        if not (folder / MANIFEST).is_file():
-            raise ModelError(f"--model: {folder} is no adapter's folder, it has no {MANIFEST}; {_trained(project)}")
-        return _opened(folder, "t2s train, which writes such a folder")
-    dataset, _, experiment = text.partition("/")
-    if not experiment:
-        champion = project.path(dataset, "champion") / CHAMPION
-        if not champion.is_file():
-            raise ModelError(
-                f"--model: {text!r} has no champion yet; choose one with t2s champion {text}, or give "
-                f"DATASET/EXPERIMENT or a folder; {_trained(project)}"
-            )
-        experiment = read_json(champion, made_by=f"t2s champion {dataset}")["experiment"]
-    folder = project.path(dataset, "adapter", experiment)
-    if not (folder / MANIFEST).is_file():
-        raise ModelError(
-            f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
-            f"Train it with: t2s run {dataset}/{experiment}"
-        )
-    return _opened(folder, f"t2s train {dataset}/{experiment}")
-
-
-def _opened(folder: Path, made_by: str) -> Adapter:
-    try:
-        return adapters.open_adapter(folder, made_by=made_by)
-    except (ValueError, KeyError, TypeError) as e:
-        raise ModelError(f"{folder}: its records are broken ({e}); train again with: {made_by}") from e
-
-
-def trained(project: Project) -> list[str]:
-    """The adapters that there are, as `dataset/experiment`."""
-    found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
-    return [f"{p.parts[-3]}/{p.name}" for p in found]
-
-
-def _trained(project: Project) -> str:
-    found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
-    names = [f"{p.parts[-3]}/{p.name}" for p in found]
-    return f"trained are: {', '.join(names)}" if names else "none is trained yet"
+from t2s_assets.text2sql.prompts import clean_question, shown_tables
+from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.tables.asked import Asked, asked_about
+from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
+from t2s_assets.text2sql.trained import find_adapter
 
 
 class Text2SQL:

@@ -13,7 +13,9 @@ from typing import Any
 
 from t2s_assets.text2sql.adapters import RESOLVED_CONFIG, Adapter
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.prompts import encode, encode_example, load_prompts
+from t2s_assets.text2sql.plain_text import encode
+from t2s_assets.text2sql.prompt_datasets import load_prompts
+from t2s_assets.text2sql.prompts import encode_example
 from t2s_assets.text2sql.storage import Project, read_json, read_manifest, write_json
 
 PROBE = "probe.json"

@@ -17,13 +17,14 @@ from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, options, record
-from t2s_assets.text2sql.gold import AskedAbout, Question, gold_of
+from t2s_assets.text2sql.gold import AskedAbout, Question
 from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
 from t2s_assets.text2sql.kept_scores import KeptScores
 from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.metrics import percentiles
-from t2s_assets.text2sql.prepare import load_tables, load_usable, sample
-from t2s_assets.text2sql.prompts import clean_question, load_prompts
+from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable, sample
+from t2s_assets.text2sql.prompt_datasets import load_prompts
+from t2s_assets.text2sql.prompts import clean_question
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.scoring import Row, Scorer
 from t2s_assets.text2sql.storage import (

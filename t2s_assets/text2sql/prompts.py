@@ -7,33 +7,21 @@ prompt and completion can be tokenised apart; `encode_example` is the one place 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import PromptConfig
 from t2s_assets.text2sql.errors import DataError, PromptError
-from t2s_assets.text2sql.gold import gold_of
-from t2s_assets.text2sql.linking import link, recall
-from t2s_assets.text2sql.plain_text import encode as encode
-from t2s_assets.text2sql.plain_text import protect
-from t2s_assets.text2sql.prepare import load_tables, load_usable
+from t2s_assets.text2sql.linking import link
+from t2s_assets.text2sql.plain_text import encode, protect
 from t2s_assets.text2sql.query import identifier, table_identifier
-from t2s_assets.text2sql.schema import TABLE as TABLE
 from t2s_assets.text2sql.schema import TableSchema, one_line
 from t2s_assets.text2sql.storage import (
-    Project,
-    content_hash,
     read_json,
-    read_manifest,
-    replacing_folder,
     write_json,
-    write_manifest,
 )
 
 FORMAT_FILE = "prompt_format.json"
@@ -224,148 +212,3 @@ def encode_example(prompt_ids: list[int], completion_ids: list[int], eos: int) -
     """One training example: `input_ids` and `labels`, where prompt tokens carry IGNORED and EOS is learnt."""
     answer = [*completion_ids, eos]
     return {"input_ids": prompt_ids + answer, "labels": [IGNORED] * len(prompt_ids) + answer}
-
-
-@dataclass(frozen=True)
-class PromptExample:
-    """One question as the model sees it, and for training the completion it should write.
-
-    `table_id` names what it is asked about: a table, or a database. `linked` says that the prompt shows a choice of
-    its columns, and `recall` the share of the gold's columns that are in it (None: whole, or the gold names none).
-    """
-
-    id: str
-    table_id: str
-    prompt: str
-    completion: str
-    linked: bool = False
-    recall: float | None = None
-
-
-def build_examples(
-    format: PromptFormat, tokenizer: Any, project: Project, dataset: str, split: str
-) -> list[PromptExample]:
-    """The prompts of one split, in the order of its usable questions (gold.py says which are)."""
-    tables = load_tables(project, dataset, [split])
-    examples = []
-    for question in load_usable(project, dataset, [split]):
-        about = tables[question.table_id]
-        schemas = question.shown(about)
-        rows = about.sample_rows if format.uses_table_content else None
-        if rows is not None:
-            rows = [r for r, schema in zip(rows, about.schemas) if schema in schemas]
-        prompt, shown = shown_tables(format, tokenizer, schemas, question.text, rows=rows)
-        found = recall(shown, question.columns(about)) if shown != schemas else None
-        completion = question.completion(about)
-        examples.append(PromptExample(question.id, question.table_id, prompt, completion, shown != schemas, found))
-    return examples
-
-
-def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Write `prompts` as a `datasets.DatasetDict` with `prompt`, `completion` and their token counts.
-
-    Training examples longer than `max_length` would lose the end of their SQL and their EOS, so they are kept
-    out of training, counted and listed. Raises PromptError when none is left.
-    """
-    from datasets import Dataset, DatasetDict, Features, Value
-
-    config = project.experiment(dataset, experiment)
-    tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
-    gold = gold_of(project, dataset)
-    format = resolve_format(config.prompt, tokenizer, gold.FORMAT)
-    texts, counts = ("id", "table_id", "prompt", "completion"), ("prompt_tokens", "completion_tokens")
-    features = Features({n: Value("string") for n in texts} | {n: Value("int64") for n in counts})
-    splits, statistics, too_long, linking = {}, {}, {}, {}
-    for split in ("train", "validation", "test"):
-        examples = build_examples(format, tokenizer, project, dataset, split)
-        prompt_ids = encode(tokenizer, [e.prompt for e in examples])
-        completion_ids = encode(tokenizer, [e.completion for e in examples])
-        lengths = [len(p) + len(c) + 1 for p, c in zip(prompt_ids, completion_ids)]
-        fits = [n <= format.max_length for n in lengths]
-        too_long[split] = [e.id for e, ok in zip(examples, fits) if not ok]
-        keep = fits if split == "train" else [True] * len(examples)
-        if examples and not any(keep):
-            raise PromptError(
-                f"{dataset}/{experiment}: every {split} example is longer than prompt.max_length = "
-                f"{format.max_length} tokens (the shortest has {min(lengths)}); raise it"
-            )
-        rows = [
-            {
-                "id": e.id,
-                "table_id": e.table_id,
-                "prompt": e.prompt,
-                "completion": e.completion,
-                "prompt_tokens": len(p),
-                "completion_tokens": len(c) + 1,
-            }
-            for e, p, c, k in zip(examples, prompt_ids, completion_ids, keep)
-            if k
-        ]
-        # By column, since a split without examples has no row that names them.
-        splits[split] = Dataset.from_dict({n: [r[n] for r in rows] for n in features}, features=features)
-        statistics[split] = length_statistics(lengths)
-        linking[split] = linking_facts(examples)
-        log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
-    folder = project.path(dataset, "prompts", experiment)
-    with replacing_folder(folder) as fresh:
-        # One file each: an empty split gets none by default, and is then not read back.
-        DatasetDict(splits).save_to_disk(fresh / "dataset", num_shards=dict.fromkeys(splits, 1))
-        format.save(fresh)
-        facts = {
-            "examples": {s: len(d) for s, d in splits.items()},
-            "tokens": statistics,
-            "over_max_length": {s: len(ids) for s, ids in too_long.items()},
-            "over_max_length_ids": {s: ids[:100] for s, ids in too_long.items()},
-            "template": format.template,
-            "uses_table_content": format.uses_table_content,
-        }
-        if any(found["linked"] for found in linking.values()):
-            facts["linking"] = linking
-        digest = content_hash([list(s[c]) for s in splits.values() for c in ("id", "prompt", "completion")])
-        write_manifest(fresh, content_hash(digest, format.model_dump(exclude_defaults=True)), facts)
-    return read_manifest(folder, made_by="")
-
-
-def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:
-    """How many prompts show a choice of columns (`linked` of `of`), and what that loses.
-
-    recall: mean over linked prompts of the share of the gold's columns that are shown; `n` leaves out golds without a
-    column. whole: of these n, the share that shows every one of them.
-    """
-    found = [e.recall for e in examples if e.linked and e.recall is not None]
-    return {
-        "linked": sum(e.linked for e in examples),
-        "of": len(examples),
-        "n": len(found),
-        "recall": round(sum(found) / len(found), 4) if found else None,
-        "whole": round(sum(r == 1 for r in found) / len(found), 4) if found else None,
-    }
-
-
-def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
-    """Mean, median, 95th and 99th percentile and maximum of token counts; empty for no examples."""
-    if not lengths:
-        return {}
-    ordered = sorted(lengths)
-    at = lambda share: ordered[min(len(ordered) - 1, int(share * len(ordered)))]  # noqa: E731
-    mean = round(sum(ordered) / len(ordered), 1)
-    return {"mean": mean, "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": ordered[-1]}
-
-
-def load_prompts(project: Project, dataset: str, experiment: str) -> Any:
-    """The saved `datasets.DatasetDict` of an experiment. Raises DataError when it is not there."""
-    from datasets import load_from_disk
-
-    folder = project.path(dataset, "prompts", experiment)
-    read_manifest(folder, made_by=f"t2s prepare {dataset}/{experiment}")
-    return load_from_disk(str(folder / "dataset"))
-
-
-def prompt_problems(data: Any, tokenizer: Any) -> Counter[str]:
-    """What would spoil training: examples without a prompt or a completion, or that end before their SQL does."""
-    problems: Counter[str] = Counter()
-    for row in data["train"]:
-        problems["empty completion"] += not row["completion"].strip()
-        problems["empty prompt"] += not row["prompt"].strip()
-        problems["EOS inside the completion"] += tokenizer.eos_token in row["completion"]
-    return +problems

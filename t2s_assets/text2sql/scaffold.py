@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from t2s_assets.text2sql.config import DATASET_NAME, Experiment, read_config
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config_files import DATASET_NAME, read_config
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_database, read_own
 from t2s_assets.text2sql.errors import ConfigError, DataError

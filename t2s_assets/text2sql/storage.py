@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import config, dataset_config
+from t2s_assets.text2sql import config, config_files, dataset_config
 from t2s_assets.text2sql.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
@@ -48,17 +48,17 @@ class Project:
 
     def dataset(self, name: str) -> dataset_config.DatasetConfig:
         """The dataset's config. Raises ConfigError."""
-        if name not in config.dataset_names(self.configs):
-            there = config.dataset_names(self.configs)
+        if name not in config_files.dataset_names(self.configs):
+            there = config_files.dataset_names(self.configs)
             raise ConfigError(f"no dataset {name!r} in {self.configs}; there are {there}")
         return dataset_config.read_dataset(self.configs / name / "dataset.yaml")
 
     def experiment(self, dataset: str, name: str) -> config.Experiment:
         """The experiment's config. Raises ConfigError."""
-        there = config.experiment_names(self.configs, dataset)
+        there = config_files.experiment_names(self.configs, dataset)
         if name not in there:
             raise ConfigError(f"no experiment {name!r} in {self.configs / dataset}; there are {there}")
-        return config.read_config(config.Experiment, self.configs / dataset / f"{name}.yaml")
+        return config_files.read_config(config.Experiment, self.configs / dataset / f"{name}.yaml")
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from t2s_assets.text2sql.prompts import TABLE
 from t2s_assets.text2sql.query import Condition, SketchError, condition_number, from_sql, number_literal
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.schema import TABLE
+from t2s_assets.text2sql.tables.user_tables import UserTable
 
 _NUMBER_AGGREGATES = (
     "{}",

@@ -18,7 +18,7 @@ from t2s_assets.cli.repl import Session
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_own
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.sources import open_source
+from t2s_assets.text2sql.tables.sources import open_source
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
 

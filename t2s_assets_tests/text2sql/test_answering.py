@@ -11,9 +11,10 @@ from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.confidence import FILE, Confidence
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import ModelError
-from t2s_assets.text2sql.inference import Text2SQL, find_adapter
-from t2s_assets.text2sql.sources import as_table, from_ddl
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.tables.sources import as_table, from_ddl
+from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.cli.conftest import T2S, t2s  # noqa: F401
 from t2s_assets_tests.projects import ProjectFiles
 

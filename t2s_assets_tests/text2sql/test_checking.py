@@ -6,7 +6,7 @@ import pytest
 
 from t2s_assets.text2sql.checking import checked
 from t2s_assets.text2sql.execution import Database, Relation, SqlExecutor
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.tables.user_tables import UserTable
 
 PEAKS = UserTable.of(
     ("old", "Peaks of t"), ['First\nname "x"', "Height (m)", "t"], ["text", "real", "text"], where="test"

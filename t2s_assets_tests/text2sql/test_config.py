@@ -11,13 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from t2s_assets.text2sql.config import (
-    Experiment,
-    dataset_names,
-    expand_path,
-    experiment_names,
-    read_config,
-)
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config_files import dataset_names, expand_path, experiment_names, read_config
 from t2s_assets.text2sql.dataset_config import OwnDataset, WikiSQLDataset, read_dataset
 from t2s_assets.text2sql.errors import ConfigError
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from t2s_assets.text2sql import adapters
+from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import DataError, ModelError, PromptError
 from t2s_assets.text2sql.execution import check_sql
-from t2s_assets.text2sql.inference import Answer, Text2SQL, find_adapter
-from t2s_assets.text2sql.sources import as_table, from_ddl
+from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import MANIFEST, Project, write_json
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.tables.sources import as_table, from_ddl
+from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.projects import ProjectFiles
 
 QUESTIONS = ["How high is K2?", "which peaks are over 8,500 in Nepal", "Name the lowest", "how many are there?"]

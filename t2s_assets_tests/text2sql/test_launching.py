@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from t2s_assets.text2sql import base_models, cost, evaluation, launching, plan, training
+from t2s_assets.text2sql import base_models, evaluation, launching, training
 from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, TorchrunLaunch
 from t2s_assets.text2sql.errors import ConfigError, T2SError
-from t2s_assets.text2sql.reproduce import on_this_machine
 from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.training import cost, plan
+from t2s_assets.text2sql.training.reproduce import on_this_machine
 
 PROJECT = Project(Path("/c"), Path("/s"))
 MEETING = {"endpoint": "head:29500"}

@@ -11,7 +11,7 @@ import pytest
 from t2s_assets.text2sql import kept_scores, predictions, training
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prepare import load_questions
-from t2s_assets.text2sql.prompts import make_prompts
+from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.scoring import Scorer
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, trained_towns

@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import PromptConfig
 from t2s_assets.text2sql.errors import DataError, PromptError
+from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import load_questions, load_sql, load_tables, make_questions, make_sql, make_tables
-from t2s_assets.text2sql.prompts import (
-    FORMAT_FILE,
-    PromptFormat,
+from t2s_assets.text2sql.prompt_datasets import (
     build_examples,
-    encode,
-    encode_example,
     length_statistics,
     load_prompts,
     make_prompts,
     prompt_problems,
+)
+from t2s_assets.text2sql.prompts import (
+    FORMAT_FILE,
+    PromptFormat,
+    encode_example,
     render,
     resolve_format,
     sample_values,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import adapters, base_models, evaluation, predictions, report, training
-from t2s_assets.text2sql.prompts import make_prompts
+from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t2s_assets.text2sql.config import Experiment, read_config
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config_files import read_config
 from t2s_assets.text2sql.data_check import check
 from t2s_assets.text2sql.dataset_config import read_dataset
 from t2s_assets.text2sql.errors import ConfigError, DataError

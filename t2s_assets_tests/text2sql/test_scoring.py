@@ -9,7 +9,7 @@ import pytest
 
 from t2s_assets.text2sql.config import EvaluationConfig
 from t2s_assets.text2sql.prepare import load_questions, load_sql, load_tables
-from t2s_assets.text2sql.prompts import load_prompts
+from t2s_assets.text2sql.prompt_datasets import load_prompts
 from t2s_assets.text2sql.scoring import Scorer, score
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_towns, prepare

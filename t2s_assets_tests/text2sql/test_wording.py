@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.tables.user_tables import UserTable
 from t2s_assets.text2sql.wording import in_words
 
 PEAKS = UserTable.of("peaks", ["Name", "Height (m)"], ["text", "real"], where="test")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import BundledSource, HubSource, LocalSource, UrlSource, WikiSQLDataset
 from t2s_assets.text2sql.datasets.download import download
 from t2s_assets.text2sql.datasets.huggingface import read_hub

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import HubSource
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceQuestion, SourceTable, parse_question, parse_table
 from t2s_assets.text2sql.errors import DataError

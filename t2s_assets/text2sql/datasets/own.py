@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from t2s_assets.text2sql.config import expand_path
+from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.table_files import open_file, open_folder
-from t2s_assets.text2sql.user_tables import UserTable
+from t2s_assets.text2sql.tables.table_files import open_file, open_folder
+from t2s_assets.text2sql.tables.user_tables import UserTable
 
 SPLITS = ("train", "validation", "test")
 _KEYS = ("question", "sql", "database", "tables", "split", "id")

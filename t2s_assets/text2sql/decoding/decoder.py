@@ -37,7 +37,7 @@ class Decoder:
 
     `model` is a transformers causal LM, a PEFT model over one, or what `packed` made of one, on the device it is
     to run on, in evaluation mode; `tokenizer` is its tokenizer. Prompts carry their own special tokens, as
-    `prompts.encode` expects. Keys and values of schemas are kept between calls: after a change of the
+    `plain_text.encode` expects. Keys and values of schemas are kept between calls: after a change of the
     model's weights call `forget`. Not for several threads at once. Raises `ModelError` if the model's
     attention cannot be decoded here, no EOS token is known, or the grammar needs a fast tokenizer.
     """

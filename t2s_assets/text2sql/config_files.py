@@ -1,0 +1,159 @@
+"""Config files: how each of them is read, what they are called, and what a section of one is.
+
+Unknown keys, wrong types and broken bounds are all reported at once, each with its file and field.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+
+from t2s_assets.text2sql.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a config file: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Settings(Section):
+    """A section of numbers and choices."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        checked = handler(value)
+        # Pydantic would read `rank: yes` as rank 1.
+        if isinstance(value, bool) and not isinstance(checked, bool):
+            raise ValueError("this is no yes-or-no field")
+        return checked
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where plain YAML keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def read_config(model: type[Model], path: Path) -> Model:
+    """The file at `path` as a `model`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or breaks rules: every one of them is named.
+    """
+    return validated(model, read_yaml(path, model.model_fields), path)
+
+
+def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The mapping in the file at `path`; `keys` are those that an error says it wants. Raises ConfigError."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except FileNotFoundError as e:
+        there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else "no such folder"
+        raise ConfigError(f"{path}: no such file; {path.parent} holds {there}") from e
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as e:
+        raise ConfigError(f"{path}: not readable as YAML: {e}") from e
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a mapping of {', '.join(keys)} is wanted; got {content!r}")
+    return content
+
+
+def validated(model: type[Model], content: dict[str, Any], path: Path) -> Model:
+    """`content`, read from `path`, as a `model`. Raises ConfigError that names every problem."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as e:
+        raise ConfigError(_all_problems(path, model, e)) from e
+
+
+def _all_problems(path: Path, model: type[BaseModel], error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "(the file)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key; known here: {', '.join(_known_keys(model, problem['loc'][:-1]))}"
+        elif problem["type"] != "missing" and not isinstance(problem["input"], (dict, BaseModel)):
+            message = f"{message}; got {problem['input']!r}"
+        problems.append(f"  {field}: {message}")
+    count = len(problems)
+    return f"{path}: {count} problem{'s' if count > 1 else ''}\n" + "\n".join(problems)
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at `location` takes; a union's tag is a part of the location and names a member."""
+    sections: list[type[BaseModel]] = [model]
+    for part in location:
+        inner = [
+            a for s in sections if part in s.model_fields for a in _models_in(s.model_fields[str(part)].annotation)
+        ]
+        tagged = [s for s in sections if _tag(s) == part]
+        sections = inner or tagged or sections
+    return [name for s in sections for name in s.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models_in(a)]
+
+
+def _tag(section: type[BaseModel]) -> str | None:
+    fields = section.model_fields
+    field = next((fields[name] for name in ("kind", "source", "engine") if name in fields), None)
+    values = getattr(field.annotation, "__args__", ()) if field else ()
+    return values[0] if values and isinstance(values[0], str) else None
+
+
+def dataset_names(configs: Path) -> list[str]:
+    """The datasets under `configs`: its folders that hold a dataset.yaml."""
+    names = sorted(p.parent.name for p in configs.glob("*/dataset.yaml"))
+    bad = [n for n in names if not DATASET_NAME.fullmatch(n)]
+    if bad:
+        raise ConfigError(f"{configs}: a dataset's folder name is letters, digits and _, a letter first; got {bad}")
+    return names
+
+
+def experiment_names(configs: Path, dataset: str) -> list[str]:
+    """The experiments of `dataset`: every YAML file beside its dataset.yaml."""
+    names = sorted(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
+    bad = [n for n in names if not _NAME.fullmatch(n)]
+    if bad:
+        raise ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -; got {bad}")
+    return names
+
+
+def expand_path(text: str, relative_to: Path) -> Path:
+    """`text` with $VARIABLES and ~ expanded, relative to a folder.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    missing = [v for v in re.findall(r"\$\{?(\w+)\}?", text) if not os.environ.get(v)]
+    if missing:
+        raise ConfigError(f"{text}: set the environment variable {', '.join(missing)} to a path")
+    return relative_to / Path(os.path.expandvars(text)).expanduser()

@@ -1,0 +1,120 @@
+"""What a question is put to when a model is used: one table, for models of WikiSQL's sketch; or all tables of a
+database under their own names, for models of SQL text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+from t2s_assets.text2sql import checking
+from t2s_assets.text2sql.errors import PromptError
+from t2s_assets.text2sql.execution import Database
+from t2s_assets.text2sql.schema import TABLE, TableSchema
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable
+
+
+class Asked(Protocol):
+    """What prompts, checks and execution need of it."""
+
+    @property
+    def schemas(self) -> tuple[TableSchema, ...]:
+        """The tables as prompt and grammar show them."""
+
+    @property
+    def sample_rows(self) -> Sequence[Sequence[Sequence[Any]]] | None:
+        """The first rows of each of `schemas`; None where only a schema was given."""
+
+    @property
+    def database(self) -> Database:
+        """The rows that generated SQL runs on. Raises DataError where only a schema was given."""
+
+    @property
+    def rows_copied(self) -> int | None:
+        """How many rows of the first table that was cut are in `database`; None where all are."""
+
+    def checked(self, text: str) -> tuple[str, str | None]:
+        """(SQL with the user's names, None), or (SQL, what is wrong with it)."""
+
+
+def asked_about(given: UserTable | UserDatabase, gold: Literal["sketch", "sql"]) -> Asked:
+    """`given` as a model of that kind is asked about it.
+
+    Raises:
+        PromptError: a model of single tables is asked about several, or tables share a name.
+    """
+    if gold == "sql":
+        return NamedTables(given.tables if isinstance(given, UserDatabase) else (given,))
+    if isinstance(given, UserDatabase):
+        raise PromptError(
+            f"{given.name} holds {len(given.tables)} tables, and this model was trained on questions about one; "
+            f"choose one of {', '.join(t.name for t in given.tables)}"
+        )
+    return OneTable(given)
+
+
+@dataclass(frozen=True)
+class OneTable:
+    """One table, called `t` in prompts."""
+
+    table: UserTable
+
+    @property
+    def schemas(self) -> tuple[TableSchema, ...]:
+        """The table as `t`."""
+        return (self.table.schema(TABLE),)
+
+    @property
+    def sample_rows(self) -> Sequence[Sequence[Sequence[Any]]] | None:
+        """Its first rows, as text."""
+        rows = self.table.sample_rows
+        return None if rows is None else [rows]
+
+    @property
+    def database(self) -> Database:
+        """Its rows as `t`, as text and numbers."""
+        return self.table.database(TABLE)
+
+    @property
+    def rows_copied(self) -> int | None:
+        """How many of its rows are copied, where that is not all."""
+        content = self.table.content
+        return content.data.num_rows if content.truncated else None
+
+    def checked(self, text: str) -> tuple[str, str | None]:
+        """See `checking.checked`."""
+        return checking.checked(text, self.table)
+
+
+@dataclass(frozen=True)
+class NamedTables:
+    """Tables under their own names, with their real types."""
+
+    tables: tuple[UserTable, ...]
+
+    @property
+    def schemas(self) -> tuple[TableSchema, ...]:
+        """The tables as they are called."""
+        return tuple(t.schema(t.path[-1]) for t in self.tables)
+
+    @property
+    def sample_rows(self) -> Sequence[Sequence[Sequence[Any]]] | None:
+        """The first rows of each."""
+        found = [t.typed_sample_rows for t in self.tables]
+        return None if any(rows is None for rows in found) else [rows for rows in found if rows is not None]
+
+    @cached_property
+    def database(self) -> Database:
+        """The rows of all tables."""
+        return Database.of(*(t.relation(t.path[-1], typed=True) for t in self.tables))
+
+    @property
+    def rows_copied(self) -> int | None:
+        """How many rows of the first table that was cut are copied."""
+        return next((t.typed_content.data.num_rows for t in self.tables if t.typed_content.truncated), None)
+
+    def checked(self, text: str) -> tuple[str, str | None]:
+        """See `checking.checked_over`."""
+        return checking.checked_over(text, self.tables)

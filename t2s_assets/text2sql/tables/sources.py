@@ -1,0 +1,104 @@
+"""The tables that users ask about, from whatever they give: CREATE TABLE text, a JSON schema, a database, a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.tables.schema_texts import from_ddl, from_json
+from t2s_assets.text2sql.tables.table_files import from_arrow, open_file, open_folder
+from t2s_assets.text2sql.tables.user_tables import Source, UserDatabase, UserTable, shortened
+
+__all__ = ["Source", "UserDatabase", "UserTable", "as_asked", "as_table", "from_ddl", "from_json", "open_source"]
+
+_CREATES = re.compile(r"\bcreate\s.*\btable\b", re.IGNORECASE | re.DOTALL)
+
+
+def open_source(*, ddl: str | None = None, schema: str | Path | None = None, db: str | Path | None = None) -> Source:
+    """The source of exactly one of: CREATE TABLE text or its file, a JSON schema file, a data file.
+
+    Raises:
+        DataError: none or several are given, a file is missing or is not what it should be.
+    """
+    given = {n: v for n, v in (("--ddl", ddl), ("--schema", schema), ("--db", db)) if v is not None}
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        raise DataError(f"what is asked about: give exactly one of --ddl, --schema, --db; got {got}")
+    if ddl is not None:
+        if _CREATES.search(ddl) or not ddl.strip():
+            return from_ddl(ddl)
+        return from_ddl(_text_of(Path(ddl), "--ddl", "neither CREATE TABLE text nor a file"), where=ddl)
+    if schema is not None:
+        path = Path(schema)
+        try:
+            content = json.loads(_text_of(path, "--schema", "no such file"))
+        except ValueError as e:
+            raise DataError(f"{path}: not JSON ({e}); docs/cli.md shows what a schema file holds") from e
+        return from_json(content, where=str(path))
+    path = Path(str(db))
+    return open_folder(path) if path.is_dir() else open_file(path)
+
+
+def _text_of(path: Path, option: str, otherwise: str) -> str:
+    try:
+        if not path.is_file():
+            raise DataError(f"{option}: {otherwise}: {shortened(str(path))!r}")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as e:  # a very long or NUL-holding "path", no permission, no UTF-8
+        raise DataError(f"{option}: {shortened(str(path))!r} cannot be read ({e})") from e
+
+
+def as_asked(given: Any, name: str | None = None, *, many: bool) -> UserTable | UserDatabase:
+    """What `as_table` takes, for a model that answers over `many` tables: without a name, all that there are.
+
+    Raises:
+        DataError: as `as_table`.
+    """
+    if isinstance(given, UserDatabase) or not many:
+        return given if isinstance(given, UserDatabase) else as_table(given, name)
+    source = given if isinstance(given, Source) else _source_of(given)
+    return as_table(given, name) if source is None else source.asked(name, many=True)
+
+
+def _source_of(given: Any) -> Source | None:
+    """The source of whatever may hold several tables, None for what is one."""
+    if isinstance(given, (Mapping, list)):
+        return from_json(given, where="table")
+    if isinstance(given, str) and _CREATES.search(given):
+        return from_ddl(given, where="table")
+    if isinstance(given, (str, Path)):
+        suffix = Path(given).suffix.lower()
+        if suffix == ".sql":
+            return open_source(ddl=str(given))
+        return open_source(schema=given) if suffix == ".json" else open_source(db=given)
+    return None
+
+
+def as_table(given: Any, name: str | None = None) -> UserTable:
+    """A `UserTable` of what a notebook has at hand.
+
+    That is a UserTable, a Source, CREATE TABLE text, a path to a schema or data file, a JSON schema as a mapping,
+    or anything that exports Arrow: a pandas or polars frame, a pyarrow table. `name` chooses among several tables
+    and names a frame.
+
+    Raises:
+        DataError: it is none of these, or not readable as one.
+    """
+    if isinstance(given, UserTable):
+        return given
+    if isinstance(given, Source):
+        return given.table(name)
+    if isinstance(given, TableSchema):
+        return UserTable.of(given.name, [c.name for c in given.columns], [c.type for c in given.columns], where="table")
+    if (source := _source_of(given)) is not None:
+        return source.table(name)
+    if hasattr(given, "__arrow_c_stream__"):
+        return from_arrow(pa.table(given), name or "data")
+    raise DataError(f"a table, schema, path or data frame is wanted; got {type(given).__name__}")

@@ -1,0 +1,253 @@
+"""Tables in files: DuckDB and SQLite databases, CSV and Parquet. Opened read-only, with SQL of our own alone.
+
+Columns are `real` (any number) or `text`, as WikiSQL has them, and have their DuckDB type beside it; their rows are
+copied as either (table_types.py).
+
+Nothing a model wrote runs here: rows are copied (up to a cap) and handed to the executor. DuckDB's extensions
+are never loaded, SQLite is read by Python's own module, and a DuckDB view that reads other files is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.query import identifier, string_literal
+from t2s_assets.text2sql.tables.table_types import Kept, casts, of_duckdb, of_sqlite, of_text
+from t2s_assets.text2sql.tables.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap
+
+_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+
+
+def open_file(path: Path) -> Source:
+    """The tables of a data file; what kind it is, its first bytes say, and for CSV its suffix.
+
+    Raises:
+        DataError: it is missing, unreadable, or none of the four kinds.
+    """
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; give a DuckDB, SQLite, CSV or Parquet file")
+        with path.open("rb") as f:
+            head = f.read(16)
+    except FileNotFoundError as e:
+        raise DataError(f"{path}: no such file; give a DuckDB, SQLite, CSV or Parquet file") from e
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path} cannot be read ({e})") from e
+    if head.startswith(b"SQLite format 3\0"):
+        return _sqlite(path)
+    if head[8:12] == b"DUCK":
+        return _duckdb(path)
+    kind = "parquet" if head.startswith(b"PAR1") else _SUFFIXES.get(path.suffix.lower())
+    if kind == "parquet":
+        return of_tables(str(path), [_parquet(path)])
+    if kind == "csv":
+        return of_tables(str(path), [_csv(path)])
+    raise DataError(
+        f"{path}: neither a DuckDB, SQLite or Parquet file by its first bytes, nor .csv, .tsv or .txt by its name"
+    )
+
+
+def open_folder(path: Path) -> Source:
+    """The CSV and Parquet files of a folder, each a table called as its file; other files are passed over.
+
+    Raises:
+        DataError: there is none, one is not readable, or two have one name.
+    """
+    try:
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.suffix.lower() != ".txt")
+    except OSError as e:
+        raise DataError(f"{path} cannot be read ({e})") from e
+    if not files:
+        raise DataError(f"{path} is a folder without CSV or Parquet files")
+    return of_tables(str(path), [open_file(file).table() for file in files])
+
+
+def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kept]:
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+    return [of_duckdb(row[0], row[1]) for row in rows]
+
+
+def _copied(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], typed: bool) -> Content:
+    types = tuple(c.copied(typed) for c in columns)
+    casts = ", ".join(f"CAST({identifier(c.name)} AS {t}) AS c{i}" for i, (c, t) in enumerate(zip(columns, types)))
+    cap = row_cap(len(columns))
+    data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {cap + 1}").to_arrow_table()
+    return Content(data.slice(0, cap), types, data.num_rows > cap)
+
+
+def _table(name: str | tuple[str, ...], columns: list[Kept], read: Callable[[bool], Content], where: str) -> UserTable:
+    return UserTable.of(
+        name,
+        [c.name for c in columns],
+        [c.type for c in columns],
+        read,
+        where=where,
+        sql_types=[c.sql_type for c in columns],
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or type(error).__name__
+
+
+# ----------------------------------------------------------------------------------------------------- databases
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection in which no view of the file can reach another file."""
+    try:
+        connection = duckdb.connect(
+            str(path), read_only=True, config={**_NO_EXTENSIONS, "enable_external_access": "false"}
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection
+    except duckdb.Error as e:
+        raise DataError(f"{path} cannot be opened as a DuckDB database ({_reason(e)})") from e
+
+
+def _duckdb(path: Path) -> Source:
+    with closing(_connect(path)) as connection:
+        found = connection.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables "
+            "WHERE table_catalog = current_database() ORDER BY table_schema <> 'main', table_schema, table_name"
+        ).fetchall()
+    names = {t if s == "main" else f"{s}.{t}": (s, t) for s, t in found}
+
+    def opened(name: str) -> UserTable:
+        relation = ".".join(identifier(part) for part in names[name])
+        with closing(_connect(path)) as connection:
+            try:
+                columns = _described(connection, relation)
+            except duckdb.Error as e:
+                raise DataError(f"{path}: table {name!r} cannot be read ({_reason(e)})") from e
+        schema, table = names[name]
+        known_as = (table,) if schema == "main" else (schema, table)
+        return _table(known_as, columns, partial(_duckdb_rows, path, relation, columns), str(path))
+
+    return Source(str(path), tuple(names), opened)
+
+
+def _duckdb_rows(path: Path, relation: str, columns: list[Kept], typed: bool) -> Content:
+    with closing(_connect(path)) as connection:
+        try:
+            return _copied(connection, relation, columns, typed)
+        except duckdb.Error as e:
+            raise DataError(f"{path}: {relation} cannot be read ({_reason(e)})") from e
+
+
+def _sqlite_connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
+
+
+def _sqlite_query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    try:
+        with closing(_sqlite_connect(path)) as connection:
+            return connection.execute(sql).fetchall()
+    except sqlite3.Error as e:
+        raise DataError(f"{path} cannot be read as a SQLite database ({_reason(e)})") from e
+
+
+def _sqlite(path: Path) -> Source:
+    found = _sqlite_query(
+        path,
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_' "
+        "ORDER BY name",
+    )
+    names = tuple(row[0] for row in found)
+
+    def opened(name: str) -> UserTable:
+        info = _sqlite_query(path, f"PRAGMA table_info({string_literal(name)})")
+        header = [row[1] for row in info]
+        columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1])) for row in info]
+        if not header:
+            raise DataError(f"{path}: table {name!r} has no columns; a question needs at least one")
+        return _table(name, columns, partial(_sqlite_rows, path, name, columns), str(path))
+
+    return Source(str(path), names, opened)
+
+
+def _stored(path: Path, table: str, column: str) -> set[str]:
+    """SQLite's storage classes of a column's values, `null` left out."""
+    rows = _sqlite_query(path, f"SELECT DISTINCT typeof({identifier(column)}) FROM {identifier(table)}")
+    return {row[0] for row in rows} - {"null"}
+
+
+def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:
+    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}")
+    return from_rows(rows, [c.copied(typed) for c in columns])
+
+
+# --------------------------------------------------------------------------------------------------- CSV, Parquet
+
+
+def _literal_path(path: Path) -> str:
+    """The path as a DuckDB string in which no character is a wildcard."""
+    return string_literal(re.sub(r"([\[*?])", r"[\1]", str(path.absolute())))
+
+
+def _parquet(path: Path) -> UserTable:
+    def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str], Any]) -> Any:
+        relation = f"read_parquet([{_literal_path(path)}])"
+        with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            try:
+                return work(connection, relation)
+            except duckdb.Error as e:
+                raise DataError(f"{path} cannot be read as Parquet ({_reason(e)})") from e
+
+    columns = with_columns(_described)
+    return _table(path.stem, columns, lambda typed: with_columns(lambda c, r: _copied(c, r, columns, typed)), str(path))
+
+
+def _csv(path: Path) -> UserTable:
+    """A CSV whose first line holds the column names; the cells of the rows read say what type a column has."""
+    with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+        read = f"read_csv([{_literal_path(path)}], header = true, all_varchar = true, null_padding = true)"
+        try:
+            relation = connection.sql(f"SELECT * FROM {read}")
+            cap = row_cap(len(relation.columns))
+            found = relation.limit(cap + 1).to_arrow_table()
+        except duckdb.Error as e:
+            raise DataError(f"{path} cannot be read as CSV with a header line ({_reason(e)})") from e
+        header = found.column_names
+        if found.num_columns == 0 or not path.read_bytes()[:1]:
+            raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
+        raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
+        connection.register("raw", raw)
+        columns = of_text(connection, "raw", header)
+
+    def read(typed: bool) -> Content:
+        with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+            connection.register("raw", raw)
+            data = connection.sql(f"SELECT {', '.join(casts(columns, typed))} FROM raw").to_arrow_table()
+        return Content(data, tuple(c.copied(typed) for c in columns), found.num_rows > cap)
+
+    return _table(path.stem, columns, read, str(path))
+
+
+def from_arrow(data: pa.Table, name: str) -> UserTable:
+    """A table that is already in memory. Raises DataError when it has no columns."""
+    if data.num_columns == 0:
+        raise DataError(f"table {name!r} has no columns; a question needs at least one to ask about")
+    header = [str(n) for n in data.column_names]
+    plain = data.slice(0, row_cap(data.num_columns) + 1).rename_columns([f"c{i}" for i in range(len(header))])
+    with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+        connection.register("given", plain)
+        columns = _described(connection, "given")
+        contents = {typed: _copied(connection, "given", columns, typed) for typed in (False, True)}
+    return _table(name, [replace(c, name=h) for c, h in zip(columns, header)], contents.__getitem__, "table")

@@ -1,0 +1,59 @@
+"""Which adapters are trained, and the one that a user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from t2s_assets.text2sql import adapters
+from t2s_assets.text2sql.adapters import Adapter
+from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.errors import ModelError
+from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
+
+
+def find_adapter(model: str | Path, project: Project) -> Adapter:
+    """The adapter that `dataset/experiment`, `dataset` (its champion) or a folder names.
+
+    Raises:
+        T2SError: there is none, or it is not whole; the message lists the trained ones.
+    """
+    text = str(model)
+    folder = Path(text).expanduser()
+    if text.startswith((".", "/", "~")) or (folder / MANIFEST).is_file():
+        if not (folder / MANIFEST).is_file():
+            raise ModelError(f"--model: {folder} is no adapter's folder, it has no {MANIFEST}; {_trained(project)}")
+        return _opened(folder, "t2s train, which writes such a folder")
+    dataset, _, experiment = text.partition("/")
+    if not experiment:
+        champion = project.path(dataset, "champion") / CHAMPION
+        if not champion.is_file():
+            raise ModelError(
+                f"--model: {text!r} has no champion yet; choose one with t2s champion {text}, or give "
+                f"DATASET/EXPERIMENT or a folder; {_trained(project)}"
+            )
+        experiment = read_json(champion, made_by=f"t2s champion {dataset}")["experiment"]
+    folder = project.path(dataset, "adapter", experiment)
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(
+            f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
+            f"Train it with: t2s run {dataset}/{experiment}"
+        )
+    return _opened(folder, f"t2s train {dataset}/{experiment}")
+
+
+def _opened(folder: Path, made_by: str) -> Adapter:
+    try:
+        return adapters.open_adapter(folder, made_by=made_by)
+    except (ValueError, KeyError, TypeError) as e:
+        raise ModelError(f"{folder}: its records are broken ({e}); train again with: {made_by}") from e
+
+
+def trained(project: Project) -> list[str]:
+    """The adapters that there are, as `dataset/experiment`."""
+    found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
+    return [f"{p.parts[-3]}/{p.name}" for p in found]
+
+
+def _trained(project: Project) -> str:
+    names = trained(project)
+    return f"trained are: {', '.join(names)}" if names else "none is trained yet"

@@ -1,0 +1,188 @@
+"""Trains one experiment's adapter. By hand, under torchrun and under Dagster Pipes it is the same command:
+
+    python -m torch.distributed.run --standalone --nproc_per_node=1 -m t2s_assets.text2sql.training DATASET/EXPERIMENT
+
+A run that was killed goes on from its last checkpoint when the same command is given again; one that has finished
+is not repeated until data, base or settings change, or `--force` is given. SIGTERM ends it with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from t2s_assets.text2sql import base_models, launching
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.stopping import StopSignal, is_main
+from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
+from t2s_assets.text2sql.training import checkpoints
+from t2s_assets.text2sql.training.training_run import TrainingRun
+
+Log = Callable[[str], None]
+
+
+MODULE = "t2s_assets.text2sql.training"
+
+
+def command(dataset: str, experiment: str, config: Experiment, *options: str, force: bool = False) -> list[str]:
+    """The command line that trains an experiment; with several nodes, the part of it on this one."""
+    arguments = [f"{dataset}/{experiment}", *options, *(["--force"] if force else [])]
+    python, processes = launching.interpreter(config), config.training.processes
+    return launching.torchrun(python, processes, MODULE, *arguments, launch=config.launch)
+
+
+def environment(project: Project, config: Experiment) -> dict[str, str]:
+    """What the command needs in its environment."""
+    return launching.environment(project, config, config.training.processes)
+
+
+def run(
+    project: Project, dataset: str, experiment: str, *options: str, force: bool = False, **variables: str
+) -> dict[str, Any]:
+    """Train in child processes and return the adapter's manifest. Raises T2SError when they fail."""
+    launch(project, dataset, experiment, *options, force=force, **variables)
+    return read_manifest(project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}")
+
+
+def launch(
+    project: Project, dataset: str, experiment: str, *options: str, force: bool = False, **variables: str
+) -> None:
+    """Run the command, with `variables` in its environment. Raises T2SError when it fails."""
+    config = project.experiment(dataset, experiment)
+    # What every child would fail over is said once, here, and not with the traceback of the child's launcher too.
+    read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
+    base_models.fetch(config.base_model, project)
+    line = command(dataset, experiment, config, *options, force=force)
+    variables = environment(project, config) | variables
+    launching.run(config, line, variables, what=f"training of {dataset}/{experiment}")
+
+
+def training_key(
+    config: Experiment, prompts_version: str, base: base_models.BaseModel, placement: base_models.Placement
+) -> str:
+    """What names a training: data, base, hardware, and the settings that were given.
+
+    Fields at their defaults are left out, so that a later version's new field changes no key. Of the launch, only
+    the number of ranks counts: they share a batch.
+    """
+    trained: dict[str, Any] = {n: getattr(config, n).model_dump(exclude_defaults=True) for n in ("lora", "training")}
+    if config.ranks != config.training.processes:
+        trained["ranks"] = config.ranks
+    return content_hash(prompts_version, base.identity, placement.as_dict(), trained)
+
+
+def train(
+    project: Project,
+    dataset: str,
+    experiment: str,
+    *,
+    force: bool = False,
+    replay: dict[str, Any] | None = None,
+    signal: StopSignal | None = None,
+    log: Log = print,
+) -> dict[str, Any]:
+    """Train the experiment's adapter in this process (one rank of it) and return the manifest that it leaves.
+
+    `replay`, the content of an adapter's `schedule.json`, takes the place of the clock.
+
+    Raises:
+        T2SError: data, base, hardware or settings do not allow it, the loss is not finite, or the disk is full. An
+            adapter that was there before stays.
+        Stopped: told to stop by `signal`; the same call goes on from the checkpoint.
+    """
+    config = project.experiment(dataset, experiment)
+    prompts_version = read_manifest(
+        project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
+    )["data_version"]
+    base = base_models.fetch(config.base_model, project, log=log)
+    placement = base_models.place(config.hardware)
+    key = training_key(config, prompts_version, base, placement)
+    folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
+    with _storage_errors(beside), ExitStack() as held:
+        if is_main():
+            held.enter_context(checkpoints.only_trainer(beside, log))
+        work = beside / key
+        if is_main() and checkpoints.older(work, folder / MANIFEST):
+            shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
+        _wait_for_main(placement)
+        if not force and (folder / MANIFEST).exists():
+            manifest = read_manifest(folder, made_by="")
+            if manifest.get("key") == key:
+                log("already trained: data, base and settings are what they were; --force trains again")
+                return manifest
+        run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)
+        run.replay, run.signal = replay, signal or run.signal
+        return run.train(prompts_version)
+
+
+def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = print) -> None:
+    """Say what training would cost, from a few timed steps in this process, and train nothing."""
+    config = project.experiment(dataset, experiment)
+    read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
+    base, placement = base_models.fetch(config.base_model, project, log=log), base_models.place(config.hardware)
+    _wait_for_main(placement)
+    with tempfile.TemporaryDirectory(prefix="t2s-plan-") as folder:
+        TrainingRun(project, dataset, experiment, config, base, placement, "", Path(folder), log).plan()
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Errors of the system while writing, said so that a user can act on them."""
+    try:
+        yield
+    except T2SError:
+        raise
+    except Exception as e:
+        if failure := checkpoints.write_failure(e, folder):
+            raise failure from e
+        raise
+
+
+def _wait_for_main(placement: base_models.Placement) -> None:
+    from accelerate import PartialState
+
+    # Told of the device: on a machine with a GPU, ranks on the CPU would otherwise get NCCL and cannot train with it.
+    PartialState(cpu=placement.device == "cpu").wait_for_everyone()
+
+
+def main() -> int:
+    """Entry point of every rank. Only rank 0 speaks, to the terminal and to Dagster where that is the parent."""
+    parser = argparse.ArgumentParser(prog="t2s train", description="Train one experiment's adapter.")
+    parser.add_argument("address", metavar="DATASET/EXPERIMENT")
+    parser.add_argument("--force", action="store_true", help="train even if nothing changed")
+    parser.add_argument("--plan", action="store_true", help="say what it would cost, from a few timed steps")
+    parser.add_argument("--replay", metavar="FILE", type=Path, help="an adapter's schedule.json, in place of the clock")
+    options = parser.parse_args()
+    dataset, _, experiment = options.address.partition("/")
+    signal = StopSignal()
+    signal.install()
+
+    def say(line: str) -> None:
+        if is_main():
+            print(line, flush=True)
+
+    def work(log: Log) -> None:
+        if options.plan:
+            show_plan(Project.find(), dataset, experiment, log=log)
+            return
+        replay = read_json(options.replay, made_by="t2s train") if options.replay else None
+        train(Project.find(), dataset, experiment, force=options.force, replay=replay, signal=signal, log=log)
+
+    try:
+        if is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
+            from dagster_pipes import open_dagster_pipes
+
+            with open_dagster_pipes() as pipes:
+                work(pipes.log.info)
+        else:
+            work(say)
+    except T2SError as e:
+        return launching.refused(e)
+    return 0

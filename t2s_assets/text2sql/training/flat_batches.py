@@ -1,0 +1,158 @@
+"""Batches as flat sequences of tokens without padding, for `fused`.
+
+The examples of a batch stand one behind the other in a sequence (1, T). Only attention looks at rows: each example is
+one, or, with shared schemas (`shared_schemas`), each table's schema is a row and each of its questions another, which
+also looks at the schema's keys. T is filled up to a multiple of FLAT_PAD_TO with tokens that attend to themselves and
+have no label, so that kernels meet few shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2s_assets.text2sql.prompts import IGNORED
+from t2s_assets.text2sql.training.cost import FLAT_PAD_TO, FUSED_PASS_TOKENS
+from t2s_assets.text2sql.training.shared_schemas import shared_row
+
+# A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
+_ALIGN = 16
+# Of the scores of rows that attend together, the share that may be padding before a group of their own is cheaper.
+_WASTE = 0.45
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Where a row's queries start and how many they are; the same of keys that it sees in front of its own."""
+
+    start: int
+    count: int
+    first: int = 0
+    before: int = 0
+
+
+def _group(rows: Sequence[_Row], total: int) -> Any:
+    """The RowGroup of `rows` in a sequence of `total` tokens."""
+    import torch
+
+    from t2s_assets.text2sql.training.fused import RowGroup
+
+    width = max(r.count for r in rows)
+    length = -(-max(r.before + r.count for r in rows) // _ALIGN) * _ALIGN
+    column, place = torch.arange(width), torch.arange(length)
+    start, count, first, before = (torch.tensor([getattr(r, n) for r in rows])[:, None] for n in _Row.__annotations__)
+    queries = torch.where(column < count, start + column, total)
+    keys = torch.where(place < before, first + place, start + place - before)
+    keys = torch.where(place < before + count, keys, 0)
+    # An absent query looks at the first key: a row of nothing but hidden keys has no softmax.
+    last = torch.where(column < count, before + column, 0)
+    mask = torch.zeros(len(rows), width, length).masked_fill_(place > last[:, :, None], float("-inf"))
+    return RowGroup(queries, keys, mask)
+
+
+def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: bool) -> dict[str, Any]:
+    """Examples with `input_ids` and `labels` (and `table`, to `share` schemas) as one sequence.
+
+    `input_ids`, `labels`, `position_ids` of shape (1, T), and `rows` for `fused.rows_attend`.
+    """
+    import torch
+
+    from t2s_assets.text2sql.training.fused import Rows
+
+    if share:
+        row = shared_row(examples)
+    else:
+        row = {"input_ids": [], "labels": [], "position_ids": [], "groups": [], "branches": []}
+        for number, example in enumerate(examples):
+            count = len(example["input_ids"])
+            row["input_ids"] += example["input_ids"]
+            row["labels"] += example["labels"]
+            row["position_ids"] += range(count)
+            row["groups"] += [number] * count
+            row["branches"] += [0] * count
+    length = len(row["input_ids"])
+    filled = -(-length // FLAT_PAD_TO) * FLAT_PAD_TO
+    rows = _rows(row["groups"], row["branches"])
+    if filled > length:
+        rows.append(_Row(length, filled - length))
+    groups, places, offset = [], torch.empty(filled, dtype=torch.long), 0
+    for members in _alike(rows):
+        group = _group(members, filled)
+        real = group.queries.flatten()
+        slots = torch.arange(offset, offset + len(real))
+        places[real[real < filled]] = slots[real < filled]
+        offset += len(real)
+        groups.append(group)
+    fill = {"input_ids": pad_token, "labels": IGNORED, "position_ids": 0}
+    made = {n: torch.tensor([[*row[n], *[value] * (filled - length)]]) for n, value in fill.items()}
+    return made | {"rows": Rows(tuple(groups), places)}
+
+
+def _rows(groups: Sequence[int], branches: Sequence[int]) -> list[_Row]:
+    """Schemas (branch 0), which see themselves alone, and questions, which see their schema too."""
+    schemas: dict[int, _Row] = {}
+    rows, at = [], 0
+    while at < len(groups):
+        number, branch, end = groups[at], branches[at], at
+        while end < len(groups) and (groups[end], branches[end]) == (number, branch):
+            end += 1
+        schema = schemas.get(number) if branch else None
+        row = _Row(at, end - at, schema.start, schema.count) if schema else _Row(at, end - at)
+        if branch == 0:
+            schemas[number] = row
+        rows.append(row)
+        at = end
+    return rows
+
+
+def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows in groups whose padding to each other costs little: at most _WASTE of the scores computed."""
+    groups: list[list[_Row]] = []
+    for row in sorted(rows, key=lambda r: (-r.count, -r.before)):
+        if groups:
+            together = [*groups[-1], row]
+            area = max(r.count for r in together) * max(r.before + r.count for r in together) * len(together)
+            if sum(r.count * (r.before + r.count) for r in together) >= (1 - _WASTE) * area:
+                groups[-1].append(row)
+                continue
+        groups.append([row])
+    return groups
+
+
+class FlatBatches:
+    """The collator: `labels` (1, T) of the whole batch, and `passes`, each what `flat_pass` makes of some examples.
+
+    A pass takes examples of up to FUSED_PASS_TOKENS tokens together, or one; all passes of a batch have one gradient.
+    """
+
+    def __init__(self, *, pad_token: int, share: bool) -> None:
+        self.pad_token, self.share = pad_token, share
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        parts = parts_within(examples, FUSED_PASS_TOKENS, share=self.share)
+        passes = [flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts]
+        return {"labels": torch.cat([p["labels"] for p in passes], dim=1), "passes": passes}
+
+
+def parts_within(
+    examples: Sequence[Mapping[str, Any]], limit: int, *, share: bool
+) -> list[Sequence[Mapping[str, Any]]]:
+    """The examples in order, cut into as few parts of at most `limit` tokens (or one example) as fit one by one.
+
+    With `share`, a table's schema counts once in each part.
+    """
+    parts: list[list[Mapping[str, Any]]] = []
+    for example in examples:
+        if not parts or _tokens([*parts[-1], example], share=share) > limit:
+            parts.append([])
+        parts[-1].append(example)
+    return parts
+
+
+def _tokens(examples: Sequence[Mapping[str, Any]], *, share: bool) -> int:
+    if share:
+        return len(shared_row(examples)["input_ids"])
+    return sum(len(e["input_ids"]) for e in examples)

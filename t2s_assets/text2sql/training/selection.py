@@ -1,0 +1,114 @@
+"""Which checkpoint becomes the adapter, judged by what users want: right answers on a validation sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.errors import ConfigError
+from t2s_assets.text2sql.gold import Question
+from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
+from t2s_assets.text2sql.storage import Project
+
+CHOICE = "eval_choice"
+"""The metric by which checkpoints are compared under `best: ex` and `em`."""
+
+# So little that a lower loss never outweighs one more right answer in a million.
+_LOSS_WEIGHT = 1e-8
+# Fewer answers than this choose by luck.
+FEWEST_QUESTIONS = 8
+
+
+class AnswerFigures:
+    """EX and EM of greedy answers to a seeded sample of validation questions, as the final evaluation scores them.
+
+    Called with the model and its validation loss at each evaluation; returns `ex` and `em` (shares of all sampled
+    questions, 0 to 1; see `metrics.summary`), `choice`, by which checkpoints are compared (`best`'s figure, and among
+    equals the lower loss), and `generating_seconds`. Ranks share the questions.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        dataset: str,
+        config: Experiment,
+        tokenizer: Any,
+        prompts: dict[str, str],
+    ) -> None:
+        """`prompts`: the sampled questions' ids with the model's input for each."""
+        self.project, self.dataset, self.config, self.tokenizer = project, dataset, config, tokenizer
+        self.prompts, self.best = prompts, config.training.best
+        self.questions = [q for q in load_usable(project, dataset, ["validation"]) if q.id in prompts]
+        wanted = {q.table_id for q in self.questions}
+        self.tables = {n: t for n, t in load_tables(project, dataset, ["validation"]).items() if n in wanted}
+        self._decoder: Any = None
+
+    def keep(self, ids: Sequence[str]) -> None:
+        """Ask only the questions with these ids."""
+        chosen = set(ids)
+        self.questions = [q for q in self.questions if q.id in chosen]
+
+    def __call__(self, model: Any, loss: float) -> dict[str, float]:
+        import torch
+
+        started = time.monotonic()
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+        rows = self._scored(model, self.questions[rank::ranks])
+        right = torch.tensor([sum(r["ex"] for r in rows), sum(r["em"] for r in rows)], dtype=torch.float64)
+        if together:
+            right = right.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+            torch.distributed.all_reduce(right)
+        ex, em = (right / len(self.questions)).tolist()
+        figures = {"ex": ex, "em": em}
+        figures["choice"] = figures[self.best] - _LOSS_WEIGHT * min(loss, 100.0)
+        return figures | {"generating_seconds": round(time.monotonic() - started, 2)}
+
+    def seconds_a_question(self, model: Any, *, timed: int = FEWEST_QUESTIONS) -> float:
+        """How long an answer takes, from a few: an upper bound, since a trained model ends its SQL sooner."""
+        questions = self.questions[:timed]
+        started = time.monotonic()
+        self._scored(model, questions)
+        return (time.monotonic() - started) / len(questions)
+
+    def _scored(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        from t2s_assets.text2sql import predictions, scoring
+        from t2s_assets.text2sql.decoding import Decoder
+        from t2s_assets.text2sql.generations import options
+
+        if not questions:
+            return []
+        was_training = model.training
+        model.eval()
+        if self._decoder is None:
+            self._decoder = Decoder(model, self.tokenizer, options(self.config.decoding))
+        self._decoder.forget()  # what it keeps belongs to the weights before
+        kind = gold_of(self.project, self.dataset).FORMAT
+        requests = [predictions.question_request(q, self.tables, self.prompts, kind) for q in questions]
+        answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
+        self._decoder.forget()
+        rows = scoring.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)
+        model.train(was_training)
+        return rows
+
+
+def questions_within(
+    share: float, budget_seconds: float, evaluations: int, seconds_a_question: float, most: int
+) -> int:
+    """How many answers an evaluation may generate for all of them to take at most `share` of the budget.
+
+    Raises:
+        ConfigError: too few to tell checkpoints apart.
+    """
+    allowed = int(share * budget_seconds / max(1, evaluations) / seconds_a_question)
+    if allowed < min(FEWEST_QUESTIONS, most):
+        raise ConfigError(
+            f"training.best: ex and em need at least {min(FEWEST_QUESTIONS, most)} answers an evaluation; "
+            f"training.eval_share = {share} leaves time for {allowed} in each of {evaluations} evaluations, at "
+            f"{seconds_a_question:.2f} s an answer. Raise training.eval_steps, eval_share or budget_minutes, or use "
+            "best: loss"
+        )
+    return min(allowed, most)

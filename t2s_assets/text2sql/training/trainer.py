@@ -1,0 +1,267 @@
+"""TRL's SFTTrainer with a schedule that keeps to a wall-clock budget, a loss without
+waste, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTConfig, SFTTrainer
+
+from t2s_assets.text2sql.base_models import Placement
+from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.prompts import IGNORED
+from t2s_assets.text2sql.training import checkpoints
+from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
+from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, rows_a_pass
+from t2s_assets.text2sql.training.fused import fuse, output_loss, rows_attend
+from t2s_assets.text2sql.training.heap import give_back
+from t2s_assets.text2sql.training.selection import CHOICE
+from t2s_assets.text2sql.training.sharding import sharding_arguments
+
+# Batches between two of `heap.give_back`: what grows in between is bounded, and faulting it in again took 2 % of their
+# time.
+_GIVE_BACK_AFTER = 16
+
+
+class BudgetTrainer(SFTTrainer):
+    """SFTTrainer whose learning rate follows the share of the run that is done.
+
+    The share is steps over planned steps. With a wall-clock budget the plan changes as the run goes, and `Pace` keeps
+    the share: on a machine that turns out faster or slower, the cosine still ends at zero when the budget does.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        clock: Clock,
+        budget_seconds: float | None,
+        warmup: float,
+        figures: Callable[[Any, float], dict[str, float]] | None = None,
+        fused: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """`figures` measures the model, given its validation loss, at each evaluation; they become `eval_<name>`.
+
+        `fused`: the layers are to run as `fused` writes them, on the batches that `FlatBatches` makes.
+        """
+        self.clock = clock
+        self.losses_before: float = clock.plan.get("losses", 0.0)
+        self.budget_seconds = budget_seconds
+        self.warmup = warmup
+        self.figures = figures
+        self._wanted: torch.Tensor | None = None
+        self._targets: torch.Tensor | None = None
+        self._batches = 0
+        super().__init__(*args, **kwargs)
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        self._base, head = base, base.get_output_embeddings()
+        head.register_forward_pre_hook(self._only_wanted)
+        if fused:
+            fuse(base)
+            logits = head.forward
+            # The model's wrappers (DDP, autocast) expect a call of the whole model: the loss leaves it as its logits.
+            head.forward = lambda hidden: (
+                logits(hidden) if self._targets is None else output_loss(hidden, head.weight, self._targets)
+            )
+
+    def _only_wanted(self, head: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+        return None if self._wanted is None else (hidden[0][self._wanted],)
+
+    def _fused_total(self, model: Any, part: dict[str, Any]) -> torch.Tensor:
+        """The sum of a flat pass' losses."""
+        labels = part["labels"]
+        self._wanted = torch.zeros_like(labels, dtype=torch.bool)
+        self._wanted[:, :-1] = labels[:, 1:] != IGNORED
+        self._targets = labels[:, 1:][self._wanted[:, :-1]]
+        try:
+            with rows_attend(self._base, part["rows"]):
+                return model(input_ids=part["input_ids"], position_ids=part["position_ids"], use_cache=False).logits
+        finally:
+            self._wanted = self._targets = None
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-likelihood of the labelled tokens.
+
+        Without Triton, TRL's own loss scores every position of the prompt too, tile by tile, which took several times
+        as long as the rest of a step on a CPU. There, logits are made only for tokens that have a label.
+        """
+        labels = inputs["labels"]
+        if "passes" in inputs:
+            total = torch.stack([self._fused_total(model, part) for part in inputs["passes"]]).sum()
+            loss = self._mean(total, (labels != IGNORED).sum(), num_items_in_batch)
+            return (loss, {"loss": loss}) if return_outputs else loss
+        if labels.device.type == "cuda" and "position_ids" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        wanted = torch.zeros_like(labels, dtype=torch.bool)
+        wanted[:, :-1] = labels[:, 1:] != IGNORED
+        rest = {k: v for k, v in inputs.items() if k != "labels"}
+        self._wanted = wanted
+        try:
+            outputs = model(**rest, use_cache=False)
+        finally:
+            self._wanted = None
+        targets = labels[:, 1:][wanted[:, :-1]]
+        total = torch.nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
+        loss = self._mean(total, wanted.sum(), num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _mean(self, total: torch.Tensor, labelled: torch.Tensor, num_items_in_batch: Any) -> torch.Tensor:
+        if num_items_in_batch is None:
+            return total / labelled.clamp(min=1)
+        # The count is over all ranks and accumulation steps, and DDP averages gradients over ranks.
+        loss = total / num_items_in_batch
+        return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
+        if inputs["labels"].device.type == "cpu":
+            if self._batches % _GIVE_BACK_AFTER == 0:
+                give_back()
+            self._batches += 1
+        if "passes" in inputs:
+            parts = [{"labels": part["labels"], "passes": [part]} for part in inputs["passes"]]
+            return self._in_parts(model, parts, num_items_in_batch)
+        ids = inputs["input_ids"]
+        whole = ids.device.type != "cpu" or num_items_in_batch is None
+        rows = ids.shape[0] if whole else rows_a_pass(*ids.shape, PASS_TOKENS)
+        if rows == ids.shape[0]:
+            return super().training_step(model, inputs, num_items_in_batch)
+        parts = [{k: v[at : at + rows] for k, v in inputs.items()} for at in range(0, ids.shape[0], rows)]
+        return self._in_parts(model, parts, num_items_in_batch)
+
+    def _in_parts(self, model: Any, parts: list[dict[str, Any]], num_items_in_batch: Any) -> torch.Tensor:
+        with self.accelerator.no_sync(model):
+            losses = [super(BudgetTrainer, self).training_step(model, part, num_items_in_batch) for part in parts[:-1]]
+        losses.append(super().training_step(model, parts[-1], num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss on the validation sample, and what `figures` finds."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.figures is not None:
+            found = self.figures(self.model, output.metrics["eval_loss"])
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        return output
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint that counts only when it is whole; older ones go after that.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self.args.output_dir)
+        written = folder / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                # transformers forgets the losses of earlier sessions.
+                self.clock.plan["losses"] = self.losses_before + self._total_loss_scalar + self._tr_loss.item()
+                self.clock.save(written / PLAN)
+                checkpoints.seal(written)
+        except Exception as e:  # safetensors, torch and the system each have errors of their own for a full disk
+            if failure := checkpoints.write_failure(e, folder):
+                shutil.rmtree(written, ignore_errors=True)
+                raise failure from e
+            raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(
+                output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True
+            )
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
+        """As transformers counts them; with a budget without an end of epochs, since more steps may come to fit."""
+        epochs, *rest = super().set_initial_training_values(args, dataloader)
+        return (epochs if self.budget_seconds is None else sys.maxsize, *rest)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Nothing where a resumed run has all its steps already: transformers would train one more, and then look."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Linear warm-up over `warmup` of the run, then half a cosine to zero."""
+        plan, replay = self.clock.plan, self.clock.replay
+        rates = plan.setdefault("rates", [])
+
+        def rate(step: int) -> float:
+            if replay is not None and replay["rates"]:
+                return replay["rates"][min(step, len(replay["rates"]) - 1)]
+            if self.budget_seconds is None:
+                return warm_then_cosine(step, num_training_steps, self.warmup)
+            # Each group of parameters asks, and a resumed run's new scheduler asks for step 0 again.
+            if step == len(rates):
+                rates.append(warm_then_cosine(plan["share"] * plan["max_steps"], plan["max_steps"], self.warmup))
+            return rates[step]
+
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+        return self.lr_scheduler
+
+
+def _sampling(config: TrainingConfig) -> str:
+    if config.questions_a_table > 1:
+        return "sequential"  # the training set is in its order already
+    return "group_by_length" if config.group_by_length and not config.packing else "random"
+
+
+def arguments(
+    config: TrainingConfig, placement: Placement, checkpoints: Path, *, max_steps: int, max_length: int
+) -> SFTConfig:
+    """TRL's arguments for an experiment."""
+    in_4_bits = placement.device == "cuda" and placement.quantization == "nf4"
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        max_steps=max_steps,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="paged_adamw_8bit" if in_4_bits else "adamw_torch_fused",
+        max_length=max_length,
+        # Examples come tokenised and labelled; only packing has something left to do.
+        dataset_kwargs=None if config.packing else {"skip_prepare_dataset": True},
+        packing=config.packing,
+        eval_packing=False,
+        pad_to_multiple_of=None if config.packing else PAD_TO,
+        train_sampling_strategy=_sampling(config),
+        remove_unused_columns=config.questions_a_table == 1,
+        length_column_name="length",
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=config.seed,
+        data_seed=config.seed,
+        eval_strategy="steps",
+        eval_steps=config.eval_steps,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=config.keep_checkpoints,
+        load_best_model_at_end=config.best != "last",
+        metric_for_best_model="eval_loss" if config.best in ("loss", "last") else CHOICE,
+        greater_is_better=config.best not in ("loss", "last"),
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=[],
+        bf16=placement.dtype == "bfloat16",
+        fp16=placement.dtype == "float16",
+        use_cpu=placement.device == "cpu",
+        dataloader_pin_memory=placement.device == "cuda",
+        ddp_find_unused_parameters=False,
+        **sharding_arguments(config),
+    )

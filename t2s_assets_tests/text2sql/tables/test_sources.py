@@ -1,0 +1,300 @@
+"""Tables and schemas as users give them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.execution import SqlExecutor
+from t2s_assets.text2sql.tables import user_tables
+from t2s_assets.text2sql.tables.sources import as_table, from_ddl, from_json, open_source
+
+
+def kinds(table: user_tables.UserTable) -> dict[str, str]:
+    return {c.name: c.type for c in table.columns}
+
+
+@pytest.mark.parametrize(
+    ("ddl", "name", "columns"),
+    [
+        ("CREATE TABLE fruit (name VARCHAR, price DOUBLE)", "fruit", {"name": "text", "price": "real"}),
+        ('create table "Fruit x" ("a ""b""" text, `price` int)', "Fruit x", None),
+        ('CREATE TABLE "Fruit x" ("a ""b""" TEXT, "n, m" DECIMAL(4,2))', "Fruit x", {'a "b"': "text", "n, m": "real"}),
+        (
+            "CREATE TABLE f (id serial PRIMARY KEY, d date, ok boolean, p numeric(4,2) NOT NULL DEFAULT 0, UNIQUE (d))",
+            "f",
+            {"id": "real", "d": "text", "ok": "text", "p": "real"},
+        ),
+        (
+            "CREATE TABLE `f` (`id` int(11) NOT NULL AUTO_INCREMENT, `n` varchar(3), PRIMARY KEY (`id`)) ENGINE=InnoDB",
+            "f",
+            {"id": "real", "n": "text"},
+        ),
+        ("CREATE TABLE [dbo].[x] ([a b] nvarchar(10), [n] int)", "dbo.x", {"a b": "text", "n": "real"}),
+        ("-- a dump\nDROP TABLE IF EXISTS c;\nCREATE TABLE c (y, z INTEGER);\nINSERT INTO c VALUES (1, 2);", "c", None),
+    ],
+)
+def test_create_table_of_several_dialects(ddl: str, name: str, columns: dict[str, str] | None) -> None:
+    source = open_source(ddl=ddl)
+    assert source.names == (name,)
+    if columns is not None:
+        assert kinds(source.table()) == columns
+
+
+def test_several_create_tables_want_a_choice() -> None:
+    source = from_ddl("CREATE TABLE a (x INT); CREATE TABLE b (y INT);")
+    with pytest.raises(DataError, match="several tables, choose one with --table; there are: a, b"):
+        source.table()
+    with pytest.raises(DataError, match="no table 'c'; there are: a, b"):
+        source.table("c")
+    assert kinds(source.table("B")) == {"y": "real"}
+
+
+@pytest.mark.parametrize(
+    ("ddl", "problem"),
+    [
+        ("", "the text is empty"),
+        ("create table e ()", "table 'e' has no columns"),
+        ("create table f as select 1", "table 'f' has no columns"),
+        ("create table e (a int", "does not parse"),
+        ("missing.sql", "neither CREATE TABLE text nor a file: 'missing.sql'"),
+        ("CREATE TABLE a (x INT); CREATE TABLE A (y INT)", "two tables share a name"),
+        ("x" * 100_000, "cannot be read|neither"),
+    ],
+)
+def test_what_is_no_create_table_is_refused(ddl: str, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        open_source(ddl=ddl)
+
+
+def test_create_table_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "create.sql"
+    path.write_text("\ufeffCREATE TABLE t (a INT);\n", encoding="utf-8")
+    assert kinds(open_source(ddl=str(path)).table()) == {"a": "real"}
+
+
+def test_json_schemas(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text('{"table": "fruit", "columns": [{"name": "a", "type": "BIGINT"}, {"name": "b"}]}')
+    table = open_source(schema=path).table()
+    assert (table.name, kinds(table), table.has_rows) == ("fruit", {"a": "real", "b": "text"}, False)
+    wikisql = {
+        "id": "1-1",
+        "header": ["A\nb", "a b"],
+        "types": ["real", "text"],
+        "rows": [["1,100", "x"], ["n/a", None]],
+    }
+    table = from_json(wikisql, where="w").table("1-1")
+    assert (table.header, kinds(table)) == (("A\nb", "a b"), {"A b": "real", "a b (2)": "text"})
+    assert [list(r.values()) for r in table.content.data.to_pylist()] == [[1100.0, "x"], [None, None]]
+    assert from_json([{"table": "a", **_ONE}, {"table": "b", **_ONE}], where="w").names == ("a", "b")
+
+
+_ONE = {"columns": [{"name": "x", "type": "text"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"columns": []}, "table 'data' has no columns"),
+        ({"header": [], "types": []}, "table 'data' has no columns"),
+        (
+            {"columns": [{"name": "a", "type": "wat"}]},
+            "column 'a': type: text, real or an SQL type is wanted; got 'wat'",
+        ),
+        ({"columns": ["a"]}, "columns: a list of"),
+        ({"header": ["a"], "types": []}, "two lists of texts of one length"),
+        ({"header": ["a"], "types": ["text"], "rows": [["x", "y"]]}, "a list of lists of 1 cells"),
+        ({"tabel": "x"}, r"got the keys \['tabel'\]"),
+        ({"table": 3, **_ONE}, "table: a name is wanted; got 3"),
+        (7, "got 7"),
+        ([_ONE, _ONE], "two tables share a name"),
+    ],
+)
+def test_a_json_schema_of_another_shape_is_refused(content: object, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        from_json(content, where="s.json").table()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """One file of each kind."""
+    connection = duckdb.connect(str(tmp_path / "shop.duckdb"))
+    connection.execute(
+        'CREATE SCHEMA old; CREATE TABLE "My T" (id INT, "B\nc" DECIMAL(10,2), d DATE, h HUGEINT, l INT[], ok BOOLEAN);'
+        "INSERT INTO \"My T\" VALUES (1, 2.5, DATE '2020-01-01', 5, [1], true), (NULL, NULL, NULL, NULL, NULL, NULL);"
+        'CREATE TABLE old.u (x TEXT); CREATE VIEW v AS SELECT id FROM "My T";'
+    )
+    (tmp_path / "secret.txt").write_text("secret")
+    connection.execute(f"CREATE VIEW spy AS SELECT * FROM read_text('{tmp_path / 'secret.txt'}')")
+    connection.execute(f"COPY \"My T\" TO '{tmp_path / 'my.parquet'}'")
+    connection.close()
+    lite = sqlite3.connect(tmp_path / "shop.sqlite")
+    lite.execute("CREATE TABLE u (a INTEGER, b, c TEXT, d DATE, e DECIMAL(4,1), f)")
+    lite.execute("INSERT INTO u VALUES (1, 2, 'x', '2020-01-01', 2.5, 'q'), ('n/a', NULL, NULL, NULL, '1,000', 3)")
+    lite.commit()
+    lite.close()
+    (tmp_path / "peaks [a-z]*?.csv").write_text(
+        'Name,"Height, (m)",Code,\nK2,"8,611",007,a\nLhotse,8516,008,\n,\u22123.5,,\n', encoding="utf-8"
+    )
+    return tmp_path
+
+
+def test_duckdb_files(files: Path) -> None:
+    source = open_source(db=files / "shop.duckdb")
+    assert source.names == ("My T", "spy", "v", "old.u")
+    table = source.table("my t")
+    assert kinds(table) == {"id": "real", "B c": "real", "d": "text", "h": "real", "l": "text", "ok": "text"}
+    assert table.content.types == ("BIGINT", "DECIMAL(10,2)", "VARCHAR", "DOUBLE", "VARCHAR", "VARCHAR")
+    assert table.sample_rows == [("1", "2.5", "2020-01-01", "5", "[1]", "true"), (None,) * 6]
+    assert source.table("old.u").sql_name() == "old.u"
+    assert source.table("v").sample_rows == [("1",), (None,)]
+
+
+def test_a_view_cannot_reach_another_file(files: Path) -> None:
+    with pytest.raises(DataError, match=r"'spy' cannot be read .*disabled by configuration"):
+        open_source(db=files / "shop.duckdb").table("spy")
+
+
+def test_opening_changes_no_file(files: Path) -> None:
+    before = {p: p.read_bytes() for p in files.iterdir()}
+    for path in before:
+        if path.suffix != ".txt":
+            open_source(db=path).table("My T" if path.suffix == ".duckdb" else None).content  # noqa: B018
+    assert {p: p.read_bytes() for p in files.iterdir()} == before
+
+
+def test_sqlite_files(files: Path) -> None:
+    table = open_source(db=files / "shop.sqlite").table()
+    assert kinds(table) == {"a": "real", "b": "real", "c": "text", "d": "text", "e": "real", "f": "text"}
+    assert [list(r.values()) for r in table.content.data.to_pylist()] == [
+        [1.0, 2.0, "x", "2020-01-01", 2.5, "q"],
+        [None, None, None, None, 1000.0, "3"],
+    ]
+
+
+def test_csv_files(files: Path) -> None:
+    table = open_source(db=files / "peaks [a-z]*?.csv").table()
+    assert list(kinds(table).values()) == ["text", "real", "text", "text"]
+    assert table.header[:3] == ("Name", "Height, (m)", "Code")
+    rows = [list(r.values())[:3] for r in table.content.data.to_pylist()]
+    assert rows == [["K2", 8611.0, "007"], ["Lhotse", 8516.0, "008"], [None, -3.5, None]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "-2.5", "+3", ".5", "1e3", "1,234,567.8", " 4 "], "real"),
+        (["1", "", "2"], "real"),
+        (["007"], "text"),
+        (["1,23"], "text"),
+        (["1", "n/a"], "text"),
+        (["nan"], "text"),
+        (["0x10"], "text"),
+        ([""], "text"),
+    ],
+)
+def test_which_csv_columns_are_numbers(tmp_path: Path, cells: list[str], kind: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("n,other\n" + "".join(f'"{c}",a\n' for c in cells))
+    table = open_source(db=path).table()
+    assert table.columns[0].type == kind
+    if kind == "real":
+        numbers = table.content.data.column(0).to_pylist()
+        assert [n is None for n in numbers] == [c == "" for c in cells]
+
+
+def test_parquet_files(files: Path) -> None:
+    table = open_source(db=files / "my.parquet").table()
+    assert (table.name, table.content.types[:2]) == ("my", ("BIGINT", "DECIMAL(10,2)"))
+
+
+def test_rows_run_under_another_name_ignoring_case(files: Path) -> None:
+    table = open_source(db=files / "peaks [a-z]*?.csv").table()
+    with SqlExecutor(workers=1) as executor:
+        outcome = executor.run_one(table.database("t"), 'SELECT "Height, (m)" FROM t WHERE "Name" = \'lhotse\'')
+    assert outcome.rows == ((8516.0,),), outcome.message
+
+
+def test_a_long_table_is_copied_up_to_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 3)
+    path = tmp_path / "long.csv"
+    path.write_text("n\n1\n2\n3\n4\n")
+    content = open_source(db=path).table().content
+    assert (content.data.num_rows, content.truncated) == (3, True)
+    path.write_text("n\n1\n2\n3\n")
+    assert not open_source(db=path).table().content.truncated
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 2)
+    assert open_source(db=path).table().content.data.num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("missing.csv", None, "no such file"),
+        ("empty.csv", b"", "is empty"),
+        ("latin.csv", b"a,b\n\xe9,1\n", "cannot be read as CSV"),
+        ("broken.duckdb", b"12345678DUCK" + b"\0" * 5000, "cannot be opened as a DuckDB database"),
+        ("broken.parquet", b"PAR1xx", "cannot be read as Parquet"),
+        ("broken.db", b"SQLite format 3\0" + b"\1" * 3000, "cannot be read as a SQLite database"),
+        ("book.xlsx", b"PK\3\4", "neither a DuckDB, SQLite or Parquet file"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem):
+        open_source(db=tmp_path / name).table()
+
+
+def test_a_folder_and_a_database_without_tables(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        open_source(db=tmp_path)
+    duckdb.connect(str(tmp_path / "empty.duckdb")).close()
+    with pytest.raises(DataError, match="there is no table"):
+        open_source(db=tmp_path / "empty.duckdb").table()
+
+
+def test_a_csv_of_a_header_alone_has_columns_and_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "h.csv"
+    path.write_text("a,b\n")
+    table = open_source(db=path).table()
+    assert (list(kinds(table)), table.content.data.num_rows) == (["a", "b"], 0)
+
+
+def test_exactly_one_source_is_wanted() -> None:
+    with pytest.raises(DataError, match="exactly one of --ddl, --schema, --db; got none"):
+        open_source()
+    with pytest.raises(DataError, match="got --ddl and --db"):
+        open_source(ddl="CREATE TABLE a (b INT)", db="x.csv")
+
+
+def test_what_a_notebook_has_at_hand(files: Path) -> None:
+    frame = as_table(pa.table({"a": [1, 2], "b": ["x", None]}), "frame")
+    assert (frame.name, kinds(frame), frame.content.data.num_rows) == ("frame", {"a": "real", "b": "text"}, 2)
+    assert as_table(frame) is frame
+    assert kinds(as_table("CREATE TABLE a (b INT)")) == {"b": "real"}
+    assert as_table(str(files / "shop.duckdb"), "v").name == "v"
+    schema = files / "s.json"
+    schema.write_text(json.dumps(_ONE))
+    assert kinds(as_table(schema)) == kinds(as_table(_ONE)) == {"x": "text"}
+    with pytest.raises(DataError, match="got int"):
+        as_table(7)
+
+
+def test_a_schema_alone_has_no_rows_and_says_so() -> None:
+    table = from_ddl("CREATE TABLE a (b INT)").table()
+    assert table.sample_rows is None
+    with pytest.raises(DataError, match="only a schema"):
+        table.content  # noqa: B018
+
+
+def test_the_schema_reads_back_from_its_own_text(files: Path) -> None:
+    table = open_source(db=files / "shop.duckdb").table("My T")
+    assert kinds(from_ddl(table.create_table()).table()) == kinds(table)

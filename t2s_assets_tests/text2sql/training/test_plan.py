@@ -1,0 +1,115 @@
+"""Plans: what they say, what they refuse, and the shipped experiments on the hardware that their files name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from t2s_assets.text2sql import training
+from t2s_assets.text2sql.base_models import Placement
+from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError
+from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.training import plan
+from t2s_assets.text2sql.training.cost import Shape
+from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+SMOLLM2 = Shape(49_152, 576, 1536, 30, 9, 3, 64, tied=True)
+CPU = Placement("cpu", "float32", "sdpa", "none")
+
+
+def shipped(name: str, **changes: Any) -> Experiment:
+    config = Project(CONFIGS, CONFIGS).experiment("wikisql", name)
+    sections = {n: getattr(config, n).model_copy(update=v) if isinstance(v, dict) else v for n, v in changes.items()}
+    return config.model_copy(update=sections)
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_gb", "least"), [("tinyllama", 24, 8), ("qwen-coder-1.5b", 24, 8), ("tinyllama-mps", 16, 3)]
+)
+def test_shipped_experiments_fit_the_hardware_they_name(name: str, memory_gb: float, least: float) -> None:
+    """From shapes alone: neither weights nor the device are here."""
+    config = shipped(name)
+    made = plan.for_another_machine(config, plan.placement_elsewhere(config), memory_gb)
+    assert made.memory is not None
+    assert least < made.memory.gb < memory_gb
+    assert made.described().startswith(f"plan: {config.hardware.device}, bfloat16")
+
+
+def test_what_does_not_fit_names_the_fields_that_make_it_fit() -> None:
+    config = shipped("tinyllama", training={"batch_size": 64})
+    with pytest.raises(ConfigError) as caught:
+        plan.for_another_machine(config, plan.placement_elsewhere(config), 24)
+    said = str(caught.value)
+    assert "training.batch_size: 64 and prompt.max_length: 384 do not fit" in said
+    fits = int(said.split("use training.batch_size: ")[1].split()[0])
+    assert "training.gradient_checkpointing: true" in said
+    for batch, ok in ((fits, True), (fits + 1, False)):
+        changed = shipped("tinyllama", training={"batch_size": batch})
+        try:
+            plan.for_another_machine(changed, plan.placement_elsewhere(changed), 24)
+            assert ok
+        except ConfigError:
+            assert not ok
+
+
+def test_an_adapter_over_the_limit_names_a_rank_under_it() -> None:
+    config = shipped("tinyllama", lora={"rank": 32})
+    with pytest.raises(ConfigError, match=r"lora.rank: 32 makes an adapter of 101.0 MB; .* Use lora.rank: 31 or less"):
+        plan.for_another_machine(config, plan.placement_elsewhere(config), 80)
+
+
+def test_a_disk_too_small_for_checkpoints_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 10_000_000
+
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: Usage)
+    with pytest.raises(StorageError, match=r"checkpoints need 0.23 GB and 0.01 GB are free; .*keep_checkpoints"):
+        plan.before_loading(
+            shipped("smollm2-cpu"), SMOLLM2, CPU, longest=256, longest_completion=60, work=tmp_path / "x" / "y"
+        )
+
+
+def test_another_family_of_models_is_trained_without_a_memory_plan(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba", "vocab_size": 10}')
+    assert plan.shape_in(tmp_path) is None
+    made = plan.before_loading(shipped("smollm2-cpu"), None, CPU, longest=9, longest_completion=3)
+    assert "its memory is not told" in made.described()
+
+
+def test_a_local_base_cannot_be_planned_elsewhere() -> None:
+    with pytest.raises(ModelError, match="use source: hub"):
+        plan.shape_without_weights(shipped("smollm2-cpu"))
+
+
+def test_the_command_says_time_memory_device_and_size_and_trains_nothing(
+    project_files: ProjectFiles, tiny_base: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = add_towns(project_files, tiny_base, max_steps=60, eval_steps=10, save_steps=10)
+    prepare(files, "tiny")
+    said: list[str] = []
+    training.show_plan(files.project, "towns", "tiny", log=said.append)
+    assert any(line.startswith("plan: cpu, float32; memory") and "adapter 0." in line for line in said), said
+    assert any(line.startswith("plan: 60 steps of ") and "6 evaluations" in line for line in said), said
+    assert not files.project.path("towns", "adapter", "tiny").exists()
+    assert list(files.project.path("towns", "checkpoints", "tiny").glob("*/*")) == []
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_loaded(
+    project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = add_towns(project_files, tiny_base)
+    prepare(files, "tiny")
+    monkeypatch.setattr(plan, "available_memory_gb", lambda device: 0.3)
+    monkeypatch.setattr("t2s_assets.text2sql.base_models.load_model", lambda *a: pytest.fail("weights were loaded"))
+    with pytest.raises(ConfigError, match=r"of 0.3 GB available .* do not fit"):
+        training.train(files.project, "towns", "tiny", log=lambda line: None)
+    add_experiment(files, tiny_base, "big", lora={"rank": 512, "alpha": 8})
+    monkeypatch.setattr(plan, "ADAPTER_LIMIT_MB", 1.0)
+    prepare(files, "big")
+    with pytest.raises(ConfigError, match=r"lora.rank: 512 makes an adapter of"):
+        training.train(files.project, "towns", "big", log=lambda line: None)
