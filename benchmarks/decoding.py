@@ -14,9 +14,8 @@ one at a time. Engines:
 - lookup: `generate` with prompt-lookup decoding, alone (transformers has it for one row only);
 - ctranslate2: the same weights in the same precision, alone and batched; skipped with a line where it is
   not installed (`pip install ctranslate2`);
-- openvino: OpenVINO GenAI reads the GGUF of the untrained base, so it answers 10 questions with that, beside ours on
-  the same base without a grammar; skipped with a line where it is not installed (`pip install openvino-genai`) or the
-  base is no GGUF.
+- openvino: OpenVINO GenAI on the same weights, written into the base's GGUF in float16, alone and batched; skipped
+  with a line where it is not installed (`pip install openvino-genai`) or the base is no GGUF.
 
 `generate` stops at `--max-new-tokens`, as ours does. A model not trained to write SQL and stop makes it
 run to that limit, which flatters ours: give a trained one.
@@ -47,8 +46,8 @@ from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.config import DecodingConfig, Hardware
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions, Request
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.examination import request_for
 from t2s_assets.text2sql.merged import with_weights
-from t2s_assets.text2sql.predictions import request_for
 from t2s_assets.text2sql.prepare import load_tables, load_usable
 from t2s_assets.text2sql.prompt_datasets import load_prompts
 from t2s_assets.text2sql.prompts import clean_question
@@ -60,7 +59,6 @@ from t2s_assets.text2sql.trained import find_adapter
 ENGINES = ("lookup", "ctranslate2", "openvino")
 BATCH_SIZES = (8, 16, 32)
 TRIED = 64
-ON_THE_BASE = 10
 
 
 @dataclass
@@ -322,12 +320,13 @@ def _gguf_of(source: Any, project: Project) -> Path | None:
 
 
 def with_openvino(
-    name: str, dtype: str, requests: Sequence[Request], project: Project, max_new_tokens: int
-) -> dict[str, Any] | None:
-    """Milliseconds a token of OpenVINO GenAI on the GGUF of the untrained base, and of ours on the same base without a
-    grammar, each alone and greedy; None where it cannot be."""
+    name: str, model: Any, requests: Sequence[Request], singles: Sequence[int], project: Project, max_new_tokens: int
+) -> Timings | None:
+    """OpenVINO GenAI with the same weights in float16, which it computes with in bfloat16 where the CPU is fast at
+    that, alone and batched; None where it cannot be."""
     try:
-        import openvino_genai
+        import openvino_genai  # noqa: F401
+        from openvino_engine import OpenVino, write_gguf
     except ImportError:
         print("openvino: not installed (pip install openvino-genai), skipped")
         return None
@@ -338,42 +337,27 @@ def with_openvino(
     if gguf is None:
         print("openvino: the base is not a GGUF from a wheel, skipped")
         return None
-    hardware = adapter.experiment.hardware
-    hardware = hardware if dtype == "auto" else hardware.model_copy(update={"dtype": dtype})
-    base = base_models.fetch(source, project)
-    model = base_models.load_model(base, base_models.place(hardware)).eval()
-    tokenizer = base_models.tokenizer_from(base.folder)
-    mine = Decoder(
-        with_weights(model, DecodingConfig()),
-        tokenizer,
-        DecodingOptions("none", max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8, prefix_cache_bytes=0),
-    )
-    pipeline = openvino_genai.LLMPipeline(str(gguf), "CPU", INFERENCE_NUM_THREADS=torch.get_num_threads())
-    settings = openvino_genai.GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, apply_chat_template=False
-    )
+    result, progress = Timings(), Progress("openvino", len(singles))
+    with tempfile.TemporaryDirectory() as work:
+        write_gguf(model, gguf, Path(work) / "merged.gguf")
+        engine = OpenVino(Path(work) / "merged.gguf", threads=torch.get_num_threads(), max_new_tokens=max_new_tokens)
+        engine.answer([requests[0].prompt])
+        for done, index in enumerate(singles, 1):
+            start, cpu = time.perf_counter(), time.process_time()
+            texts, tokens, first = engine.answer([requests[index].prompt])
+            result.seconds.append(time.perf_counter() - start)
+            result.cpu.append(time.process_time() - cpu)
+            result.texts += texts
+            result.tokens += tokens
+            result.first_token.append(first)
+            progress(done)
 
-    def theirs(request: Request) -> tuple[str, int]:
-        answer = pipeline.generate([request.prompt], settings)
-        return answer.texts[0], answer.perf_metrics.get_num_generated_tokens()
+        def batches(some: Sequence[Request], size: int) -> None:
+            for at in range(0, len(some), size):
+                engine.answer([request.prompt for request in some[at : at + size]])
 
-    def own(request: Request) -> tuple[str, int]:
-        completion = mine.generate([request])[0]
-        return completion.text, completion.n_tokens
-
-    found: dict[str, Any] = {"questions": len(requests), "weights": f"untrained base; openvino reads {gguf.name}"}
-    texts: dict[str, list[str]] = {}
-    for engine, answer in (("openvino", theirs), ("ours", own)):
-        answer(requests[0])
-        texts[engine], written, start, cpu = [], 0, time.perf_counter(), time.process_time()
-        for request in requests:
-            text, tokens = answer(request)
-            texts[engine].append(text)
-            written += tokens
-        found[f"{engine}_ms_a_token"] = round(1000 * (time.perf_counter() - start) / written, 2)
-        found[f"{engine}_cpu_ms_a_token"] = round(1000 * (time.process_time() - cpu) / written, 2)
-    found["same_answers_share"] = sum(a == b for a, b in zip(*texts.values())) / len(requests)
-    return found
+        best_of(result, requests, batches)
+    return result
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -435,7 +419,6 @@ def main() -> None:
     print(f"{len(requests)} questions, {len(singles)} of them alone; {dtype} on {model.device}", flush=True)
 
     measured: dict[str, Timings] = {}
-    base = None
     with torch.inference_mode():
         laid_out = with_weights(model, DecodingConfig())
         measured["ours"], again, batch, free = ours(laid_out, tokenizer, requests, singles, options.max_new_tokens)
@@ -450,7 +433,9 @@ def main() -> None:
             if other is not None:
                 measured["ctranslate2"] = other
         if "openvino" in options.engines:
-            base = with_openvino(options.model, options.dtype, asked[:ON_THE_BASE], project, 32)
+            other = with_openvino(options.model, model, requests, singles, project, options.max_new_tokens)
+            if other is not None:
+                measured["openvino"] = other
 
     engines = [summary(name, timings, asked, measured["generate"]) for name, timings in measured.items()]
     mine, reference = engines[0], engines[1]
@@ -475,12 +460,9 @@ def main() -> None:
         "batch_same_as_single": sum(batch[i] == text for i, text in zip(singles, measured["ours"].texts)) / len(asked),
         "validity": sum(runs(text, request.schemas) for request, text in zip(requests, batch)) / len(requests),
         "engines": engines,
-        "on_the_untrained_base": base,
     }
     for engine in engines:
         print(" ".join(f"{key}={value}" for key, value in engine.items()))
-    if base is not None:
-        print("on the untrained base:", " ".join(f"{key}={value}" for key, value in base.items()))
     print(
         f"alone: {report['single_speedup_p50']}x generate at p50 (CPU time {report['single_speedup_p50_cpu']}x); "
         f"batched: {report['batch_speedup']}x generate at its best batch size (CPU time "

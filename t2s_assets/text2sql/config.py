@@ -112,6 +112,11 @@ class TrainingConfig(Settings):
         "then computed once; 1 trains each prompt by itself.",
     )
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
+    compile: bool = Field(
+        False,
+        description="torch.compile the model: for a GPU and runs long enough to make up for the compiling. A CPU's "
+        "layers then do not run fused.",
+    )
     seed: int = Field(17, ge=0)
     eval_steps: int = Field(200, ge=1, description="Steps between evaluations on a validation sample.")
     eval_examples: int = Field(256, ge=1, description="Size of that seeded sample.")

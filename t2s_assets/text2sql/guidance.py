@@ -1,24 +1,27 @@
-"""Decoding that looks at the table: execution guidance and value grounding, both off unless the config asks.
+"""Decoding that tries its answers: against the schema alone, or against the table's rows.
 
-Execution guidance (Wang et al. 2018, arXiv:1807.03100) keeps the greedy answer where it runs and returns something.
-Where not, further answers are drawn from the model's own distribution under the grammar, ranked by log-probability,
-and the first that runs and returns something is taken; if none does, the greedy one stays. Both read cell values,
-which WikiSQL's leaderboard marks.
+Where the greedy answer will not do, further answers are drawn from the model's own distribution under the grammar,
+ranked by log-probability, and the first that will do is taken; if none does, the greedy one stays. What will do:
+
+- binding, for answers of SQL text under the grammar, whose rules know no scopes: DuckDB runs it over empty tables.
+- execution guidance (Wang et al. 2018, arXiv:1807.03100), off unless the config asks: it runs and returns something.
+  This and value grounding read cell values, which WikiSQL's leaderboard marks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.grounding import Cells, ground
 from t2s_assets.text2sql.decoding.types import Completion, Request
-from t2s_assets.text2sql.execution import Database, Job, Outcome, SqlExecutor
+from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
+from t2s_assets.text2sql.schema import TableSchema
 
 SAMPLES = 8
-"""Answers drawn for a question whose greedy one is not usable."""
+"""Answers drawn for a question whose greedy one will not do."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,73 @@ def improved(
         return results
     jobs = [Job(contents[at].database, results[at].text.strip()) for at in where]  # type: ignore[union-attr]
     failed = [at for at, outcome in zip(where, executor.run(jobs)) if not usable(outcome)]
-    draws = [replace(requests[at], draw=number) for at in failed for number in range(1, SAMPLES + 1)]
-    drawn = decoder.generate(draws)
+    drawn = decoder.generate([draw for at in failed for draw in draws(requests[at])])
     for place, at in enumerate(failed):
-        mine = drawn[place * SAMPLES : (place + 1) * SAMPLES]
-        results[at] = _first_usable(results[at], [settled(at, c) for c in mine], contents[at].database, executor)  # type: ignore[union-attr]
+        mine = [settled(at, c) for c in drawn[place * SAMPLES : (place + 1) * SAMPLES]]
+        results[at] = likeliest(results[at], mine, contents[at].database, executor, usable)  # type: ignore[union-attr]
     return results
 
 
-def _first_usable(
-    greedy: Completion, drawn: Sequence[Completion], database: Database, executor: SqlExecutor
+def unbound(requests: Sequence[Request], completions: Sequence[Completion], executor: SqlExecutor) -> list[int]:
+    """The positions of answers of SQL text that DuckDB refuses over empty tables of their schemas.
+
+    That is: names that are not in scope, columns that are not grouped, types that do not go together, and what the
+    executor's guard refuses. Requests of a sketch are passed over: its grammar allows nothing of the kind.
+    """
+    where = [at for at, request in enumerate(requests) if request.kind == "select"]
+    jobs = [Job(empty_tables(requests[at].schemas), completions[at].text.strip()) for at in where]
+    return [at for at, outcome in zip(where, executor.run(jobs)) if not outcome.ok]
+
+
+def bound(
+    decoder: Any, requests: Sequence[Request], completions: Sequence[Completion], executor: SqlExecutor
+) -> list[Completion]:
+    """The completions, with the likeliest draw that binds in place of each that is `unbound`."""
+    results = list(completions)
+    failed = unbound(requests, completions, executor)
+    drawn = decoder.generate([draw for at in failed for draw in draws(requests[at])])
+    for place, at in enumerate(failed):
+        mine = drawn[place * SAMPLES : (place + 1) * SAMPLES]
+        results[at] = binding(requests[at], results[at], mine, executor)
+    return results
+
+
+def binding(request: Request, greedy: Completion, drawn: Sequence[Completion], executor: SqlExecutor) -> Completion:
+    """The likeliest of the drawn answers that binds, else the greedy one."""
+    return likeliest(greedy, drawn, empty_tables(request.schemas), executor, lambda outcome: outcome.ok)
+
+
+def draws(request: Request) -> list[Request]:
+    """The request for each further answer."""
+    return [replace(request, draw=number) for number in range(1, SAMPLES + 1)]
+
+
+def empty_tables(schemas: Sequence[TableSchema]) -> Database:
+    """The tables of `schemas` without rows."""
+    relations = [
+        Relation.from_rows(
+            s.name, [(c.name, c.sql_type or ("DOUBLE", "VARCHAR")[c.type == "text"]) for c in s.columns], []
+        )
+        for s in schemas
+    ]
+    return Database.of(*relations)
+
+
+def likeliest(
+    greedy: Completion,
+    drawn: Sequence[Completion],
+    database: Database,
+    executor: SqlExecutor,
+    will_do: Callable[[Outcome], bool],
 ) -> Completion:
+    """The likeliest of the drawn answers whose outcome on `database` will do, else the greedy one; the draws' cost is
+    its own either way."""
     distinct: dict[str, Completion] = {}
     for completion in sorted(drawn, key=lambda c: -c.logprob):
         if completion.finished and completion.text.strip() != greedy.text.strip():
             distinct.setdefault(completion.text.strip(), completion)
     outcomes = executor.run([Job(database, text) for text in distinct])
-    best = next((c for c, outcome in zip(distinct.values(), outcomes) if usable(outcome)), greedy)
+    best = next((c for c, outcome in zip(distinct.values(), outcomes) if will_do(outcome)), greedy)
     return replace(
         best,
         forward_passes=greedy.forward_passes + sum(c.forward_passes for c in drawn),

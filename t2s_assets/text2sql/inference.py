@@ -26,12 +26,12 @@ from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain, s
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
+from t2s_assets.text2sql.examination import request_for
 from t2s_assets.text2sql.execution import Database, Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
-from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
+from t2s_assets.text2sql.guidance import Content, bound, improved, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.plain_text import encode
-from t2s_assets.text2sql.predictions import request_for
 from t2s_assets.text2sql.prompts import clean_question, shown_tables
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.asked import Asked, asked_about
@@ -150,7 +150,7 @@ class Text2SQL:
                 requests[position] = self._request(question, abouts[position])
             except T2SError as e:
                 results[position] = e
-        completions = self._completions(requests)
+        completions = self._bound(requests, self._completions(requests))
         looked = self._look_at_tables(asked, abouts, requests, completions)
         for position, completion in completions.items():
             if isinstance(completion, T2SError):
@@ -279,6 +279,17 @@ class Text2SQL:
         )
         completions.update(zip(done, after))
         return set(done)
+
+    def _bound(
+        self, requests: dict[int, Request], completions: dict[int, Completion | T2SError]
+    ) -> dict[int, Completion | T2SError]:
+        """Answers of SQL text that do not bind, drawn anew (`guidance.bound`)."""
+        if not self.answers_over_many or self.adapter.experiment.decoding.grammar != "schema":
+            return completions
+        done = {p: c for p, c in completions.items() if isinstance(c, Completion)}
+        self._executor = self._executor or SqlExecutor()
+        after = bound(self._decoder, [requests[p] for p in done], list(done.values()), self._executor)
+        return completions | dict(zip(done, after))
 
     def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:
         """All in one batch; where one request spoils it (a grammar that is too large), each on its own."""

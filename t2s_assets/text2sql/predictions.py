@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
-from t2s_assets.text2sql.config import DecodingConfig, Experiment
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Request
-from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.examination import Examination
 from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, options, record
 from t2s_assets.text2sql.gold import AskedAbout, Question
 from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
-from t2s_assets.text2sql.kept_scores import KeptScores
-from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.metrics import percentiles
-from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable, sample
-from t2s_assets.text2sql.prompt_datasets import load_prompts
-from t2s_assets.text2sql.prompts import clean_question
-from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.prepare import load_usable
 from t2s_assets.text2sql.scoring import Row, Scorer
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
     file_hash,
-    read_json,
     read_manifest,
     replacing_folder,
     write_json,
@@ -39,8 +31,6 @@ from t2s_assets.text2sql.storage import (
 )
 
 # A new number makes generations that were cached by older decoding code count as others.
-_DECODING_VERSION = 2
-
 _SCHEMA = pa.schema(
     [
         *(
@@ -67,102 +57,11 @@ _SCHEMA = pa.schema(
 )
 
 
-def _decoding_key(config: DecodingConfig) -> dict[str, Any]:
-    """What names generations: later fields count where they are set, so that earlier generations keep their name."""
-    first = config.model_dump(include={"grammar", "max_new_tokens", "batch_tokens"})
-    return config.model_dump(exclude_defaults=True) | first
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """An evaluation before a model is loaded: the questions, what the decoder is asked for each, and by which model."""
-
-    project: Project
-    dataset: str
-    config: Experiment
-    gold: Any
-    adapter: adapters.Adapter
-    linking: Any
-    chosen: dict[str, list[Question]]
-    tables: Mapping[str, AskedAbout]
-    requests: dict[str, Request]
-    placement: base_models.Placement
-
-    @classmethod
-    def of(cls, project: Project, dataset: str, experiment: str) -> _Asked:
-        """That of an experiment. Raises DataError where its prompts are not those that the adapter was trained on."""
-        config = project.experiment(dataset, experiment)
-        gold = gold_of(project, dataset)
-        adapter = adapters.open_adapter(
-            project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
-        )
-        prompts_manifest = read_manifest(
-            project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
-        )
-        prompts_version = prompts_manifest["data_version"]
-        trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
-        if trained_on != prompts_version:
-            raise DataError(
-                f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
-                f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
-            )
-        chosen = choose_questions(project, dataset, config)
-        data = load_prompts(project, dataset, experiment)
-        prompts = {r["id"]: r["prompt"] for split in chosen for r in data[split].to_list()}
-        tables = load_tables(project, dataset, list(chosen))
-        requests = {
-            q.id: question_request(q, tables, prompts, gold.FORMAT) for questions in chosen.values() for q in questions
-        }
-        placement = base_models.place(config.hardware)
-        linking = prompts_manifest.get("linking")
-        return cls(project, dataset, config, gold, adapter, linking, chosen, tables, requests, placement)
-
-    @property
-    def everything(self) -> list[Question]:
-        """The questions of all splits."""
-        return [q for questions in self.chosen.values() for q in questions]
-
-    def tuned(self) -> tuple[Any, Any]:
-        """The trained model and its tokenizer."""
-        return load_ready(self.adapter, self.project, self.placement, self.config.decoding)
-
-    def untuned(self) -> tuple[Any, Any]:
-        """The base and its tokenizer."""
-        base = base_models.fetch(self.adapter.experiment.base_model, self.project)
-        model = base_models.load_model(base, self.placement).eval()
-        return with_weights(model, self.config.decoding), base_models.load_tokenizer(base)
-
-    def keys(self) -> tuple[str, str]:
-        """What names the generations of the adapter and of the base."""
-        decoding = _decoding_key(self.config.decoding)
-        key = {"decoding": decoding, "version": _DECODING_VERSION, "placement": self.placement.as_dict()}
-        base = self.adapter.base_identity
-        return content_hash(key, self.adapter.version, base), content_hash(key, "base", base)
-
-    def kept_scores(self, log: Log) -> KeptScores:
-        """Those of this evaluation, if it was killed."""
-        made_by = f"t2s prepare {self.dataset}"
-        folders = {name: self.project.path(self.dataset, name) for name in ("tables", "questions", "sql")}
-        data = {name: read_manifest(folder, made_by=made_by)["data_version"] for name, folder in folders.items()}
-        return KeptScores(self.project, data | {"evaluation": self.config.evaluation.model_dump()}, log)
-
-    def answers(self, log: Log, *, rank: int = 0, ranks: int = 1) -> tuple[Generated, Generated]:
-        """What adapter and base answer (nothing without `evaluation.baseline`); of several ranks, one's share."""
-        cache = Generations(self.project.cache("generations"), self.config.decoding, log)
-        tuned, base = self.keys()
-        share = {"rank": rank, "ranks": ranks}
-        answers = cache.get("adapter", tuned, self.requests, self.tuned, **share)
-        if not self.config.evaluation.baseline:
-            return answers, {}
-        asked = {q.id: self.requests[q.id] for q in self.chosen["test"]}
-        return answers, cache.get("base", base, asked, self.untuned, **share)
-
-
 def answer_share(
     project: Project, dataset: str, experiment: str, *, rank: int, ranks: int, wait: Callable[[], None], log: Log
 ) -> None:
     """Generate one rank's share of the answers that `make_predictions` then finds. `wait` returns when all call it."""
-    asked = _Asked.of(project, dataset, experiment)
+    asked = Examination.of(project, dataset, experiment)
     if rank == 0:
         cache = Generations(project.cache("generations"), asked.config.decoding, log)
         for key in asked.keys():
@@ -179,10 +78,10 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     Generation resumes where a killed run stopped, and the base's answers are kept by content, since they stay the
     same from training to training.
     """
-    asked = _Asked.of(project, dataset, experiment)
+    asked = Examination.of(project, dataset, experiment)
     config, chosen, tables, requests, tuned = asked.config, asked.chosen, asked.tables, asked.requests, asked.tuned
     everything = asked.everything
-    answers, base_answers = asked.answers(log)
+    answers, base_answers, redrawn = asked.answers_that_bind(log)
     if uses_table_content(config.decoding):
         answers = _look_at_tables(everything, tables, requests, answers, config.decoding, tuned, log)
     timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
@@ -217,6 +116,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             "decoding_uses_table_content": uses_table_content(config.decoding),
             "latency_p95_ms": latency["total_ms"].get("p95"),
             "error_kinds": list(asked.gold.ERROR_KINDS),
+            **({"redrawn": redrawn} if redrawn else {}),
         }
         if (about := asked.gold.about(project, dataset)) is not None:
             facts["data"] = about | {"linking": asked.linking}
@@ -253,29 +153,6 @@ def _look_at_tables(
     with SqlExecutor() as executor:
         after = improved(decoder, [requests[q.id] for q in questions], before, contents, decoding, executor)
     return {q.id: answers[q.id] | record(completion) for q, completion in zip(questions, after)}
-
-
-def choose_questions(project: Project, dataset: str, config: Experiment) -> dict[str, list[Question]]:
-    """The seeded samples of the test and the validation split that an experiment is scored on."""
-    limits = {"test": config.evaluation.test_limit, "validation": config.evaluation.validation_limit}
-    return {
-        split: list(
-            sample(load_usable(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
-        )
-        for split, limit in limits.items()
-    }
-
-
-def question_request(
-    question: Question, tables: Mapping[str, AskedAbout], prompts: dict[str, str], gold: str
-) -> Request:
-    """What the decoder is asked for a question of a dataset, with its prompt as it was trained."""
-    return request_for(prompts[question.id], clean_question(question.text), tables[question.table_id].schemas, gold)
-
-
-def request_for(prompt: str, question: str, schemas: Sequence[TableSchema], gold: str) -> Request:
-    """What the decoder is asked, by the kind of gold: WikiSQL's sketch over its one table, or any SELECT."""
-    return Request(prompt, question, tuple(schemas), "select" if gold == "sql" else "sketch")
 
 
 def measure_latency(

@@ -1,13 +1,15 @@
-"""Execution guidance takes the likeliest draw that returns something, where the greedy answer returns nothing."""
+"""Where the greedy answer returns nothing, or does not bind, the likeliest draw that does takes its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.execution import Database, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.guidance import SAMPLES, Content, improved, usable
+from t2s_assets.text2sql.guidance import SAMPLES, Content, bound, improved, usable
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 SCHEMA = TableSchema("t", (Column("Club", "text"), Column("Year", "real")))
@@ -67,3 +69,43 @@ def test_nothing_but_nulls_is_not_usable() -> None:
     assert not usable(Outcome("ok", ("a",), rows=((None,),)))
     assert not usable(Outcome("ok", ("a",)))
     assert usable(Outcome("ok", ("a",), rows=((0,),)))
+
+
+PEOPLE = TableSchema("people", (Column("name", "text", "VARCHAR"), Column("born", "text", "DATE")))
+TOWNS = TableSchema("towns", (Column("town", "text", "VARCHAR"), Column("people", "real", "BIGINT")))
+
+
+def told(greedy: str, answers: Sequence[Completion], kind: str = "select") -> tuple[str, list[Request]]:
+    decoder = Drawing(answers)
+    request = Request("p", "q", (PEOPLE, TOWNS), kind)  # type: ignore[arg-type]
+    with SqlExecutor() as executor:
+        found = bound(decoder, [request], [written(greedy, -0.1)], executor)
+    return found[0].text, decoder.asked
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT town FROM people",  # of another table
+        "SELECT p.name FROM people AS q",  # an alias that is not there
+        "SELECT town, COUNT(*) FROM towns",  # not grouped
+        "SELECT name FROM people WHERE born > 5",  # types that do not go together
+        "SELECT town FROM towns WHERE people = (SELECT name, born FROM people)",
+    ],
+)
+def test_what_does_not_bind_gives_way_to_the_likeliest_draw_that_does(sql: str) -> None:
+    draws = [written("SELECT nope FROM towns", -0.5), written("SELECT town FROM towns", -1.0), written(sql, -0.2)]
+    assert told(sql, draws)[0] == "SELECT town FROM towns"
+
+
+def test_what_binds_stays_whatever_it_returns() -> None:
+    sql = "SELECT name FROM people WHERE born > DATE '2000-01-01'"
+    assert told(sql, [written("SELECT town FROM towns", -0.01)]) == (sql, [])
+
+
+def test_where_no_draw_binds_the_greedy_answer_stays() -> None:
+    assert told("SELECT town FROM people", [written("SELECT nope FROM towns", -0.5)])[0] == "SELECT town FROM people"
+
+
+def test_sketches_bind_by_their_grammar() -> None:
+    assert told("SELECT nope FROM people", [written("SELECT town FROM towns", -1.0)], "sketch")[1] == []

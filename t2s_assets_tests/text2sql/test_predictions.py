@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import kept_scores, predictions, training
+from t2s_assets.text2sql import examination, kept_scores, predictions, training
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prepare import load_questions
 from t2s_assets.text2sql.prompt_datasets import make_prompts
@@ -190,7 +190,7 @@ def test_a_limit_takes_a_seeded_sample(towns: ProjectFiles, tiny_base: Path) -> 
     def chosen(limit: int | None, seed: int = 17) -> list[str]:
         evaluation = {"test_limit": limit, "validation_limit": 1, "seed": seed}
         add_experiment(towns, tiny_base, "limited", evaluation=evaluation)
-        questions = predictions.choose_questions(towns.project, "towns", towns.project.experiment("towns", "limited"))
+        questions = examination.choose_questions(towns.project, "towns", towns.project.experiment("towns", "limited"))
         assert len(questions["validation"]) == 1
         return [q.id for q in questions["test"]]
 

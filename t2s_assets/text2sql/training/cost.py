@@ -194,7 +194,7 @@ def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement)
         placement.device == "cpu"
         and placement.quantization == "none"
         and training.sharding == "none"
-        and not (lora.dropout or training.packing or training.gradient_checkpointing)
+        and not (lora.dropout or training.packing or training.gradient_checkpointing or training.compile)
     )
 
 

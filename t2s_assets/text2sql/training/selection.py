@@ -75,7 +75,7 @@ class AnswerFigures:
         return (time.monotonic() - started) / len(questions)
 
     def _scored(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        from t2s_assets.text2sql import predictions, scoring
+        from t2s_assets.text2sql import examination, scoring
         from t2s_assets.text2sql.decoding import Decoder
         from t2s_assets.text2sql.generations import options
 
@@ -87,7 +87,7 @@ class AnswerFigures:
             self._decoder = Decoder(model, self.tokenizer, options(self.config.decoding))
         self._decoder.forget()  # what it keeps belongs to the weights before
         kind = gold_of(self.project, self.dataset).FORMAT
-        requests = [predictions.question_request(q, self.tables, self.prompts, kind) for q in questions]
+        requests = [examination.question_request(q, self.tables, self.prompts, kind) for q in questions]
         answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
         self._decoder.forget()
         rows = scoring.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)

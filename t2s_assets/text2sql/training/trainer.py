@@ -244,6 +244,7 @@ def arguments(
         remove_unused_columns=config.questions_a_table == 1,
         length_column_name="length",
         gradient_checkpointing=config.gradient_checkpointing,
+        torch_compile=config.compile,
         seed=config.seed,
         data_seed=config.seed,
         eval_strategy="steps",

@@ -646,6 +646,7 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
     "packing": (True, "packing", True),
     "group_by_length": (False, "train_sampling_strategy", "random"),
     "gradient_checkpointing": (True, "gradient_checkpointing", True),
+    "compile": (True, "torch_compile", True),
     "seed": (3, "seed", 3),
     "eval_steps": (50, "eval_steps", 50),
     "save_steps": (400, "save_steps", 400),

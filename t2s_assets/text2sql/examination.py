@@ -1,0 +1,163 @@
+"""What an evaluation asks, of which model, and what that answers: predictions without their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2s_assets.text2sql import adapters, base_models
+from t2s_assets.text2sql.config import DecodingConfig, Experiment
+from t2s_assets.text2sql.decoding.types import Request
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.execution import SqlExecutor
+from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, record
+from t2s_assets.text2sql.gold import AskedAbout, Question
+from t2s_assets.text2sql.guidance import SAMPLES, binding, draws, unbound
+from t2s_assets.text2sql.kept_scores import KeptScores
+from t2s_assets.text2sql.merged import load_ready, with_weights
+from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable, sample
+from t2s_assets.text2sql.prompt_datasets import load_prompts
+from t2s_assets.text2sql.prompts import clean_question
+from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.storage import Project, content_hash, read_json, read_manifest
+
+_DECODING_VERSION = 2
+
+
+def _decoding_key(config: DecodingConfig) -> dict[str, Any]:
+    """What names generations: later fields count where they are set, so that earlier generations keep their name."""
+    first = config.model_dump(include={"grammar", "max_new_tokens", "batch_tokens"})
+    return config.model_dump(exclude_defaults=True) | first
+
+
+@dataclass(frozen=True)
+class Examination:
+    """An evaluation before a model is loaded: the questions, what the decoder is asked for each, and by which model."""
+
+    project: Project
+    dataset: str
+    config: Experiment
+    gold: Any
+    adapter: adapters.Adapter
+    linking: Any
+    chosen: dict[str, list[Question]]
+    tables: Mapping[str, AskedAbout]
+    requests: dict[str, Request]
+    placement: base_models.Placement
+
+    @classmethod
+    def of(cls, project: Project, dataset: str, experiment: str) -> Examination:
+        """That of an experiment. Raises DataError where its prompts are not those that the adapter was trained on."""
+        config = project.experiment(dataset, experiment)
+        gold = gold_of(project, dataset)
+        adapter = adapters.open_adapter(
+            project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
+        )
+        prompts_manifest = read_manifest(
+            project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
+        )
+        prompts_version = prompts_manifest["data_version"]
+        trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
+        if trained_on != prompts_version:
+            raise DataError(
+                f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
+                f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
+            )
+        chosen = choose_questions(project, dataset, config)
+        data = load_prompts(project, dataset, experiment)
+        prompts = {r["id"]: r["prompt"] for split in chosen for r in data[split].to_list()}
+        tables = load_tables(project, dataset, list(chosen))
+        requests = {
+            q.id: question_request(q, tables, prompts, gold.FORMAT) for questions in chosen.values() for q in questions
+        }
+        placement = base_models.place(config.hardware)
+        linking = prompts_manifest.get("linking")
+        return cls(project, dataset, config, gold, adapter, linking, chosen, tables, requests, placement)
+
+    @property
+    def everything(self) -> list[Question]:
+        """The questions of all splits."""
+        return [q for questions in self.chosen.values() for q in questions]
+
+    def tuned(self) -> tuple[Any, Any]:
+        """The trained model and its tokenizer."""
+        return load_ready(self.adapter, self.project, self.placement, self.config.decoding)
+
+    def untuned(self) -> tuple[Any, Any]:
+        """The base and its tokenizer."""
+        base = base_models.fetch(self.adapter.experiment.base_model, self.project)
+        model = base_models.load_model(base, self.placement).eval()
+        return with_weights(model, self.config.decoding), base_models.load_tokenizer(base)
+
+    def keys(self) -> tuple[str, str]:
+        """What names the generations of the adapter and of the base."""
+        decoding = _decoding_key(self.config.decoding)
+        key = {"decoding": decoding, "version": _DECODING_VERSION, "placement": self.placement.as_dict()}
+        base = self.adapter.base_identity
+        return content_hash(key, self.adapter.version, base), content_hash(key, "base", base)
+
+    def kept_scores(self, log: Log) -> KeptScores:
+        """Those of this evaluation, if it was killed."""
+        made_by = f"t2s prepare {self.dataset}"
+        folders = {name: self.project.path(self.dataset, name) for name in ("tables", "questions", "sql")}
+        data = {name: read_manifest(folder, made_by=made_by)["data_version"] for name, folder in folders.items()}
+        return KeptScores(self.project, data | {"evaluation": self.config.evaluation.model_dump()}, log)
+
+    def answers(self, log: Log, *, rank: int = 0, ranks: int = 1) -> tuple[Generated, Generated]:
+        """What adapter and base answer (nothing without `evaluation.baseline`); of several ranks, one's share."""
+        cache = Generations(self.project.cache("generations"), self.config.decoding, log)
+        tuned, base = self.keys()
+        share = {"rank": rank, "ranks": ranks}
+        answers = cache.get("adapter", tuned, self.requests, self.tuned, **share)
+        if not self.config.evaluation.baseline:
+            return answers, {}
+        asked = {q.id: self.requests[q.id] for q in self.chosen["test"]}
+        return answers, cache.get("base", base, asked, self.untuned, **share)
+
+    def answers_that_bind(self, log: Log) -> tuple[Generated, Generated, dict[str, int]]:
+        """The answers of adapter and base, those that do not bind drawn anew; and how many that were of each."""
+        found = dict(zip(("adapter", "base"), self.answers(log)))
+        if self.gold.FORMAT != "sql" or self.config.decoding.grammar != "schema":
+            return found["adapter"], found["base"], {}
+        redrawn = {}
+        cache = Generations(self.project.cache("generations"), self.config.decoding, log)
+        for name, key, load in zip(found, self.keys(), (self.tuned, self.untuned)):
+            asked = {i: self.requests[i] for i in found[name]}
+            given = [completion_of(row) for row in found[name].values()]
+            with SqlExecutor() as executor:
+                failed = [list(asked)[at] for at in unbound(list(asked.values()), given, executor)]
+                redrawn[name] = len(failed)
+                if not failed:
+                    continue
+                log(f"{name}: {len(failed):,} of {len(asked):,} answers do not bind, each is drawn {SAMPLES} times")
+                wanted = {f"{i} draw {r.draw}": r for i in failed for r in draws(self.requests[i])}
+                drawn = cache.get(f"{name}, drawn", key, wanted, load)
+                for i in failed:
+                    mine = [completion_of(drawn[f"{i} draw {r.draw}"]) for r in draws(self.requests[i])]
+                    row = found[name][i]
+                    found[name][i] = row | record(binding(self.requests[i], completion_of(row), mine, executor))
+        return found["adapter"], found["base"], redrawn
+
+
+def choose_questions(project: Project, dataset: str, config: Experiment) -> dict[str, list[Question]]:
+    """The seeded samples of the test and the validation split that an experiment is scored on."""
+    limits = {"test": config.evaluation.test_limit, "validation": config.evaluation.validation_limit}
+    return {
+        split: list(
+            sample(load_usable(project, dataset, [split]), limit, seed=config.evaluation.seed, key=lambda q: q.id)
+        )
+        for split, limit in limits.items()
+    }
+
+
+def question_request(
+    question: Question, tables: Mapping[str, AskedAbout], prompts: dict[str, str], gold: str
+) -> Request:
+    """What the decoder is asked for a question of a dataset, with its prompt as it was trained."""
+    return request_for(prompts[question.id], clean_question(question.text), tables[question.table_id].schemas, gold)
+
+
+def request_for(prompt: str, question: str, schemas: Sequence[TableSchema], gold: str) -> Request:
+    """What the decoder is asked, by the kind of gold: WikiSQL's sketch over its one table, or any SELECT."""
+    return Request(prompt, question, tuple(schemas), "select" if gold == "sql" else "sketch")
