@@ -67,3 +67,9 @@ def test_ablation(tmp_path: Path, towns: ProjectFiles) -> None:
     found = bench("ablation", tmp_path / "a.json", *given, files=towns)
     assert list(found) == ["none", "grammar, both *"]
     assert all(row["n"] == 3 for row in found.values())
+
+
+def test_same_answers(tmp_path: Path, towns: ProjectFiles) -> None:
+    given = ("--model", "towns/tiny", "--limit", "6", "--max-new-tokens", "12", "--dtypes", "float32")
+    found = bench("same_answers", tmp_path / "s.json", *given, files=towns)
+    assert (found["float32"]["n"], found["float32"]["other_answers"]) == (6, 0)
