@@ -23,6 +23,7 @@ from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError, T2
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.stopping import Stopped, StopSignal
 from t2s_assets.text2sql.storage import Project, file_hash, read_json
+from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets.text2sql.training import training_run
 from t2s_assets_tests.processes import kill_all, wait_for
 from t2s_assets_tests.projects import ProjectFiles
@@ -492,6 +493,22 @@ def test_accumulation_and_batch_size_trade_one_for_one(towns: ProjectFiles, expe
     assert parts["examples_seen"] == whole["examples_seen"] == 16
     assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-3)
     assert saving["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a compiler")
+def test_a_compiled_model_learns_the_same(towns: ProjectFiles, experiment: Make) -> None:
+    from torch._dynamo.utils import counters
+
+    settings = {"batch_size": 4, "group_by_length": False, "gradient_checkpointing": True}
+    plain, _ = train(towns, experiment(**settings))
+    counters.clear()
+    name = experiment(**{**settings, "gradient_checkpointing": False}, compile=True)
+    compiled, _ = train(towns, name)
+    assert counters["stats"]["unique_graphs"] > 0
+    assert compiled["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    adapter = find_adapter(f"towns/{name}", towns.project)
+    adapters.load_tuned(adapter, towns.project, base_models.place(adapter.experiment.hardware))
 
 
 def test_epochs_are_turned_into_steps(towns: ProjectFiles, experiment: Make) -> None:
