@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -30,6 +31,8 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # What these libraries deprecate of one another is nothing that a user could mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     from t2s_assets.text2sql.errors import T2SError
 
     try:

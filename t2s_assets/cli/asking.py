@@ -69,9 +69,8 @@ def _source(ddl: str | None, schema: str | None, db: str | None) -> Source:
 
 
 def _load(model: str, device: str | None) -> Text2SQL:
-    """The model, loaded without the progress bars, notes and deprecations of its libraries."""
+    """The model, loaded without the progress bars and notes of its libraries."""
     import logging as python_logging
-    import warnings
 
     from transformers.utils import logging
 
@@ -79,7 +78,6 @@ def _load(model: str, device: str | None) -> Text2SQL:
 
     logging.disable_progress_bar()
     python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)  # it names kernels that it does without
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     return Text2SQL.load(model, device=device)
 
 
