@@ -123,14 +123,16 @@ class Examination:
         redrawn = {}
         cache = Generations(self.project.cache("generations"), self.config.decoding, log)
         for name, key, load in zip(found, self.keys(), (self.tuned, self.untuned)):
-            asked = {i: self.requests[i] for i in found[name]}
+            ids = list(found[name])
+            if not ids:
+                continue
             given = [completion_of(row) for row in found[name].values()]
             with SqlExecutor() as executor:
-                failed = [list(asked)[at] for at in unbound(list(asked.values()), given, executor)]
+                failed = [ids[at] for at in unbound([self.requests[i] for i in ids], given, executor)]
                 redrawn[name] = len(failed)
                 if not failed:
                     continue
-                log(f"{name}: {len(failed):,} of {len(asked):,} answers do not bind, each is drawn {SAMPLES} times")
+                log(f"{name}: {len(failed):,} of {len(ids):,} answers do not bind, each is drawn {SAMPLES} times")
                 wanted = {f"{i} draw {r.draw}": r for i in failed for r in draws(self.requests[i])}
                 drawn = cache.get(f"{name}, drawn", key, wanted, load)
                 for i in failed:

@@ -10,7 +10,8 @@ ranked by log-probability, and the first that will do is taken; if none does, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,9 +85,8 @@ def improved(
         return results
     jobs = [Job(contents[at].database, results[at].text.strip()) for at in where]  # type: ignore[union-attr]
     failed = [at for at, outcome in zip(where, executor.run(jobs)) if not usable(outcome)]
-    drawn = decoder.generate([draw for at in failed for draw in draws(requests[at])])
-    for place, at in enumerate(failed):
-        mine = [settled(at, c) for c in drawn[place * SAMPLES : (place + 1) * SAMPLES]]
+    for at, mine in _drawn(decoder, requests, failed):
+        mine = [settled(at, c) for c in mine]
         results[at] = likeliest(results[at], mine, contents[at].database, executor, usable)  # type: ignore[union-attr]
     return results
 
@@ -107,10 +107,7 @@ def bound(
 ) -> list[Completion]:
     """The completions, with the likeliest draw that binds in place of each that is `unbound`."""
     results = list(completions)
-    failed = unbound(requests, completions, executor)
-    drawn = decoder.generate([draw for at in failed for draw in draws(requests[at])])
-    for place, at in enumerate(failed):
-        mine = drawn[place * SAMPLES : (place + 1) * SAMPLES]
+    for at, mine in _drawn(decoder, requests, unbound(requests, completions, executor)):
         results[at] = binding(requests[at], results[at], mine, executor)
     return results
 
@@ -125,8 +122,18 @@ def draws(request: Request) -> list[Request]:
     return [replace(request, draw=number) for number in range(1, SAMPLES + 1)]
 
 
-def empty_tables(schemas: Sequence[TableSchema]) -> Database:
-    """The tables of `schemas` without rows."""
+def _drawn(
+    decoder: Any, requests: Sequence[Request], failed: Sequence[int]
+) -> Iterator[tuple[int, Sequence[Completion]]]:
+    """Each failed position with its further answers, all decoded together."""
+    drawn = decoder.generate([draw for at in failed for draw in draws(requests[at])])
+    for place, at in enumerate(failed):
+        yield at, drawn[place * SAMPLES : (place + 1) * SAMPLES]
+
+
+@functools.lru_cache(maxsize=64)
+def empty_tables(schemas: tuple[TableSchema, ...]) -> Database:
+    """The tables of `schemas` without rows. Kept: the questions on one database share it."""
     relations = [
         Relation.from_rows(
             s.name, [(c.name, c.sql_type or ("DOUBLE", "VARCHAR")[c.type == "text"]) for c in s.columns], []
