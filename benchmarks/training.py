@@ -154,10 +154,11 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     args.train_sampling_strategy = "sequential"
     model = base_models.load_model(base, placement)
     fused = cost.may_fuse(config.lora, t, placement) and why_not(model, lora_dropout=config.lora.dropout) is None
+    batches = FlatBatches(pad_token=tokenizer.eos_token_id, share=False, pass_tokens=cost.fused_pass_tokens(placement))
     trainer = BudgetTrainer(
         model=model,
         args=args,
-        data_collator=FlatBatches(pad_token=tokenizer.eos_token_id, share=False) if fused else None,
+        data_collator=batches if fused else None,
         fused=fused,
         processing_class=tokenizer,
         train_dataset=data,

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Sequence
 
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.query import RESERVED_NAMES, identifier, table_identifier
-from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.schema import Column, TableSchema
 
-# What a column may be used as: a number, text, a date or a truth value. `text` is everything that is no number.
-_KINDS = {"real": "n", "text": "tdb"}
+# What a column of a DuckDB type may be used as: a number, text, a date or a truth value.
+_KINDS = {"VARCHAR": "t", "DATE": "d", "TIMESTAMP": "d", "TIME": "d", "BOOLEAN": "b"}
 
 _PARTS = "YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND|DECADE|DOW|ISODOW|DOY|EPOCH"
 
@@ -41,7 +41,7 @@ nfun@: NUM_FUNCTION num@ ")" | "ROUND(" num@ (", " INTEGER)? ")" | ("POWER(" | "
   | CHOICES num@ (", " num@)* ")" | "NULLIF(" num@ ", " num@ ")" | "IF(" cond@ ", " num@ ", " num@ ")"
   | CASE cond@ " THEN " num@ (" WHEN " cond@ " THEN " num@)* (" ELSE " (num@ | "NULL"))? " END"
   | "CASE " any@ (" WHEN " any@ " THEN " num@)+ (" ELSE " (num@ | "NULL"))? " END"
-text@: tatom@ (" || " (tatom@ | natom@))*
+text@: tatom@ (" || " (tatom@ | natom@ | datom@))*
 tatom@: STRING | "(" text@ ")" | CASTS any@ " AS " TEXT_TYPE ")" | "(" query% ")" | tfun@ TCOL@ TAGG@
 tfun@: TEXT_FUNCTION text@ ")" | ("SUBSTRING(" | "SUBSTR(") text@ ", " num@ (", " num@)? ")"
   | ("LEFT(" | "RIGHT(") text@ ", " num@ ")" | "REPLACE(" text@ ", " text@ ", " text@ ")"
@@ -60,12 +60,14 @@ cond@: conj@ (" OR " conj@)*
 conj@: test@ (" AND " test@)*
 test@: "NOT "? batom@
 batom@: TRUTH | "(" cond@ ")" | ("EXISTS(" | "EXISTS (") query% ")" | CASTS any@ " AS BOOLEAN)"
-  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE (date@ | STRING)
+  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE day@ | CHOICES cond@ (", " cond@)* ")"
   | num@ BETWEEN num@ " AND " num@ | text@ BETWEEN text@ " AND " text@
-  | date@ BETWEEN (date@ | STRING) " AND " (date@ | STRING)
-  | num@ IN (num@ (", " num@)* | query%) ")" | text@ IN (text@ (", " text@)* | query%) ")" | date@ IN query% ")"
+  | date@ BETWEEN day@ " AND " day@
+  | num@ IN (num@ (", " num@)* | query%) ")" | text@ IN (text@ (", " text@)* | query%) ")"
+  | date@ IN (day@ (", " day@)* | query%) ")"
   | (natom@ | tatom@ | datom@) IS_NULL | text@ LIKE text@ | TEXT_TEST text@ ", " text@ ")" BCOL@ BAGG@
   | (num@ | text@ | date@) COMPARE ("ANY (" | "ALL (") query% ")"
+day@: date@ | STRING
 order@: " ORDER BY " ("ALL" DIRECTION? | key@ (", " key@)*)
 key@: any@ DIRECTION? NULLS?
 over@: " OVER (" ("PARTITION BY " any^ (", " any^)* (order^)? | "ORDER BY " key^ (", " key^)*)? FRAME? ")"
@@ -74,12 +76,12 @@ over@: " OVER (" ("PARTITION BY " any^ (", " any^)* (order^)? | "ORDER BY " key^
 # What aggregates of a level give; their arguments are plain expressions of a row.
 _AGGREGATES = r"""
 nagg%: ("COUNT(*)" | COUNT DISTINCT? any# ")" | NUM_AGGREGATE DISTINCT? num# ")" | SAME_AGGREGATE num# ")"
-  | TWO_AGGREGATE num# ", " any# ")"
+  | "SUM(" cond# ")" | TWO_AGGREGATE num# ", " any# ")"
   | QUANTILE num# ", " NUMBER ")" | "CORR(" num# ", " num# ")" | "COUNT_IF(" cond# ")") filter%?
 tagg%: (SAME_AGGREGATE text# ")" | TWO_AGGREGATE text# ", " any# ")"
   | LISTING DISTINCT? any# (", " STRING)? order#? ")") filter%?
 dagg%: (SAME_AGGREGATE date# ")" | TWO_AGGREGATE date# ", " any# ")") filter%?
-bagg%: ("BOOL_AND(" | "BOOL_OR(") cond# ")" filter%?
+bagg%: ("BOOL_AND(" | "BOOL_OR(" | SAME_AGGREGATE) cond# ")" filter%?
 anyagg%: "ARRAY_AGG(" DISTINCT? any# order#? ")" filter%?
 filter%: (" FILTER(WHERE " | " FILTER (WHERE ") cond# ")"
 """
@@ -170,7 +172,7 @@ def select_grammar(schemas: Sequence[TableSchema], *, lead: str = "") -> str:
     lines.append('firstcte: NAME cols? " AS (" (querys | queryr) ")"')
     lines.append('cte: NAME cols? " AS (" queryr ")"')
     lines.append('cols: "(" NAME (", " NAME)* ")"')
-    present = {kind for schema in schemas for column in schema.columns for kind in _KINDS[column.type]}
+    present = {kind for schema in schemas for column in schema.columns for kind in _kinds(column)}
     for level in "sr":
         for family in _FAMILIES:
             lines += _family(family, level, present)
@@ -184,6 +186,11 @@ def select_grammar(schemas: Sequence[TableSchema], *, lead: str = "") -> str:
     return "\n".join(line for line in "\n".join(lines).splitlines() if line.strip())
 
 
+def _kinds(column: Column) -> str:
+    """Of the letters n, t, d and b those that `column` may stand for: all but n where no DuckDB type tells more."""
+    return "n" if column.type == "real" else _KINDS.get(column.sql_type, "tdb")
+
+
 def _family(family: str, level: str, present: set[str]) -> list[str]:
     """The rules of one family of expressions at one level of names."""
     inner, aggregates, windows, columns = _FAMILIES[family]
@@ -195,7 +202,9 @@ def _family(family: str, level: str, present: set[str]) -> list[str]:
         rules += _WINDOWS
     for kind in "ntdb":
         column = f" | {kind}col{level}" if columns and (kind in present or level == "r") else ""
-        rules = rules.replace(f" {kind.upper()}COL@", column)
+        rules = rules.replace(
+            f" {kind.upper()}COL@", f"{column} (COMPARE TRUTH | IS_NULL)?" if column and kind == "b" else column
+        )
         parts = [f"{kind}agg{level}"] * aggregates + [f"{kind}win{name}"] * (windows and kind != "b")
         rules = rules.replace(f" {kind.upper()}AGG@", "".join(f" | {part}" for part in parts))
     rules = rules.replace(" ANYAGG@", f" | anyagg{level}" if aggregates else "")
@@ -211,7 +220,7 @@ def _columns(level: str, schemas: Sequence[TableSchema], present: set[str]) -> l
         if kind in present:
             ways = [f"{kind.upper()}COLUMN", f'NAME "." {kind.upper()}COLUMN']
             for number, schema in enumerate(schemas):
-                if any(kind in _KINDS[column.type] for column in schema.columns):
+                if any(kind in _kinds(column) for column in schema.columns):
                     ways.append(f'TABLE_{number} "." {kind.upper()}COLUMN_{number}')
         if level == "r":
             ways += ["NAME", 'NAME "." NAME']
@@ -284,7 +293,7 @@ def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
     for number, schema in enumerate(schemas):
         lines.append(f"TABLE_{number}: {_any_of(spellings(schema.name))}")
         for kind in sorted(present):
-            names = [c.name for c in schema.columns if kind in _KINDS[c.type]]
+            names = [c.name for c in schema.columns if kind in _kinds(c)]
             if names:
                 lines.append(f"{kind.upper()}COLUMN_{number}: {_any_of(s for n in names for s in spellings(n))}")
     lines.append(f"TABLE: {' | '.join(f'TABLE_{number}' for number in range(len(schemas)))}")
@@ -292,7 +301,7 @@ def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
         parts = [
             f"{kind.upper()}COLUMN_{number}"
             for number, schema in enumerate(schemas)
-            if any(kind in _KINDS[c.type] for c in schema.columns)
+            if any(kind in _kinds(c) for c in schema.columns)
         ]
         lines.append(f"{kind.upper()}COLUMN: {' | '.join(parts)}")
     lines.append(f"COLUMN: {' | '.join(f'{kind.upper()}COLUMN' for kind in sorted(present))}")

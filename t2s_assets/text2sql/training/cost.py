@@ -28,8 +28,6 @@ PAD_TO = 16
 PASS_TOKENS = 768
 """Padded tokens that one forward and backward pass takes on a CPU; a wider batch is taken in several with the same
 gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
-FUSED_PASS_TOKENS = 1536
-"""The same for layers that run as `fused` writes them, which keep less of a token."""
 FLAT_PAD_TO = 64
 """Lengths of the flat sequences that `fused` takes are multiples of this: no row is padded to it, only the sequence."""
 LOGITS_ROWS = 128
@@ -198,6 +196,11 @@ def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement)
     )
 
 
+def fused_pass_tokens(placement: Placement) -> int:
+    """PASS_TOKENS for layers that run as `fused` writes them, which keep less of a token."""
+    return 1024 if _size(placement) == 4 else 1536
+
+
 def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:
     """Into how many rows a batch is cut for passes of at most `pass_tokens` padded tokens, evenly; at least one."""
     most = max(1, min(rows, pass_tokens // width))
@@ -231,7 +234,7 @@ def memory(
     fused = may_fuse(lora, training, placement)
     limit = PASS_TOKENS if placement.device == "cpu" else None
     if fused:
-        together = min(longest_batch or training.batch_size * longest, max(FUSED_PASS_TOKENS, longest))
+        together = min(longest_batch or training.batch_size * longest, max(fused_pass_tokens(placement), longest))
         rows, width = 1, -(-together // FLAT_PAD_TO) * FLAT_PAD_TO
     elif longest_batch is not None:
         rows, width = 1, -(-longest_batch // PAD_TO) * PAD_TO

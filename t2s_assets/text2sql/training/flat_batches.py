@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2s_assets.text2sql.prompts import IGNORED
-from t2s_assets.text2sql.training.cost import FLAT_PAD_TO, FUSED_PASS_TOKENS
+from t2s_assets.text2sql.training.cost import FLAT_PAD_TO
 from t2s_assets.text2sql.training.shared_schemas import shared_row
 
 # A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
@@ -123,16 +123,16 @@ def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
 class FlatBatches:
     """The collator: `labels` (1, T) of the whole batch, and `passes`, each what `flat_pass` makes of some examples.
 
-    A pass takes examples of up to FUSED_PASS_TOKENS tokens together, or one; all passes of a batch have one gradient.
+    A pass takes examples of up to `pass_tokens` together, or one; all passes of a batch have one gradient.
     """
 
-    def __init__(self, *, pad_token: int, share: bool) -> None:
-        self.pad_token, self.share = pad_token, share
+    def __init__(self, *, pad_token: int, share: bool, pass_tokens: int) -> None:
+        self.pad_token, self.share, self.pass_tokens = pad_token, share, pass_tokens
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
-        parts = parts_within(examples, FUSED_PASS_TOKENS, share=self.share)
+        parts = parts_within(examples, self.pass_tokens, share=self.share)
         passes = [flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts]
         return {"labels": torch.cat([p["labels"] for p in passes], dim=1), "passes": passes}
 

@@ -9,6 +9,7 @@ again; LoRA's float32 masters, cast under autocast, add copies of each layer's i
 - RMSNorm (Zhang and Sennrich 2019), rotary embedding (Su et al. 2021), SwiGLU (Shazeer 2020): one node each.
 - attention over rows of different lengths, without padding (`RowGroup`), with keys and values not repeated for the
   query heads that share them (Ainslie et al. 2023).
+- what is kept for the backward half lies in an `arena`, and not between other things on the heap.
 - the output layer with the cross entropy, for labelled tokens only: their logits are made in chunks and never kept,
   as in Liger Kernel (Hsu et al. 2024, arXiv:2410.10989).
 
@@ -18,7 +19,7 @@ Results are those of the modules replaced, up to rounding; a test holds losses a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.autograd import Function
 from transformers import AttentionInterface, PreTrainedModel
 
+from t2s_assets.text2sql.training.arena import Arena, empty, kept, taking_from
 from t2s_assets.text2sql.training.cost import LOGITS_ROWS
 
 _FAMILIES = frozenset({"llama", "mistral", "qwen2"})
@@ -73,38 +75,44 @@ class _Linears(Function):
     """Several projections of one input (tokens, inputs) of the compute type; float32 gradients for A and B.
 
     Their A matrices are stacked: a product with one of a few rows takes nearly as long as with three times as many.
+    `lasting`: the outputs are kept for a backward half, and so belong in the arena.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, scales: tuple[float, ...], lasting: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
         weights, biases, a_s, b_s = (tensors[i::4] for i in range(4))
-        outputs = [torch.nn.functional.linear(x, weight, bias) for weight, bias in zip(weights, biases)]
+        outputs = [
+            _times(x, weight, bias) if lasting else torch.nn.functional.linear(x, weight, bias)
+            for weight, bias in zip(weights, biases)
+        ]
         ctx.ranks = [0 if b is None else b.shape[1] for b in b_s]
         ctx.scales = scales
-        kept: list[Tensor | None] = [x, *weights]
+        tensors: list[Tensor | None] = [x, *weights]
         if any(ctx.ranks):
             stacked = torch.cat([a.to(x.dtype) for a in a_s if a is not None])
-            h = x @ stacked.t()
+            h = _times(x, stacked)
             scaled = [None if b is None else (b * scale).to(x.dtype) for b, scale in zip(b_s, scales)]
             for y, b, part in zip(outputs, scaled, h.split(ctx.ranks, dim=1)):
                 if b is not None:
                     y.addmm_(part, b.t())
-            kept += [stacked, h, *scaled]
-        ctx.save_for_backward(*kept)
+            tensors += [stacked, h, *scaled]
+        ctx.save_for_backward(*tensors)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         count = len(gradients)
-        x, *kept = ctx.saved_tensors
-        weights, lora = kept[:count], kept[count:]
+        x, *rest = ctx.saved_tensors
+        weights, lora = rest[:count], rest[count:]
         dx = None
         if ctx.needs_input_grad[0]:
             dx = gradients[0] @ weights[0]
             for dy, weight in zip(gradients[1:], weights[1:]):
                 dx.addmm_(dy, weight)
         if not lora:
-            return dx, None, *[None] * (4 * count)
+            return dx, None, None, *[None] * (4 * count)
         stacked, h, *scaled = lora
         dh = torch.cat([dy @ b for dy, b in zip(gradients, scaled) if b is not None], dim=1)
         da = (dh.t() @ x).float().split(ctx.ranks)
@@ -113,13 +121,19 @@ class _Linears(Function):
         found: list[Tensor | None] = []
         for dy, b, part, a, scale in zip(gradients, scaled, h.split(ctx.ranks, dim=1), da, ctx.scales):
             found += [None] * 4 if b is None else [None, None, a, (part.t() @ dy).t().float().mul_(scale)]
-        return dx, None, *found
+        return dx, None, None, *found
 
 
-def project(x: Tensor, projections: Sequence[Projection]) -> tuple[Tensor, ...]:
-    """Each projection of `x` (tokens, inputs)."""
+def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W' + b, to be kept."""
+    out = empty((x.shape[0], weight.shape[0]), x.dtype)
+    return torch.mm(x, weight.t(), out=out) if bias is None else torch.addmm(bias, x, weight.t(), out=out)
+
+
+def project(x: Tensor, projections: Sequence[Projection], *, lasting: bool = False) -> tuple[Tensor, ...]:
+    """Each projection of `x` (tokens, inputs). `lasting`: what takes them keeps them for its backward half."""
     tensors = [t for p in projections for t in (p.weight, p.bias, p.a, p.b)]
-    return _Linears.apply(x, tuple(p.scale for p in projections), *tensors)
+    return _Linears.apply(x, tuple(p.scale for p in projections), lasting, *tensors)
 
 
 class _Norm(Function):
@@ -130,7 +144,7 @@ class _Norm(Function):
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         inverse = torch.rsqrt(size.square_().div_(x.shape[-1]).add_(epsilon))
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).to(x.dtype).mul_(weight)
+        return kept(x * inverse, x.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
@@ -169,9 +183,9 @@ class _Gated(Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        active = torch.nn.functional.silu(gate)
+        active = torch.ops.aten.silu.out(gate, out=empty(gate.shape, gate.dtype))
         ctx.save_for_backward(gate, up, active)
-        return active * up
+        return torch.mul(active, up, out=empty(up.shape, up.dtype))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +199,7 @@ class _Attend(Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, rows: Rows) -> Tensor:
         sizes = _Sizes(k.shape[1], q.shape[1] // k.shape[1], q.shape[2])
-        kept, slots = [], []
+        tensors, slots = [], []
         with torch.autocast(q.device.type, enabled=False):
             padded = _with_blank(q * scale)
             for group in rows.groups:
@@ -193,22 +207,23 @@ class _Attend(Function):
                 key, value = (_keys(t, group, sizes) for t in (k, v))
                 scores = torch.baddbmm(group.mask, query, key.transpose(1, 2))
                 # By way of float32 in two casts: half the time of a CPU's softmax over bfloat16.
-                weights = torch.softmax(scores.float(), -1).to(q.dtype)
+                weights = kept(torch.softmax(scores.float(), -1), q.dtype)
                 slots.append(_slots(torch.bmm(weights, value), group, sizes))
-                kept += [query, key, value, weights]
+                tensors += [query, key, value, weights]
         ctx.scale, ctx.rows, ctx.shape, ctx.sizes = scale, rows, q.shape, sizes
-        ctx.save_for_backward(*kept)
-        return torch.cat(slots).index_select(0, rows.places).view(q.shape)
+        ctx.save_for_backward(*tensors)
+        out = empty((q.shape[0], q.shape[1] * q.shape[2]), q.dtype)
+        return torch.index_select(torch.cat(slots), 0, rows.places, out=out).view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        kept, sizes, slots = list(ctx.saved_tensors), ctx.sizes, []
+        tensors, sizes, slots = list(ctx.saved_tensors), ctx.sizes, []
         # Questions on one table add to the same schema's keys: in float32, whatever their number.
         dk, dv = (dy.new_zeros(len(dy), sizes.key_heads * sizes.head, dtype=torch.float32) for _ in range(2))
         padded = _with_blank(dy)
         for group in ctx.rows.groups:
-            query, key, value, weights = kept[:4]
-            del kept[:4]
+            query, key, value, weights = tensors[:4]
+            del tensors[:4]
             do = _queries(padded, group, sizes)
             dweights = torch.bmm(do, value.transpose(1, 2))
             dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
@@ -238,7 +253,7 @@ def _queries(padded: Tensor, group: RowGroup, sizes: _Sizes) -> Tensor:
     """(rows * key heads, shared * width, size): query heads that share a key head as further queries of it."""
     rows, width = group.queries.shape
     picked = padded.index_select(0, group.queries.flatten()).view(rows, width, *sizes).permute(0, 2, 3, 1, 4)
-    return picked.reshape(rows * sizes.key_heads, sizes.shared * width, sizes.head)
+    return kept(picked).view(rows * sizes.key_heads, sizes.shared * width, sizes.head)
 
 
 def _slots(x: Tensor, group: RowGroup, sizes: _Sizes) -> Tensor:
@@ -253,7 +268,7 @@ def _keys(x: Tensor, group: RowGroup, sizes: _Sizes) -> Tensor:
     rows, length = group.keys.shape
     picked = x.reshape(x.shape[0], -1).index_select(0, group.keys.flatten())
     ordered = picked.view(rows, length, sizes.key_heads, sizes.head).transpose(1, 2)
-    return ordered.reshape(rows * sizes.key_heads, length, sizes.head)
+    return kept(ordered).view(rows * sizes.key_heads, length, sizes.head)
 
 
 def _add_keys(total: Tensor, x: Tensor, group: RowGroup, sizes: _Sizes) -> None:
@@ -345,7 +360,7 @@ def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _mlp_forward(self: Any, x: Tensor) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
-    gate, up = project(flat, [_projection(self.gate_proj), _projection(self.up_proj)])
+    gate, up = project(flat, [_projection(self.gate_proj), _projection(self.up_proj)], lasting=True)
     (out,) = project(_Gated.apply(gate, up), [_projection(self.down_proj)])
     return out.view(x.shape)
 
@@ -381,9 +396,10 @@ AttentionInterface.register(_NAME, _unreachable)
 
 
 @contextmanager
-def rows_attend(model: PreTrainedModel, rows: Rows) -> Iterator[None]:
+def rows_attend(model: PreTrainedModel, rows: Rows, arena: Arena | None = None) -> Iterator[None]:
     """Within the block the model takes flat sequences (1, T) and attends as `rows` says, without a mask.
 
+    What a forward pass keeps is in `arena`, where given: the next block with it overwrites that. On a CPU only.
     transformers makes no mask for an attention that it does not know by name.
     """
     config = model.config
@@ -394,7 +410,8 @@ def rows_attend(model: PreTrainedModel, rows: Rows) -> Iterator[None]:
     model.config._attn_implementation = _NAME
     token = _rows.set(rows)
     try:
-        yield
+        with nullcontext() if arena is None else taking_from(arena):
+            yield
     finally:
         _rows.reset(token)
         model.config._attn_implementation = before

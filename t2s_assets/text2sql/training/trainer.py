@@ -18,6 +18,7 @@ from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.training import checkpoints
+from t2s_assets.text2sql.training.arena import Arena
 from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
 from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, rows_a_pass
 from t2s_assets.text2sql.training.fused import fuse, output_loss, rows_attend
@@ -25,8 +26,8 @@ from t2s_assets.text2sql.training.heap import give_back
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
 
-# Batches between two of `heap.give_back`: what grows in between is bounded, and faulting it in again took 2 % of their
-# time.
+# Batches between two of `heap.give_back` where layers are transformers' own: what grows in between is bounded, and
+# faulting it in again took 2 % of their time.
 _GIVE_BACK_AFTER = 16
 
 
@@ -59,6 +60,7 @@ class BudgetTrainer(SFTTrainer):
         self._wanted: torch.Tensor | None = None
         self._targets: torch.Tensor | None = None
         self._batches = 0
+        self._arena = Arena()
         super().__init__(*args, **kwargs)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         self._base, head = base, base.get_output_embeddings()
@@ -81,7 +83,7 @@ class BudgetTrainer(SFTTrainer):
         self._wanted[:, :-1] = labels[:, 1:] != IGNORED
         self._targets = labels[:, 1:][self._wanted[:, :-1]]
         try:
-            with rows_attend(self._base, part["rows"]):
+            with rows_attend(self._base, part["rows"], self._arena):
                 return model(input_ids=part["input_ids"], position_ids=part["position_ids"], use_cache=False).logits
         finally:
             self._wanted = self._targets = None
@@ -96,6 +98,8 @@ class BudgetTrainer(SFTTrainer):
         """
         labels = inputs["labels"]
         if "passes" in inputs:
+            if torch.is_grad_enabled() and len(inputs["passes"]) > 1:
+                raise RuntimeError("the arena holds one pass: each goes backward before the next goes forward")
             total = torch.stack([self._fused_total(model, part) for part in inputs["passes"]]).sum()
             loss = self._mean(total, (labels != IGNORED).sum(), num_items_in_batch)
             return (loss, {"loss": loss}) if return_outputs else loss
@@ -123,13 +127,13 @@ class BudgetTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
+        if "passes" in inputs:
+            parts = [{"labels": part["labels"], "passes": [part]} for part in inputs["passes"]]
+            return self._in_parts(model, parts, num_items_in_batch)
         if inputs["labels"].device.type == "cpu":
             if self._batches % _GIVE_BACK_AFTER == 0:
                 give_back()
             self._batches += 1
-        if "passes" in inputs:
-            parts = [{"labels": part["labels"], "passes": [part]} for part in inputs["passes"]]
-            return self._in_parts(model, parts, num_items_in_batch)
         ids = inputs["input_ids"]
         whole = ids.device.type != "cpu" or num_items_in_batch is None
         rows = ids.shape[0] if whole else rows_a_pass(*ids.shape, PASS_TOKENS)

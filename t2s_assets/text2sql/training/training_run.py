@@ -235,7 +235,11 @@ class TrainingRun:
             callbacks.append(EarlyStop(training.early_stopping, training.best, self.log, clock.plan))
         collator, not_fused = None, self._why_not_fused(model)
         if not_fused is None:
-            collator = FlatBatches(pad_token=tokenizer.eos_token_id, share=training.questions_a_table > 1)
+            collator = FlatBatches(
+                pad_token=tokenizer.eos_token_id,
+                share=training.questions_a_table > 1,
+                pass_tokens=cost.fused_pass_tokens(self.placement),
+            )
         elif training.questions_a_table > 1:
             collator = shared_schemas.SharedSchemas(pad_token=tokenizer.eos_token_id, dtype=model.dtype)
         trainer = BudgetTrainer(

@@ -21,3 +21,7 @@ SELECT GETENV('HOME') FROM customers
 SELECT name FROM customers WHERE id IN (SELECT nope FROM orders)
 SELECT name FROM read_csv('x.csv')
 SELECT "nope" FROM customers
+SELECT LOWER(joined) FROM customers
+SELECT YEAR(name) FROM customers
+SELECT name FROM customers WHERE joined LIKE '2024%'
+SELECT name FROM customers WHERE city

@@ -7,19 +7,30 @@ from pathlib import Path
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 
-def _table(name: str, /, **columns: str) -> TableSchema:
-    return TableSchema(name, tuple(Column(n.replace("__", " "), t) for n, t in columns.items()))  # type: ignore[arg-type]
+def _table(name: str, /, **types: str) -> TableSchema:
+    columns = [Column(n.replace("__", " "), "real" if t == "DOUBLE" else "text", t) for n, t in types.items()]
+    return TableSchema(name, tuple(columns))
 
 
 SHOP = (
-    _table("customers", id="real", name="text", city="text", country="text", joined="text", email="text"),
-    _table("orders", id="real", customer_id="real", order_date="text", status="text", total="real"),
-    _table("order_items", order_id="real", product_id="real", quantity="real", unit__price="real"),
-    _table("products", id="real", title="text", category="text", price="real", stock="real"),
+    _table(
+        "customers",
+        id="DOUBLE",
+        name="VARCHAR",
+        city="VARCHAR",
+        country="VARCHAR",
+        joined="DATE",
+        email="VARCHAR",
+        active="BOOLEAN",
+    ),
+    _table("orders", id="DOUBLE", customer_id="DOUBLE", order_date="DATE", status="VARCHAR", total="DOUBLE"),
+    _table("order_items", order_id="DOUBLE", product_id="DOUBLE", quantity="DOUBLE", unit__price="DOUBLE"),
+    _table("products", id="DOUBLE", title="VARCHAR", category="VARCHAR", price="DOUBLE", stock="DOUBLE"),
 )
 
 DDL = """
-CREATE TABLE customers (id DOUBLE, name VARCHAR, city VARCHAR, country VARCHAR, joined DATE, email VARCHAR);
+CREATE TABLE customers (id DOUBLE, name VARCHAR, city VARCHAR, country VARCHAR, joined DATE, email VARCHAR,
+  active BOOLEAN);
 CREATE TABLE orders (id DOUBLE, customer_id DOUBLE, order_date DATE, status VARCHAR, total DOUBLE);
 CREATE TABLE order_items (order_id DOUBLE, product_id DOUBLE, quantity DOUBLE, "unit price" DOUBLE);
 CREATE TABLE products (id DOUBLE, title VARCHAR, category VARCHAR, price DOUBLE, stock DOUBLE);

@@ -87,3 +87,9 @@ SELECT name FROM customers ORDER BY joined NULLS LAST LIMIT 1
 SELECT total > 100 FROM orders
 SELECT name, (SELECT COUNT(*) FROM orders o WHERE o.customer_id = c.id) AS n FROM customers c ORDER BY n DESC
 SELECT o.* FROM orders AS o WHERE o.total >= ALL (SELECT total FROM orders)
+SELECT COUNT(*) FROM customers WHERE active
+SELECT name FROM customers WHERE active = TRUE AND NOT city = 'Oslo'
+SELECT city, SUM(active), BOOL_OR(active), MIN(active) FROM customers GROUP BY city
+SELECT name FROM customers WHERE NOT active OR active IS NULL
+SELECT name, COALESCE(active, FALSE) FROM customers WHERE joined IN ('2024-01-01', '2024-02-01')
+SELECT name || ' since ' || joined FROM customers

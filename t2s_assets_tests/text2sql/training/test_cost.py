@@ -153,7 +153,7 @@ folder, fused = Path(sys.argv[1]), sys.argv[2] == "fused"
 trainer = BudgetTrainer(
     model=model,
     args=arguments(config, Placement("cpu", "float32", "sdpa", "none"), folder, max_steps=2, max_length=256),
-    data_collator=FlatBatches(pad_token=0, share=False) if fused else None, fused=fused,
+    data_collator=FlatBatches(pad_token=0, share=False, pass_tokens=768) if fused else None, fused=fused,
     processing_class=tokenizer, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows[:2]),
     peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0 if fused else 0.1, task_type="CAUSAL_LM",
         target_modules="q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()),

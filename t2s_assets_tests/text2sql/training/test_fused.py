@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, Qwen2Config
 
 from t2s_assets.text2sql.training import fused
+from t2s_assets.text2sql.training.arena import Arena
 from t2s_assets.text2sql.training.flat_batches import FlatBatches, flat_pass, parts_within
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -61,11 +62,13 @@ def alone(model: Any, asked: list[dict[str, Any]]) -> tuple[float, dict[str, tor
     return total.item(), taken(model)
 
 
-def together(model: Any, asked: list[dict[str, Any]], *, share: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
+def together(
+    model: Any, asked: list[dict[str, Any]], *, share: bool = False, arena: Arena | None = None
+) -> tuple[float, dict[str, torch.Tensor]]:
     """The same through the fused layers, as one flat sequence."""
     base = model.get_base_model()
     batch = flat_pass(asked, pad_token=0, share=share)
-    with fused.rows_attend(base, batch["rows"]):
+    with fused.rows_attend(base, batch["rows"], arena):
         out = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
     labels = batch["labels"][0, 1:]
     wanted = labels != -100
@@ -97,6 +100,38 @@ def test_losses_and_gradients_are_transformers_own(kind: type, settings: dict[st
     theirs = alone(model, asked)
     fused.fuse(model.get_base_model())
     assert_same(together(model, asked), theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config])
+def test_an_arena_changes_nothing_pass_after_pass(kind: type, dtype: torch.dtype) -> None:
+    model = model_of(config_of(kind), targets=TARGETS, dtype=dtype)
+    fused.fuse(model.get_base_model())
+    arena = Arena()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        for lengths in ((9, 31, 5), (40, 3), (9, 31, 5), (2,)):
+            asked = examples(*lengths)
+            plain, mine = together(model, asked), together(model, asked, arena=arena)
+            assert mine[0] == plain[0] and mine[1].keys() == plain[1].keys()
+            assert all(torch.equal(mine[1][name], plain[1][name]) for name in plain[1])
+
+
+def test_what_is_kept_lies_in_the_arena() -> None:
+    model = model_of(config_of(LlamaConfig), targets=TARGETS)
+    fused.fuse(model.get_base_model())
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    arena, kept = Arena(), {}  # holds the tensors, so that no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        together(model, examples(*[40] * 8), arena=arena)
+    chunks = {chunk.data_ptr() for chunk in arena._chunks}
+    sizes = [(t.untyped_storage().data_ptr() in chunks, t.nbytes) for t in kept.values()]
+    assert sum(size for inside, size in sizes if inside) > 0.7 * sum(size for _, size in sizes)
 
 
 def test_layers_without_an_adapter_stay_plain_linear_layers() -> None:
@@ -190,19 +225,17 @@ def _sliding() -> Any:
     return config
 
 
-def test_a_batch_goes_through_in_passes_of_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_goes_through_in_passes_of_few_tokens() -> None:
     asked = examples(20, 20, 20, 50, 10)
     assert [len(p) for p in parts_within(asked, 45, share=False)] == [2, 1, 1, 1]
-    monkeypatch.setattr("t2s_assets.text2sql.training.flat_batches.FUSED_PASS_TOKENS", 45)
-    batch = FlatBatches(pad_token=0, share=False)(asked)
+    batch = FlatBatches(pad_token=0, share=False, pass_tokens=45)(asked)
     assert [p["input_ids"].shape[1] for p in batch["passes"]] == [64, 64, 64, 64]
     assert (batch["labels"] != -100).sum() == sum(x != -100 for e in asked for x in e["labels"])
 
 
-def test_passes_count_a_shared_schema_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_count_a_shared_schema_once() -> None:
     asked = examples(20, 20, 20, tables="aab")
     alone = len(asked[0]["input_ids"])
     assert [len(p) for p in parts_within(asked, 2 * alone - 1, share=True)] == [2, 1]
     assert [len(p) for p in parts_within(asked, 2 * alone - 1, share=False)] == [1, 1, 1]
-    monkeypatch.setattr("t2s_assets.text2sql.training.flat_batches.FUSED_PASS_TOKENS", 2 * alone - 1)
-    assert len(FlatBatches(pad_token=0, share=True)(asked)["passes"]) == 2
+    assert len(FlatBatches(pad_token=0, share=True, pass_tokens=2 * alone - 1)(asked)["passes"]) == 2
