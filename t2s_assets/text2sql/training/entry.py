@@ -111,7 +111,7 @@ def train(
         work = beside / key
         if is_main() and checkpoints.older(work, folder / MANIFEST):
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
-        _wait_for_main(placement)
+        _meet(config, placement)
         if not force and (folder / MANIFEST).exists():
             manifest = read_manifest(folder, made_by="")
             if manifest.get("key") == key:
@@ -127,7 +127,7 @@ def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = pri
     config = project.experiment(dataset, experiment)
     read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
     base, placement = base_models.fetch(config.base_model, project, log=log), base_models.place(config.hardware)
-    _wait_for_main(placement)
+    _meet(config, placement)
     with tempfile.TemporaryDirectory(prefix="t2s-plan-") as folder:
         TrainingRun(project, dataset, experiment, config, base, placement, "", Path(folder), log).plan()
 
@@ -145,11 +145,20 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def _wait_for_main(placement: base_models.Placement) -> None:
+def _meet(config: Experiment, placement: base_models.Placement) -> None:
+    """Wait for the other ranks. The only rank of a CPU is none: what a launcher set to make it one is taken back.
+
+    As a rank, its model would be wrapped to talk with others, and a copy of the whole base made to send them. On a
+    GPU it stays one, else transformers would split batches over all GPUs of the machine.
+    """
     from accelerate import PartialState
 
+    on_cpu = placement.device == "cpu"
+    if on_cpu and config.training.sharding == "none" and os.environ.get("WORLD_SIZE") == "1":
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
     # Told of the device: on a machine with a GPU, ranks on the CPU would otherwise get NCCL and cannot train with it.
-    PartialState(cpu=placement.device == "cpu").wait_for_everyone()
+    PartialState(cpu=on_cpu).wait_for_everyone()
 
 
 def main() -> int:
