@@ -68,7 +68,7 @@ def environment(project: Project, config: Experiment, processes: int) -> dict[st
         # Batches are freed to the heap and not to the system: faulting the pages in again took a tenth of a step.
         "MALLOC_TRIM_THRESHOLD_": "17179869184",
         "MALLOC_MMAP_THRESHOLD_": "1073741824",
-        # Large pages for the heap: a tenth faster on two cores. Heaps of other C libraries take no notice.
+        # Large pages for the heap: half the page faults. Heaps of other C libraries take no notice.
         "GLIBC_TUNABLES": ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), "glibc.malloc.hugetlb=1"])),
         # Kernels are made for each shape of a batch. oneDNN keeps 1,024 of them and torch's layer above it as many with
         # their buffers, most of which never meet their shape again: 5 MB more with every WikiSQL batch.
