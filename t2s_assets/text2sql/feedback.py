@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def record(
         raise DataError("the last answer has no valid SQL to call right; give the SQL that is")
     adapter = model.adapter
     line = {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": f"{adapter.folder.parent.parent.name}/{adapter.folder.name} {adapter.version}",
         "question": answer.question,
         "verdict": "right" if sql is None else "corrected",
