@@ -89,7 +89,7 @@ class _Linears(Function):
         ]
         ctx.ranks = [0 if b is None else b.shape[1] for b in b_s]
         ctx.scales = scales
-        tensors: list[Tensor | None] = [x, *weights]
+        saved: list[Tensor | None] = [x, *weights]
         if any(ctx.ranks):
             stacked = torch.cat([a.to(x.dtype) for a in a_s if a is not None])
             h = _times(x, stacked)
@@ -97,15 +97,15 @@ class _Linears(Function):
             for y, b, part in zip(outputs, scaled, h.split(ctx.ranks, dim=1)):
                 if b is not None:
                     y.addmm_(part, b.t())
-            tensors += [stacked, h, *scaled]
-        ctx.save_for_backward(*tensors)
+            saved += [stacked, h, *scaled]
+        ctx.save_for_backward(*saved)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         count = len(gradients)
-        x, *rest = ctx.saved_tensors
-        weights, lora = rest[:count], rest[count:]
+        x, *saved = ctx.saved_tensors
+        weights, lora = saved[:count], saved[count:]
         dx = None
         if ctx.needs_input_grad[0]:
             dx = gradients[0] @ weights[0]
@@ -199,7 +199,7 @@ class _Attend(Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, rows: Rows) -> Tensor:
         sizes = _Sizes(k.shape[1], q.shape[1] // k.shape[1], q.shape[2])
-        tensors, slots = [], []
+        saved, slots = [], []
         with torch.autocast(q.device.type, enabled=False):
             padded = _with_blank(q * scale)
             for group in rows.groups:
@@ -209,21 +209,21 @@ class _Attend(Function):
                 # By way of float32 in two casts: half the time of a CPU's softmax over bfloat16.
                 weights = kept(torch.softmax(scores.float(), -1), q.dtype)
                 slots.append(_slots(torch.bmm(weights, value), group, sizes))
-                tensors += [query, key, value, weights]
+                saved += [query, key, value, weights]
         ctx.scale, ctx.rows, ctx.shape, ctx.sizes = scale, rows, q.shape, sizes
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*saved)
         out = empty((q.shape[0], q.shape[1] * q.shape[2]), q.dtype)
         return torch.index_select(torch.cat(slots), 0, rows.places, out=out).view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        tensors, sizes, slots = list(ctx.saved_tensors), ctx.sizes, []
+        saved, sizes, slots = list(ctx.saved_tensors), ctx.sizes, []
         # Questions on one table add to the same schema's keys: in float32, whatever their number.
         dk, dv = (dy.new_zeros(len(dy), sizes.key_heads * sizes.head, dtype=torch.float32) for _ in range(2))
         padded = _with_blank(dy)
         for group in ctx.rows.groups:
-            query, key, value, weights = tensors[:4]
-            del tensors[:4]
+            query, key, value, weights = saved[:4]
+            del saved[:4]
             do = _queries(padded, group, sizes)
             dweights = torch.bmm(do, value.transpose(1, 2))
             dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
