@@ -28,10 +28,10 @@ PAD_TO = 16
 PASS_TOKENS = 768
 """Padded tokens that one forward and backward pass takes on a CPU; a wider batch is taken in several with the same
 gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
-FLAT_PAD_TO = 64
+FLAT_PAD_TO = 32
 """Lengths of the flat sequences that `fused` takes are multiples of this: no row is padded to it, only the sequence."""
-LOGITS_ROWS = 128
-"""Rows of logits that `fused` makes at a time: with 49,152 tokens in float32, 25 MB."""
+LOGITS_ROWS = 256
+"""Rows of logits that `fused` makes at a time: with 49,152 tokens in float32, 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement)
 
 def fused_pass_tokens(placement: Placement) -> int:
     """PASS_TOKENS for layers that run as `fused` writes them, which keep less of a token."""
-    return 1024 if _size(placement) == 4 else 1536
+    return 1024 if _size(placement) == 4 else 2048
 
 
 def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:

@@ -18,8 +18,8 @@ from t2s_assets.text2sql.training.shared_schemas import shared_row
 
 # A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
 _ALIGN = 16
-# Of the scores of rows that attend together, the share that may be padding before a group of their own is cheaper.
-_WASTE = 0.45
+# What a group costs besides its scores, in scores of one head: its operations in every layer.
+_GROUP = 14_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def _group(rows: Sequence[_Row], total: int) -> Any:
     """The RowGroup of `rows` in a sequence of `total` tokens."""
     import torch
 
-    from t2s_assets.text2sql.training.fused import RowGroup
+    from t2s_assets.text2sql.training.row_attention import RowGroup
 
     width = max(r.count for r in rows)
     length = -(-max(r.before + r.count for r in rows) // _ALIGN) * _ALIGN
@@ -58,7 +58,7 @@ def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: b
     """
     import torch
 
-    from t2s_assets.text2sql.training.fused import Rows
+    from t2s_assets.text2sql.training.row_attention import Rows
 
     if share:
         row = shared_row(examples)
@@ -76,17 +76,9 @@ def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: b
     rows = _rows(row["groups"], row["branches"])
     if filled > length:
         rows.append(_Row(length, filled - length))
-    groups, places, offset = [], torch.empty(filled, dtype=torch.long), 0
-    for members in _alike(rows):
-        group = _group(members, filled)
-        real = group.queries.flatten()
-        slots = torch.arange(offset, offset + len(real))
-        places[real[real < filled]] = slots[real < filled]
-        offset += len(real)
-        groups.append(group)
     fill = {"input_ids": pad_token, "labels": IGNORED, "position_ids": 0}
     made = {n: torch.tensor([[*row[n], *[value] * (filled - length)]]) for n, value in fill.items()}
-    return made | {"rows": Rows(tuple(groups), places)}
+    return made | {"rows": Rows(filled, tuple(_group(members, filled) for members in _alike(rows)))}
 
 
 def _rows(groups: Sequence[int], branches: Sequence[int]) -> list[_Row]:
@@ -107,17 +99,23 @@ def _rows(groups: Sequence[int], branches: Sequence[int]) -> list[_Row]:
 
 
 def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Rows in groups whose padding to each other costs little: at most _WASTE of the scores computed."""
-    groups: list[list[_Row]] = []
-    for row in sorted(rows, key=lambda r: (-r.count, -r.before)):
-        if groups:
-            together = [*groups[-1], row]
-            area = max(r.count for r in together) * max(r.before + r.count for r in together) * len(together)
-            if sum(r.count * (r.before + r.count) for r in together) >= (1 - _WASTE) * area:
-                groups[-1].append(row)
-                continue
-        groups.append([row])
-    return groups
+    """Rows, by their length, in the groups that cost least: their scores, padding included, and _GROUP for each."""
+    rows = sorted(rows, key=lambda r: (-r.count, -r.before))
+    # For the first rows of each number: the least cost, and how many of them are in the groups before the last.
+    cheapest = [(0, 0)]
+    for end in range(1, len(rows) + 1):
+        width = length = 0
+        ways = []
+        for start in range(end - 1, -1, -1):
+            width, length = max(width, rows[start].count), max(length, rows[start].before + rows[start].count)
+            ways.append((cheapest[start][0] + _GROUP + width * length * (end - start), start))
+        cheapest.append(min(ways))
+    groups, end = [], len(rows)
+    while end:
+        start = cheapest[end][1]
+        groups.append(list(rows[start:end]))
+        end = start
+    return groups[::-1]
 
 
 class FlatBatches:

@@ -21,8 +21,9 @@ from t2s_assets.text2sql.training import checkpoints
 from t2s_assets.text2sql.training.arena import Arena
 from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
 from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, rows_a_pass
-from t2s_assets.text2sql.training.fused import fuse, output_loss, rows_attend
+from t2s_assets.text2sql.training.fused import fuse, rows_attend
 from t2s_assets.text2sql.training.heap import give_back
+from t2s_assets.text2sql.training.output_loss import output_loss
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
 

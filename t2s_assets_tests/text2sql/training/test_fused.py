@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, Qwen2Config
 
-from t2s_assets.text2sql.training import fused
+from t2s_assets.text2sql.training import fused, output_loss
 from t2s_assets.text2sql.training.arena import Arena
 from t2s_assets.text2sql.training.flat_batches import FlatBatches, flat_pass, parts_within
 
@@ -72,7 +72,7 @@ def together(
         out = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
     labels = batch["labels"][0, 1:]
     wanted = labels != -100
-    loss = fused.output_loss(out.last_hidden_state[0, :-1][wanted], base.lm_head.weight, labels[wanted])
+    loss = output_loss.output_loss(out.last_hidden_state[0, :-1][wanted], base.lm_head.weight, labels[wanted])
     loss.backward()
     return loss.item(), taken(model)
 
@@ -197,7 +197,7 @@ def test_the_loss_is_cross_entropy_whatever_the_chunks() -> None:
     torch.manual_seed(0)
     hidden = torch.randn(300, 16, requires_grad=True)  # more than two chunks of rows
     weight, targets = torch.randn(50, 16), torch.randint(0, 50, (300,))
-    ours = fused.output_loss(hidden, weight, targets)
+    ours = output_loss.output_loss(hidden, weight, targets)
     (mine,) = torch.autograd.grad(ours * 0.5, hidden)
     theirs = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
     (wanted,) = torch.autograd.grad(theirs * 0.5, hidden)
