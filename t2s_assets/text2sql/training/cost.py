@@ -18,6 +18,8 @@ from t2s_assets.text2sql.errors import ModelError
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # What a process holds before any weights: libraries and the tokenised examples; on a GPU, its context.
 _RUNTIME = {"cpu": 0.62e9, "mps": 1.0e9, "cuda": 0.6e9}
+# More of it on a CPU where torch is a CUDA build: importing it loads CUDA's libraries and Triton, GPU or none.
+_CUDA_BUILD = 0.37e9
 # Memory that allocators hold and do not use, as a share of what passes through them. A CPU's heap is left to grow
 # (`training.environment`), since giving pages back and faulting them in again takes a third of the time.
 _UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
@@ -257,7 +259,15 @@ def memory(
     if placement.quantization == "nf4":
         weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
     unused = (_UNUSED_FUSED if fused else _UNUSED[placement.device]) * (activations + logits)
-    return Memory(_RUNTIME[placement.device], weights, adapter, activations, logits, unused)
+    return Memory(_runtime(placement), weights, adapter, activations, logits, unused)
+
+
+def _runtime(placement: Placement) -> float:
+    if placement.device != "cpu":
+        return _RUNTIME[placement.device]
+    import torch
+
+    return _RUNTIME["cpu"] + (_CUDA_BUILD if torch.version.cuda else 0.0)
 
 
 def _size(placement: Placement) -> int:

@@ -129,6 +129,18 @@ def test_each_setting_moves_the_memory_its_way() -> None:
     assert need(CPU, batch_size=64) < 1.25 * need(CPU)
 
 
+def test_a_cuda_build_of_torch_takes_memory_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def need(placement: Placement, build: str | None) -> float:
+        monkeypatch.setattr(torch.version, "cuda", build)
+        return memory(SMOLLM2, LORA, TrainingConfig(epochs=1), placement, longest=256, longest_completion=64).gb
+
+    gpu = Placement("cuda", "bfloat16", "sdpa", "nf4")
+    assert need(CPU, "13.0") - need(CPU, None) == pytest.approx(0.37)
+    assert need(gpu, "13.0") == need(gpu, None)  # a GPU's plan is of the GPU's memory
+
+
 MEASURE = """
 import json, sys
 from pathlib import Path
@@ -187,8 +199,11 @@ def test_the_peak_is_within_a_fifth_of_what_is_measured(tmp_path: Path, way: str
     assert told.activations > 0.2e9  # else the process itself would be all that is measured
 
 
-def test_the_known_peak_of_a_real_run() -> None:
+def test_the_known_peak_of_a_real_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """wikisql/smollm2-cpu's first run took whole batches of up to 8 x 256 tokens in one pass, and 6.82 GB."""
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", None)  # its figures are a CPU build's
     config, lengths = TrainingConfig(epochs=1, batch_size=8), {"longest": 256, "longest_completion": 80}
     lora = LoraSettings(rank=16)
     with pytest.MonkeyPatch.context() as patch:
