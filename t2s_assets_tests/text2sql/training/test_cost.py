@@ -151,6 +151,7 @@ from datasets import Dataset
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.training.clock import Clock
+from t2s_assets.text2sql.training.cost import fused_pass_tokens
 from t2s_assets.text2sql.training.flat_batches import FlatBatches
 from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments
 from t2s_assets_tests.tiny import tiny_tokenizer
@@ -162,10 +163,11 @@ tokenizer = tiny_tokenizer()
 rows = [{"input_ids": [5] * 190, "labels": [-100] * 160 + [6] * 30, "length": 190} for _ in range(16)]
 config = TrainingConfig(max_steps=2, batch_size=8, eval_steps=2, save_steps=2)
 folder, fused = Path(sys.argv[1]), sys.argv[2] == "fused"
+cpu = Placement("cpu", "float32", "sdpa", "none")
+batches = FlatBatches(pad_token=0, share=False, pass_tokens=fused_pass_tokens(cpu)) if fused else None
 trainer = BudgetTrainer(
     model=model,
-    args=arguments(config, Placement("cpu", "float32", "sdpa", "none"), folder, max_steps=2, max_length=256),
-    data_collator=FlatBatches(pad_token=0, share=False, pass_tokens=768) if fused else None, fused=fused,
+    args=arguments(config, cpu, folder, max_steps=2, max_length=256), data_collator=batches, fused=fused,
     processing_class=tokenizer, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows[:2]),
     peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0 if fused else 0.1, task_type="CAUSAL_LM",
         target_modules="q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()),
