@@ -200,7 +200,7 @@ def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement)
 
 def fused_pass_tokens(placement: Placement) -> int:
     """PASS_TOKENS for layers that run as `fused` writes them, which keep less of a token."""
-    return 1024 if _size(placement) == 4 else 2048
+    return 1024 if _size(placement) == 4 else 1536
 
 
 def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:
@@ -251,8 +251,9 @@ def memory(
     activations = layer * shape.layers
     if training.gradient_checkpointing:
         activations = layer + _size(placement) * shape.hidden * tokens * shape.layers
-    # Logits in the compute type and in float32, their softmax and its gradient.
-    logits = labelled * shape.vocabulary * 16.0
+    # Logits in the compute type and in float32, of which `fused` makes their gradient in place; else that and the
+    # softmax have memory of their own.
+    logits = labelled * shape.vocabulary * (_size(placement) + 4.0 if fused else 16.0)
     adam = 2.0 if placement.device == "cuda" and placement.quantization == "nf4" else 8.0
     adapter = shape.adapter_parameters(lora) * (4.0 + 4.0 + adam)
     weights = weight_bytes(shape, placement)
