@@ -3,7 +3,7 @@
 Where the greedy answer will not do, further answers are drawn from the model's own distribution under the grammar,
 ranked by log-probability, and the first that will do is taken; if none does, the greedy one stays. What will do:
 
-- binding, for answers of SQL text under the grammar, whose rules know no scopes: DuckDB runs it over empty tables.
+- binding, for answers of SQL text: DuckDB runs it over empty tables. Under the grammar few but unfinished ones fail.
 - execution guidance (Wang et al. 2018, arXiv:1807.03100), off unless the config asks: it runs and returns something.
   This and value grounding read cell values, which WikiSQL's leaderboard marks.
 """

@@ -171,17 +171,20 @@ class Decoder:
             allowed = torch.from_numpy(np.stack(masks)).to(logits.device)
             logits = logits.masked_fill(~allowed, -torch.inf)
         chosen = logits.argmax(-1)
-        for row, at in zip(active, np.cumsum([0, *(len(row.points) for row in active)]).tolist()):
-            if row.draw is not None:
+        starts = np.cumsum([0, *(len(row.points) for row in active)]).tolist()
+        for row, at in zip(active, starts):
+            if row.draw is not None and not row.scoped:
                 these = slice(at, at + len(row.points))
                 chosen[these] = torch.multinomial(logits[these].softmax(-1).cpu(), 1, generator=row.draw)[:, 0]
-        scores = logits.gather(-1, chosen[:, None])[:, 0]
-        choices = iter(zip(chosen.tolist(), (scores - normalisers).tolist()))
+        scores = (logits.gather(-1, chosen[:, None])[:, 0] - normalisers).tolist()
+        first = list(zip(chosen.tolist(), scores))
         now = perf_counter()
-        for slot, row in enumerate(active):
+        for slot, (row, at) in enumerate(zip(active, starts)):
             row.first = row.first or now
-            tokens, logprobs = zip(*(next(choices) for _ in row.points))
-            row.choose(tokens, logprobs, self._eos)
+            these = slice(at, at + len(row.points))
+            row.choose(
+                _Choices(first[these], logits[these], normalisers[these], row.draw if row.scoped else None), self._eos
+            )
             if row.keep_prefix:
                 self._prefixes.put(row.prefix, cache.read(slot, row.shared))
                 row.keep_prefix = False
@@ -226,6 +229,34 @@ class Decoder:
             decode_seconds=now - row.first,
             finished=row.finished and not cut,
         )
+
+
+class _Choices:
+    """What the model chooses at the points of a row: `first`, and from `logits` what is next where that is refused.
+
+    With `draw`, every choice is drawn when it is asked for, so that guesses which nobody asks about change none.
+    """
+
+    def __init__(
+        self, first: list[tuple[int, float]], logits: torch.Tensor, normalisers: torch.Tensor, draw: Any
+    ) -> None:
+        self._first = first
+        self._logits = logits
+        self._normalisers = normalisers
+        self._draw = draw
+
+    def __call__(self, number: int, refused: int | None = None) -> tuple[int, float] | None:
+        if refused is None and self._draw is None:
+            return self._first[number]
+        logits = self._logits[number]
+        if refused is not None:
+            logits[refused] = -torch.inf
+        best = int(logits.argmax())
+        if logits[best] == -torch.inf:
+            return None
+        if self._draw is not None:
+            best = int(torch.multinomial(logits.softmax(-1).cpu(), 1, generator=self._draw))
+        return best, float(logits[best] - self._normalisers[number])
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""What SQL may be written for one question: a grammar, and the guide that holds the model to it.
+"""What SQL may be written for one question: a grammar, from which llguidance makes token masks.
 
 The grammar is the WikiSQL sketch over one table, byte for byte as `query.to_sql` writes it:
 
@@ -6,7 +6,7 @@ The grammar is the WikiSQL sketch over one table, byte for byte as `query.to_sql
 
 with the table's own column names, the aggregates that bind on a column's type, at most four conditions,
 string values that are spans of the question as typed, and numbers that the question spells. Whatever it
-allows parses, binds and runs. llguidance turns it into token masks.
+allows parses, binds and runs. Any SELECT has a wider grammar (select_grammar.py) and a guide that knows scopes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections import OrderedDict
 from typing import Any
 
 import llguidance.hf
-import numpy as np
 from llguidance import LLMatcher
 
+from t2s_assets.text2sql.decoding.guide import Guide, ScopedGuide
+from t2s_assets.text2sql.decoding.scopes import Scopes
 from t2s_assets.text2sql.decoding.select_grammar import select_grammar
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
@@ -101,46 +102,6 @@ def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str
     return "\n".join(rules)
 
 
-class Guide:
-    """Where one completion stands in its grammar."""
-
-    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
-        self._matcher = matcher
-        self._vocabulary = vocabulary
-
-    @property
-    def ended(self) -> bool:
-        """Whether the text is complete and nothing can follow it."""
-        return self._matcher.is_stopped()
-
-    def allowed(self) -> np.ndarray:
-        """Which tokens may come next, a bool for each of the vocabulary; EOS may where the text may end."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        mask = np.unpackbits(bits, count=min(self._vocabulary, bits.size * 8), bitorder="little").view(bool)
-        # Rows that a model's embedding has beyond its tokenizer are no tokens.
-        return mask if mask.size == self._vocabulary else np.pad(mask, (0, self._vocabulary - mask.size))
-
-    def forced(self) -> list[int]:
-        """The tokens that must come next because the grammar leaves one text, already accepted.
-
-        They are tokenised as that text would be in full, less a last token that could still grow.
-        """
-        tokens = self._matcher.compute_ff_tokens()
-        if tokens:
-            self.accept(*tokens)
-        return tokens
-
-    def accept(self, *tokens: int) -> None:
-        """Move past tokens. Raises `ModelError` if the grammar does not allow them."""
-        if not self._matcher.consume_tokens(list(tokens)):
-            raise ModelError(f"decoding: the grammar refuses tokens {tokens}: {self._matcher.get_error()}")
-
-    def undo(self, count: int) -> None:
-        """Take back the last `count` accepted tokens."""
-        if count and not self._matcher.rollback(count):
-            raise ModelError(f"decoding: {count} tokens cannot be taken back: {self._matcher.get_error()}")
-
-
 class GuideFactory:
     """Makes guides for one tokenizer. Building one takes about half a second: keep it.
 
@@ -154,7 +115,8 @@ class GuideFactory:
                 "one; convert it (AutoTokenizer does where it can), or set decoding.grammar: none"
             )
         self._vocabulary = vocabulary
-        self._selects: OrderedDict[tuple[TableSchema, ...], LLMatcher] = OrderedDict()
+        self._eos = eos
+        self._selects: OrderedDict[tuple[TableSchema, ...], tuple[LLMatcher, Scopes]] = OrderedDict()
         self._tokens = llguidance.hf.from_tokenizer(
             tokenizer, n_vocab=max(vocabulary, len(tokenizer)), eos_token=sorted(eos)
         )
@@ -168,7 +130,8 @@ class GuideFactory:
         """
         schemas = request.schemas
         if request.kind == "select":
-            return Guide(self._select(schemas).deep_copy(), self._vocabulary)
+            matcher, scopes = self._select(schemas)
+            return ScopedGuide(matcher.deep_copy(), self._vocabulary, scopes, self._bytes, self._eos)
         if len(schemas) != 1:
             raise PromptError(
                 f"decoding: a sketch has one table, and this request has {len(schemas)}; use kind: select"
@@ -177,13 +140,18 @@ class GuideFactory:
             self._matcher(sketch_grammar(schemas[0], request.question, lead=self.lead), schemas), self._vocabulary
         )
 
-    def _select(self, schemas: tuple[TableSchema, ...]) -> LLMatcher:
-        """The matcher of these tables, kept because it does not depend on the question."""
-        matcher = self._selects.pop(schemas, None) or self._matcher(select_grammar(schemas, lead=self.lead), schemas)
-        self._selects[schemas] = matcher
+    def _bytes(self, token: int) -> bytes:
+        return self._tokens.decode_bytes([token])
+
+    def _select(self, schemas: tuple[TableSchema, ...]) -> tuple[LLMatcher, Scopes]:
+        """The matcher of these tables and their scopes, kept because they do not depend on the question."""
+        kept = self._selects.pop(schemas, None)
+        if kept is None:
+            kept = self._matcher(select_grammar(schemas, lead=self.lead), schemas), Scopes(schemas)
+        self._selects[schemas] = kept
         if len(self._selects) > _KEPT_SELECTS:
             self._selects.popitem(last=False)
-        return matcher
+        return kept
 
     def _matcher(self, grammar: str, schemas: tuple[TableSchema, ...]) -> LLMatcher:
         matcher = LLMatcher(self._tokens, grammar, log_level=0)

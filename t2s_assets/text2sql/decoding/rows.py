@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from t2s_assets.text2sql.decoding.drafts import Drafter
-from t2s_assets.text2sql.decoding.grammar import Guide
+from t2s_assets.text2sql.decoding.guide import Guide, ScopedGuide
+
+
+class Choices(Protocol):
+    """The model's choice at each of a row's points."""
+
+    def __call__(self, number: int, refused: int | None = None) -> tuple[int, float] | None:
+        """The token chosen at point `number` and its log-probability, none of those refused there so far nor
+        `refused`; None where nothing is left."""
 
 
 @dataclass
@@ -47,6 +55,7 @@ class Row:
     logprob: float = 0.0
     wrote_eos: bool = False
     finished: bool = False
+    stuck: bool = False  # nothing that may come next is left
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -54,8 +63,13 @@ class Row:
         return tuple(self.prompt[: self.shared])
 
     @property
+    def scoped(self) -> bool:
+        """Whether the guide may refuse what its mask allows."""
+        return isinstance(self.guide, ScopedGuide)
+
+    @property
     def done(self) -> bool:
-        return self.finished or len(self.written) >= self.limit
+        return self.finished or self.stuck or len(self.written) >= self.limit
 
     def start(self, cached: int) -> None:
         """Feed the prompt after its first `cached` tokens, and whatever the grammar forces after it."""
@@ -74,7 +88,7 @@ class Row:
         while drafter is not None and len(tokens) - len(self.pending) < budget:
             point = self.points[-1]
             guess = drafter.guess(self.prompt, self.written + tokens[len(self.pending) :], point.allowed)
-            if guess is None:
+            if guess is None or (self.guide is not None and not self.guide.admits(guess)):
                 break
             segment = [guess, *self._accept(guess)]
             if len(self.written) + len(tokens) - len(self.pending) + len(segment) > self.limit:
@@ -87,18 +101,24 @@ class Row:
             self.points.append(Point(len(tokens) - 1, self._allowed()))
         return tokens
 
-    def choose(self, chosen: list[int], logprobs: list[float], eos: frozenset[int]) -> None:
+    def choose(self, choices: Choices, eos: frozenset[int]) -> None:
         """Take the model's choice at each of `points` in turn, up to the first that was not guessed."""
         self.forward_passes += 1
         unread = [len(point.segment) for point in self.points]
-        for number, (point, token, logprob) in enumerate(zip(self.points, chosen, logprobs, strict=True)):
-            self.logprob += logprob
-            right = point.segment[:1] == [token]
-            if not right:
+        for number, point in enumerate(self.points):
+            choice = choices(number)
+            if choice is None or point.segment[:1] != [choice[0]]:
                 self._undo(sum(unread[number:]))
                 self.length += point.offset + 1
-                self._write(token, eos)
+                while choice is not None and self.guide is not None and not self.guide.admits(choice[0]):
+                    choice = choices(number, choice[0])
+                if choice is None:
+                    self.stuck = True
+                    return
+                self.logprob += choice[1]
+                self._write(choice[0], eos)
                 return
+            self.logprob += choice[1]
             self.written += point.segment
             self.n_forced += len(point.segment) - 1
             if self.done:

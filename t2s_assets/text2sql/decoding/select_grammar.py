@@ -8,8 +8,7 @@ only where they may.
 A table's name comes from the schema, or is a name after a WITH. A bare column's name comes from the schema; names
 that the query itself gives (`AS total`) are allowed where one may be in scope: in GROUP BY, HAVING, QUALIFY and
 ORDER BY of a SELECT that has such an alias, and everywhere in a SELECT that reads a derived table or a CTE. A
-context-free grammar cannot know which names those are, nor which table an alias stands for, so there the binder
-has the last word.
+context-free grammar cannot know which names those are, nor which table an alias stands for: scopes/ does.
 """
 
 from __future__ import annotations
@@ -23,7 +22,27 @@ from t2s_assets.text2sql.query import RESERVED_NAMES, identifier, table_identifi
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 # What a column of a DuckDB type may be used as: a number, text, a date or a truth value.
-_KINDS = {"VARCHAR": "t", "DATE": "d", "TIMESTAMP": "d", "TIME": "d", "BOOLEAN": "b"}
+_KINDS = {"DATE": "d", "TIMESTAMP": "d", "TIME": "d", "BOOLEAN": "b"}
+
+# What DuckDB reads as a date, a time and a width and scale.
+_YEAR = "[0-9]{4}"
+_LEAP = "[0-9]{2}(0[48]|[2468][048]|[13579][26])"
+_MONTHS = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
+_DATE = f"({_YEAR}-({_MONTHS})|{_LEAP}-02-29)"
+CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+"""What strings spell that compare with times."""
+
+DAYS = f"{_DATE}( {CLOCK})?"
+"""What strings spell that compare with dates and timestamps."""
+
+_DECIMALS = "|".join(["(1[0-9]|2[0-9]|3[0-8]), ?[0-9]", *(f"{width}, ?[0-{width}]" for width in range(1, 10))])
+
+# Part of a regular expression that RE2 takes: characters, classes and escapes, perhaps repeated.
+_TIMES = r"([*+?]\??|\{[1-9]\})?"
+_ESCAPED = r"\\[dDwWsS.()\[\]{}*+?|^$\\-]"
+_IN_CLASS = rf"[^\x00-\x1f\x7f'\\\[\]\^-]|''|a-z|A-Z|0-9|{_ESCAPED}"
+_ONE = rf"([^\x00-\x1f\x7f'\\()\[\]*+?{{}}|^$]|''|{_ESCAPED}|\[\^?({_IN_CLASS})+-?\])"
+_PATTERN = rf"{_ONE}{_TIMES}|[\^$|]|\\b"
 
 _PARTS = "YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND|DECADE|DOW|ISODOW|DOY|EPOCH"
 
@@ -33,42 +52,44 @@ _EXPRESSIONS = r"""
 any@: num@ | text@ | date@ | cond@ | "NULL" ANYAGG@
 num@: nterm@ (NUM_OP nterm@)* | datom@ " - " datom@
 nterm@: "-"? natom@
-natom@: NUMBER | "(" num@ ")" | CASTS any@ " AS " NUM_TYPE ")" | "(" query% ")" | nfun@ NCOL@ NAGG@
+natom@: NUMBER | "(" num@ ")" | CASTS any@ " AS " NUM_TYPE ")" | "(" sub% ")" | nfun@ NCOL@ NAGG@
 nfun@: NUM_FUNCTION num@ ")" | "ROUND(" num@ (", " INTEGER)? ")" | ("POWER(" | "MOD(" | "POW(") num@ ", " num@ ")"
   | LENGTH_FUNCTION text@ ")" | ("STRPOS(" | "INSTR(") text@ ", " text@ ")" | DATE_FUNCTION date@ ")"
   | "EXTRACT(" PART " FROM " date@ ")" | "DATE_PART('" PART "', " date@ ")"
   | ("DATE_DIFF('" | "DATEDIFF('") PART "', " date@ ", " date@ ")"
-  | CHOICES num@ (", " num@)* ")" | "NULLIF(" num@ ", " num@ ")" | "IF(" cond@ ", " num@ ", " num@ ")"
+  | CHOICES num@ (", " num@)+ ")" | "NULLIF(" num@ ", " num@ ")" | "IF(" cond@ ", " num@ ", " num@ ")"
   | CASE cond@ " THEN " num@ (" WHEN " cond@ " THEN " num@)* (" ELSE " (num@ | "NULL"))? " END"
   | "CASE " any@ (" WHEN " any@ " THEN " num@)+ (" ELSE " (num@ | "NULL"))? " END"
 text@: tatom@ (" || " (tatom@ | natom@ | datom@))*
-tatom@: STRING | "(" text@ ")" | CASTS any@ " AS " TEXT_TYPE ")" | "(" query% ")" | tfun@ TCOL@ TAGG@
+tatom@: STRING | "(" text@ ")" | CASTS any@ " AS " TEXT_TYPE ")" | "(" sub% ")" | tfun@ TCOL@ TAGG@
 tfun@: TEXT_FUNCTION text@ ")" | ("SUBSTRING(" | "SUBSTR(") text@ ", " num@ (", " num@)? ")"
   | ("LEFT(" | "RIGHT(") text@ ", " num@ ")" | "REPLACE(" text@ ", " text@ ", " text@ ")"
   | "CONCAT(" any@ (", " any@)* ")" | "CONCAT_WS(" STRING (", " any@)+ ")"
   | "SPLIT_PART(" text@ ", " text@ ", " num@ ")"
-  | "REGEXP_EXTRACT(" text@ ", " STRING (", " INTEGER)? ")" | "REGEXP_REPLACE(" text@ ", " STRING ", " STRING ")"
-  | "STRFTIME(" date@ ", " STRING ")" | ("MONTHNAME(" | "DAYNAME(") date@ ")"
-  | CHOICES text@ (", " text@)* ")" | "NULLIF(" text@ ", " text@ ")" | "IF(" cond@ ", " text@ ", " text@ ")"
+  | "REGEXP_EXTRACT(" text@ ", " PATTERN (", 0")? ")" | "REGEXP_EXTRACT(" text@ ", " GROUPED ", 1)"
+  | "REGEXP_REPLACE(" text@ ", " PATTERN ", " PLAIN_STRING ")" | "REGEXP_REPLACE(" text@ ", " GROUPED ", " STRING_1 ")"
+  | "STRFTIME(" date@ ", " FORMAT ")" | ("MONTHNAME(" | "DAYNAME(") date@ ")"
+  | CHOICES text@ (", " text@)+ ")" | "NULLIF(" text@ ", " text@ ")" | "IF(" cond@ ", " text@ ", " text@ ")"
   | CASE cond@ " THEN " text@ (" WHEN " cond@ " THEN " text@)* (" ELSE " (text@ | "NULL"))? " END"
   | "CASE " any@ (" WHEN " any@ " THEN " text@)+ (" ELSE " (text@ | "NULL"))? " END"
 date@: datom@ ((" + " | " - ") INTERVAL)*
-datom@: NOW | "(" date@ ")" | CASTS any@ " AS " DATE_TYPE ")" | "(" query% ")" | dfun@ DCOL@ DAGG@
-dfun@: "DATE_TRUNC('" PART "', " date@ ")" | "STRPTIME(" text@ ", " STRING ")" | "LAST_DAY(" date@ ")"
-  | "MAKE_DATE(" num@ ", " num@ ", " num@ ")" | CHOICES date@ (", " date@)* ")"
+datom@: NOW | "(" date@ ")" | CASTS any@ " AS " DATE_TYPE ")" | "(" sub% ")" | dfun@ DCOL@ DAGG@
+dfun@: "DATE_TRUNC('" PART "', " date@ ")" | "STRPTIME(" text@ ", " READ_FORMAT ")" | "LAST_DAY(" date@ ")"
+  | "MAKE_DATE(" num@ ", " num@ ", " num@ ")" | CHOICES date@ (", " date@)+ ")"
 cond@: conj@ (" OR " conj@)*
 conj@: test@ (" AND " test@)*
 test@: "NOT "? batom@
-batom@: TRUTH | "(" cond@ ")" | ("EXISTS(" | "EXISTS (") query% ")" | CASTS any@ " AS BOOLEAN)"
-  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE day@ | CHOICES cond@ (", " cond@)* ")"
+batom@: TRUTH | "(" cond@ ")" | ("EXISTS(" | "EXISTS (") sub% ")" | CASTS any@ " AS BOOLEAN)"
+  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE day@ | CHOICES cond@ (", " cond@)+ ")"
   | num@ BETWEEN num@ " AND " num@ | text@ BETWEEN text@ " AND " text@
   | date@ BETWEEN day@ " AND " day@
-  | num@ IN (num@ (", " num@)* | query%) ")" | text@ IN (text@ (", " text@)* | query%) ")"
-  | date@ IN (day@ (", " day@)* | query%) ")"
-  | (natom@ | tatom@ | datom@) IS_NULL | text@ LIKE text@ | TEXT_TEST text@ ", " text@ ")" BCOL@ BAGG@
-  | (num@ | text@ | date@) COMPARE ("ANY (" | "ALL (") query% ")"
-day@: date@ | STRING
-order@: " ORDER BY " ("ALL" DIRECTION? | key@ (", " key@)*)
+  | num@ IN (num@ (", " num@)* | sub%) ")" | text@ IN (text@ (", " text@)* | sub%) ")"
+  | date@ IN (day@ (", " day@)* | sub%) ")"
+  | (natom@ | tatom@ | datom@) IS_NULL | text@ LIKE text@ | text@ " SIMILAR TO " PATTERN
+  | TEXT_TEST text@ ", " text@ ")" | PATTERN_TEST text@ ", " PATTERN ")" BCOL@ BAGG@
+  | (num@ | text@ | date@) ORDERED ("ANY (" | "ALL (") sub% ")"
+day@: date@ | DAY_STRING
+order@: " ORDER BY " key@ (", " key@)*
 key@: any@ DIRECTION? NULLS?
 over@: " OVER (" ("PARTITION BY " any^ (", " any^)* (order^)? | "ORDER BY " key^ (", " key^)*)? FRAME? ")"
 """
@@ -76,33 +97,35 @@ over@: " OVER (" ("PARTITION BY " any^ (", " any^)* (order^)? | "ORDER BY " key^
 # What aggregates of a level give; their arguments are plain expressions of a row.
 _AGGREGATES = r"""
 nagg%: ("COUNT(*)" | COUNT DISTINCT? any# ")" | NUM_AGGREGATE DISTINCT? num# ")" | SAME_AGGREGATE num# ")"
-  | "SUM(" cond# ")" | TWO_AGGREGATE num# ", " any# ")"
-  | QUANTILE num# ", " NUMBER ")" | "CORR(" num# ", " num# ")" | "COUNT_IF(" cond# ")") filter%?
+  | "SUM(" DISTINCT? cond# ")" | TWO_AGGREGATE num# ", " any# ")"
+  | QUANTILE num# ", " FRACTION ")" | "CORR(" num# ", " num# ")" | "COUNT_IF(" cond# ")") filter%?
 tagg%: (SAME_AGGREGATE text# ")" | TWO_AGGREGATE text# ", " any# ")"
-  | LISTING DISTINCT? any# (", " STRING)? order#? ")") filter%?
+  | LISTING (DISTINCT any# (", " STRING)? | any# (", " STRING)? order#?) ")") filter%?
 dagg%: (SAME_AGGREGATE date# ")" | TWO_AGGREGATE date# ", " any# ")") filter%?
 bagg%: ("BOOL_AND(" | "BOOL_OR(" | SAME_AGGREGATE) cond# ")" filter%?
-anyagg%: "ARRAY_AGG(" DISTINCT? any# order#? ")" filter%?
+anyagg%: "ARRAY_AGG(" (DISTINCT any# | any# order#?) ")" filter%?
 filter%: (" FILTER(WHERE " | " FILTER (WHERE ") cond# ")"
 """
 
 _WINDOWS = r"""
-nwin@: RANKING over@ | ("COUNT(*)" | COUNT DISTINCT? any^ ")" | NUM_AGGREGATE num^ ")" | SAME_AGGREGATE num^ ")") over@
-  | NEIGHBOUR num^ (", " INTEGER (", " NUMBER)?)? ")" over@
-twin@: (SAME_AGGREGATE text^ ")" | NEIGHBOUR text^ (", " INTEGER)? ")") over@
-dwin@: (SAME_AGGREGATE date^ ")" | NEIGHBOUR date^ (", " INTEGER)? ")") over@
+nwin@: RANKING over@ | ("COUNT(*)" | COUNT DISTINCT? any^ ")" | NUM_AGGREGATE num^ ")" | "SUM(" cond^ ")"
+  | SAME_AGGREGATE num^ ")") over@
+  | (NEIGHBOUR num^ (", " INTEGER (", " NUMBER)?)? | END_VALUE num^) ")" over@
+twin@: (SAME_AGGREGATE text^ | NEIGHBOUR text^ (", " INTEGER)? | END_VALUE text^) ")" over@
+dwin@: (SAME_AGGREGATE date^ | NEIGHBOUR date^ (", " INTEGER)? | END_VALUE date^) ")" over@
 """
 
 # One level of queries. `$` is the level that GROUP BY, HAVING and ORDER BY have where the SELECT gives names.
 _QUERIES = r"""
 query%: select% LIMIT? | setop%
-setop%: core% (SET_OPERATION core%)+ order_rowr? LIMIT?
+sub%: select% LIMIT? | bare% (SET_OPERATION bare%)+ setorder? LIMIT?
+setop%: core% (SET_OPERATION core%)+ setorder? LIMIT?
 core%: bare% | "(" query% ")"
 """
 _SELECTS = r"""
- "SELECT " DISTINCT? ITEMS_win FROM where? (" QUALIFY " cond_win$)? order_win$?
- "SELECT " ITEMS_pure FROM where? (" HAVING " cond_pure$)? order_pure$?
- "SELECT " DISTINCT? ITEMS_agg FROM where? groups$ (" HAVING " cond_agg$)? (" QUALIFY " cond_agg$)? order_agg$?
+ "SELECT " DISTINCT? ITEMS_win FROM where? (" QUALIFY " cond_win$)? ORDER_win$?
+ "SELECT " ITEMS_pure FROM where? (" HAVING " cond_pure$)? ORDER_pure$?
+ "SELECT " DISTINCT? ITEMS_agg FROM where? groups$ (" HAVING " cond_have$)? (" QUALIFY " cond_agg$)? ORDER_agg$?
 """
 
 _TERMINALS = rf"""
@@ -111,30 +134,41 @@ NUMBER: /[0-9]{{1,18}}(\.[0-9]{{1,12}})?/
 INTEGER: /[0-9]{{1,9}}/
 STRING: /'([^'\x00-\x1f\x7f]|'')*'/
 CASTS: "CAST(" | "TRY_CAST("
-NUM_TYPE: "INT" | "INTEGER" | "BIGINT" | "DOUBLE" | "FLOAT" | "REAL" | /DECIMAL(\([1-9][0-9]?, ?[0-9]\))?/
+NUM_TYPE: "INT" | "INTEGER" | "BIGINT" | "DOUBLE" | "FLOAT" | "REAL" | /DECIMAL(\(({_DECIMALS})\))?/
 TEXT_TYPE: "TEXT" | "VARCHAR"
 DATE_TYPE: "DATE" | "TIMESTAMP" | "TIME"
-NOW: "CURRENT_DATE" | "CURRENT_TIMESTAMP" | "NOW()" | "TODAY()" | /DATE '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}'/
+NOW: "CURRENT_DATE" | "CURRENT_TIMESTAMP" | "NOW()" | "TODAY()" | /DATE '{_DATE}'/
+DAY_STRING: /'({DAYS}|{CLOCK})'/
 INTERVAL: /INTERVAL ('[0-9]{{1,6}}'|[0-9]{{1,6}}) (YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND)S?/
 PART: /{_PARTS}|{_PARTS.lower()}/
 NUM_FUNCTION: /(ABS|CEIL|CEILING|FLOOR|SQRT|EXP|LN|LOG|LOG10|LOG2|SIGN|CBRT|TRUNC|DEGREES|RADIANS|SIN|COS|TAN)\(/
 LENGTH_FUNCTION: /(LENGTH|LEN|STRLEN|ASCII)\(/
 DATE_FUNCTION: /(YEAR|QUARTER|MONTH|WEEK|WEEKOFYEAR|DAY|DAYOFMONTH|DAYOFWEEK|DAYOFYEAR|HOUR|MINUTE|SECOND|EPOCH)\(/
-CHOICES: "COALESCE(" | "IFNULL(" | "GREATEST(" | "LEAST("
+CHOICES: "COALESCE(" | "GREATEST(" | "LEAST("
 TEXT_FUNCTION: /(LOWER|UPPER|TRIM|LTRIM|RTRIM|REVERSE|STRIP_ACCENTS)\(/
-TEXT_TEST: /(STARTS_WITH|ENDS_WITH|CONTAINS|PREFIX|SUFFIX|REGEXP_MATCHES|REGEXP_FULL_MATCH)\(/
+TEXT_TEST: /(STARTS_WITH|ENDS_WITH|CONTAINS|PREFIX|SUFFIX)\(/
+PATTERN_TEST: "REGEXP_MATCHES(" | "REGEXP_FULL_MATCH("
+PATTERN: /'(\(\?i\))?({_PATTERN}|\((\?:)?({_PATTERN})*\){_TIMES})*'/
+GROUPED: /'(\(\?i\))?({_PATTERN})*\(({_PATTERN})*\){_TIMES}({_PATTERN})*'/
+PLAIN_STRING: /'([^'\\\x00-\x1f\x7f]|'')*'/
+STRING_1: /'([^'\\\x00-\x1f\x7f]|''|\\1)*'/
+FORMAT: /'([^%'\x00-\x1f\x7f]|''|%[aAwdbBmyYHIpMSfjUWcxX%]|%-[dmyHIMSj])*'/
+READ_FORMAT: /'([^%'\x00-\x1f\x7f]|''|%[aAdbBmyYHIpMSf%])*'/
+FRACTION: /0(\.[0-9]{{1,12}})?|1/
 CASE: "CASE WHEN "
 TRUTH: "TRUE" | "FALSE"
-COMPARE: " = " | " <> " | " != " | " > " | " < " | " >= " | " <= " | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
+ORDERED: " = " | " <> " | " != " | " > " | " < " | " >= " | " <= "
+COMPARE: ORDERED | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
 BETWEEN: " BETWEEN " | " NOT BETWEEN "
 IN: " IN (" | " NOT IN ("
-LIKE: " LIKE " | " NOT LIKE " | " ILIKE " | " NOT ILIKE " | " SIMILAR TO "
-IS_NULL: " IS NULL" | " IS NOT NULL" | " IS TRUE" | " IS FALSE"
+LIKE: " LIKE " | " NOT LIKE " | " ILIKE " | " NOT ILIKE "
+IS_NULL: " IS NULL" | " IS NOT NULL"
+IS_TRUTH: " IS TRUE" | " IS FALSE"
 DIRECTION: " ASC" | " DESC"
 NULLS: " NULLS FIRST" | " NULLS LAST"
-FRAME: FRAME_START FRAME_END
-FRAME_START: / (ROWS|RANGE) BETWEEN (UNBOUNDED PRECEDING|[0-9]{{1,4}} PRECEDING|CURRENT ROW)/
-FRAME_END: / AND (CURRENT ROW|[0-9]{{1,4}} FOLLOWING|UNBOUNDED FOLLOWING)/
+FRAME: FRAME_START FRAME_END | / ROWS BETWEEN ([0-9]{{1,4}} PRECEDING|CURRENT ROW) AND [0-9]{{1,4}} FOLLOWING/
+FRAME_START: / ROWS BETWEEN [0-9]{{1,4}} PRECEDING/ | / (ROWS|RANGE) BETWEEN (UNBOUNDED PRECEDING|CURRENT ROW)/
+FRAME_END: / AND (CURRENT ROW|UNBOUNDED FOLLOWING)/
 COUNT: "COUNT(" | "APPROX_COUNT_DISTINCT("
 NUM_AGGREGATE: /(SUM|AVG|MEDIAN|STDDEV|STDDEV_POP|STDDEV_SAMP|VARIANCE|VAR_POP|VAR_SAMP)\(/
 SAME_AGGREGATE: /(MIN|MAX|MODE|ANY_VALUE|FIRST|LAST)\(/
@@ -142,7 +176,8 @@ TWO_AGGREGATE: /(ARG_MAX|ARG_MIN|MAX_BY|MIN_BY)\(/
 QUANTILE: "QUANTILE_CONT(" | "QUANTILE_DISC("
 LISTING: /(STRING_AGG|LISTAGG|GROUP_CONCAT)\(/
 RANKING: /(ROW_NUMBER|RANK|DENSE_RANK|PERCENT_RANK|CUME_DIST)\(\)|NTILE\([1-9][0-9]?\)/
-NEIGHBOUR: /(LAG|LEAD|FIRST_VALUE|LAST_VALUE)\(/
+NEIGHBOUR: "LAG(" | "LEAD("
+END_VALUE: "FIRST_VALUE(" | "LAST_VALUE("
 SET_OPERATION: " UNION " | " UNION ALL " | " INTERSECT " | " EXCEPT "
 LIMIT: / LIMIT [0-9]{{1,9}}( OFFSET [0-9]{{1,9}})?/
 DISTINCT: "DISTINCT "
@@ -156,6 +191,7 @@ _FAMILIES = {
     "win": ("row", False, True, True),
     "agg": ("agg", True, True, True),
     "pure": ("pure", True, False, False),
+    "have": (None, True, False, True),
 }
 
 
@@ -168,10 +204,13 @@ def select_grammar(schemas: Sequence[TableSchema], *, lead: str = "") -> str:
     if not schemas or any(not schema.columns for schema in schemas):
         raise PromptError("decoding: a grammar of SELECT needs at least one table, and columns in each")
     lines = [f"start: {json.dumps(lead)} statement" if lead else "start: statement"]
-    lines.append('statement: querys | "WITH " ("RECURSIVE ")? firstcte (", " cte)* " " queryr')
+    lines.append('statement: querys | "WITH " firstcte (", " cte)* " " queryr')
     lines.append('firstcte: NAME cols? " AS (" (querys | queryr) ")"')
     lines.append('cte: NAME cols? " AS (" queryr ")"')
     lines.append('cols: "(" NAME (", " NAME)* ")"')
+    lines.append('order_all: " ORDER BY " "ALL" DIRECTION?')
+    lines.append('setorder: " ORDER BY " setkey (", " setkey)*')
+    lines.append("setkey: (INTEGER | NAME | COLUMN) DIRECTION? NULLS?")
     present = {kind for schema in schemas for column in schema.columns for kind in _kinds(column)}
     for level in "sr":
         for family in _FAMILIES:
@@ -187,8 +226,8 @@ def select_grammar(schemas: Sequence[TableSchema], *, lead: str = "") -> str:
 
 
 def _kinds(column: Column) -> str:
-    """Of the letters n, t, d and b those that `column` may stand for: all but n where no DuckDB type tells more."""
-    return "n" if column.type == "real" else _KINDS.get(column.sql_type, "tdb")
+    """Which of the letters n, t, d and b `column` stands for."""
+    return "n" if column.type == "real" else _KINDS.get(column.sql_type, "t")
 
 
 def _family(family: str, level: str, present: set[str]) -> list[str]:
@@ -203,7 +242,8 @@ def _family(family: str, level: str, present: set[str]) -> list[str]:
     for kind in "ntdb":
         column = f" | {kind}col{level}" if columns and (kind in present or level == "r") else ""
         rules = rules.replace(
-            f" {kind.upper()}COL@", f"{column} (COMPARE TRUTH | IS_NULL)?" if column and kind == "b" else column
+            f" {kind.upper()}COL@",
+            f"{column} (COMPARE TRUTH | IS_NULL | IS_TRUTH)?" if column and kind == "b" else column,
         )
         parts = [f"{kind}agg{level}"] * aggregates + [f"{kind}win{name}"] * (windows and kind != "b")
         rules = rules.replace(f" {kind.upper()}AGG@", "".join(f" | {part}" for part in parts))
@@ -233,7 +273,7 @@ def _sources(level: str) -> list[str]:
     """FROM, and the SELECTs that go with each kind of it."""
     lines = [
         f'source{level}: (TABLE{" | NAME" if level == "r" else ""}) (" AS " NAME)?',
-        f'derived{level}: "(" query{level} ")" " AS " NAME cols?',
+        f'derived{level}: "(" query{level} ")" " AS " NAME',
         f'where{level}: " WHERE " cond_row{level}',
         f'groups{level}: " GROUP BY " ("ALL" | group{level} (", " group{level})*)',
         f'group{level}: any_row{level} | "ROLLUP (" any_row{level} (", " any_row{level})* ")"',
@@ -244,7 +284,8 @@ def _sources(level: str) -> list[str]:
         lines.append("fromr: anysource (JOIN anysource joinedr | CROSS anysource)*")
         lines.append("anysource: sourcer | derivedr")
         # A strict query with a derived table may use that table's names, but no table that is not there.
-        first = "deriveds | sources JOIN deriveds joinedr | sources CROSS deriveds"
+        before = "sources (JOIN sources joinedr | CROSS sources)*"
+        first = f"deriveds | {before} (JOIN deriveds joinedr | CROSS deriveds)"
         lines.append(f"fromd: ({first}) (JOIN mixed joinedr | CROSS mixed)*")
         lines.append("mixed: sources | deriveds")
         forms = [
@@ -257,7 +298,8 @@ def _sources(level: str) -> list[str]:
         for rule, ways in (("selects", forms), ("selectr", relaxed)):
             lines.append(f"{rule}: {' | '.join(ways)}")
             # The parts of a set operation have no order of their own.
-            lines.append(f"{rule.replace('select', 'bare')}: {re.sub(r' order_[a-z]+[?]', '', ' | '.join(ways))}")
+            unordered = re.sub(r" [(]order_[a-z]+ [|] order_all[)][?]", "", " | ".join(ways))
+            lines.append(f"{rule.replace('select', 'bare')}: {unordered}")
     return lines
 
 
@@ -266,6 +308,7 @@ def _selects(level: str, later: str, items: str, source: str) -> str:
     forms = []
     for form in _SELECTS.strip().splitlines():
         form = re.sub(r"ITEMS_(\w+)", rf"{items}\1{level}", form)
+        form = re.sub(r" ORDER_(\w+)[$][?]", r" (order_\1$ | order_all)?", form)
         form = form.replace("FROM", f'" FROM " {source}').replace("where?", f"where{level}?").replace("$", later)
         forms.append(form.strip())
     return " | ".join(forms)

@@ -39,4 +39,10 @@ CREATE TABLE products (id DOUBLE, title VARCHAR, category VARCHAR, price DOUBLE,
 _HERE = Path(__file__).parent
 
 QUERIES = (_HERE / "selects.sql").read_text().splitlines()
+SCOPED = (_HERE / "more_selects.sql").read_text().splitlines()
+"""Queries whose names come from more than one place."""
+
+OUT_OF_SCOPE = (_HERE / "out_of_scope_selects.sql").read_text().splitlines()
+"""Queries of the grammar, each with a name, a group or a width that DuckDB does not bind."""
+
 WRONG = (_HERE / "refused_selects.sql").read_text().splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import duckdb
 import pytest
 import torch
 
@@ -221,3 +222,56 @@ def test_requests_over_several_tables_get_the_grammar_of_select(model: Any, toke
     schemas = (TableSchema("one", (Column("a", "text"),)), TableSchema("two", (Column("b", "real"),)))
     asked = Request("one(a text)\ntwo(b real)\nQuestion: what?\nSQL:\n", "what?", schemas, "select")
     assert decoder.generate([asked])[0].text.lstrip("(").startswith(("SELECT", "WITH"))
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[Request]:
+    """Questions for any SELECT over two tables, greedy and drawn."""
+    schemas = (
+        TableSchema("one", (Column("id", "real", "BIGINT"), Column("a", "text"), Column("day", "text", "DATE"))),
+        TableSchema("two", (Column("id", "real", "BIGINT"), Column("b", "real"))),
+    )
+    prompts = [f"one(id, a, day)\ntwo(id, b)\nQuestion: what {word}?\nSQL:\n" for word in ("is a", "is b", "day is it")]
+    greedy = [Request(prompt, prompt.split("\n")[2], schemas, "select") for prompt in prompts]
+    return [*greedy, *(replace(one, draw=number) for one in greedy for number in range(1, 7))]
+
+
+def test_whatever_select_ends_binds(model: Any, tokenizer: Any, asked: list[Request]) -> None:
+    decoder = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=80))
+    ended = 0
+
+    def likes_to_end(module: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., liked] += 20.0
+        logits[..., 0] += 50.0
+        return logits
+
+    liked = tokenizer("SELECT MAX(id) FROM one, two WHERE a = '' AND b = 1").input_ids
+
+    hook = model.get_output_embeddings().register_forward_hook(likes_to_end)
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE one (id BIGINT, a VARCHAR, day DATE); CREATE TABLE two (id BIGINT, b DOUBLE)")
+        try:
+            completions = decoder.generate(asked)
+        finally:
+            hook.remove()
+        for got in completions:
+            if got.finished:
+                connection.execute(f"EXPLAIN {got.text}")
+                ended += 1
+    assert ended > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingOptions(max_new_tokens=40, batch_size=7),
+        DecodingOptions(max_new_tokens=40, batch_size=1, draft_tokens=8),
+        DecodingOptions(max_new_tokens=40, batch_size=4, draft_tokens=16),
+    ],
+    ids=["a batch", "guesses alone", "guesses in a batch"],
+)
+def test_selects_are_the_same_in_a_batch_and_with_guesses(
+    model: Any, tokenizer: Any, asked: list[Request], options: DecodingOptions
+) -> None:
+    alone = Decoder(model, tokenizer, PLAIN).generate(asked)
+    assert answers(Decoder(model, tokenizer, options).generate(asked)) == answers(alone)

@@ -1,0 +1,35 @@
+"""Random walks under the guide of SELECT: whatever ends, binds, over several databases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.execution import check_sql
+from t2s_assets_tests.text2sql.decoding.walks import DATABASES, EOS, connected, walk, word_tokenizer
+
+
+@pytest.fixture(scope="module")
+def words() -> Any:
+    return word_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def guides(words: Any) -> GuideFactory:
+    return GuideFactory(words, frozenset([EOS]), len(words))
+
+
+def test_whatever_ends_binds_and_passes_the_guard(guides: GuideFactory, words: Any) -> None:
+    ended = 0
+    for schemas in DATABASES.values():
+        with connected(schemas) as connection:
+            for seed in range(12):
+                found = walk(guides, words, schemas, seed)
+                assert found.stuck is None
+                if found.sql is not None:
+                    check_sql(found.sql, None)
+                    connection.execute(f"EXPLAIN {found.sql}")
+                    ended += 1
+    assert ended >= 5
