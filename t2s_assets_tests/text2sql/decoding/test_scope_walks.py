@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 import pytest
 
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.decoding.scopes import Scopes
 from t2s_assets.text2sql.execution import check_sql
 from t2s_assets_tests.text2sql.decoding.walks import DATABASES, EOS, connected, walk, word_tokenizer
 
@@ -33,3 +35,25 @@ def test_whatever_ends_binds_and_passes_the_guard(guides: GuideFactory, words: A
                     connection.execute(f"EXPLAIN {found.sql}")
                     ended += 1
     assert ended >= 5
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT day - CURRENT_DATE FROM games",
+        "SELECT played - day FROM games",
+        "SELECT start - INTERVAL 3 HOUR FROM games",
+        "SELECT start - CURRENT_DATE FROM games",
+        "SELECT day - start FROM games",
+        "SELECT start - start FROM games",
+    ],
+)
+def test_days_and_times_are_subtracted_as_duckdb_does(sql: str) -> None:
+    schemas = DATABASES["one"]
+    with connected(schemas) as connection:
+        try:
+            connection.execute(f"EXPLAIN {sql}")
+            binds = True
+        except duckdb.BinderException:
+            binds = False
+    assert Scopes(schemas).admits(sql.encode(), complete=True) == binds

@@ -169,9 +169,8 @@ class Expressions(Calls):
                 left.narrow((DAY if expected & TIMESTAMP else 0) | (TIME & expected))
                 self._interval()
                 return Value(_shifted(left.kinds), atom=False)
-            if operator == "-" and left.atom and not (left.kinds & NUMERIC):
-                if not expected & OTHER:
-                    left.narrow(DATE)
+            if operator == "-" and left.atom and left.kinds & DAY and not (left.kinds & NUMERIC):
+                left.narrow(DAY if expected & OTHER else DATE)
                 difference = self._difference(left) & expected
                 right = self.atom((DATE if difference == INTEGER else DAY) if difference else 0)
                 both = left.kinds | right.kinds
