@@ -193,9 +193,10 @@ class _Attend(Function):
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Turn x (T, heads, size) in place."""
     first, second = x.chunk(2, dim=-1)
-    across = first * sin
+    before = first.clone()
+    # A product that is added is not rounded by itself.
     first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.mul_(cos).add_(across)
+    second.mul_(cos).addcmul_(before, sin)
 
 
 def attend(qkv: Tensor, layout: Layout, cos: Tensor, sin: Tensor, scale: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random walks under the guide of SELECT: whatever ends, binds, over several databases."""
+"""Random walks under the guide of SELECT over several databases: whatever ends, parses, binds and runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
 from t2s_assets.text2sql.decoding.scopes import Scopes
-from t2s_assets.text2sql.execution import check_sql
+from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.guidance import empty_tables
 from t2s_assets_tests.text2sql.decoding.walks import DATABASES, EOS, connected, walk, word_tokenizer
 
 
@@ -23,17 +26,23 @@ def guides(words: Any) -> GuideFactory:
     return GuideFactory(words, frozenset([EOS]), len(words))
 
 
-def test_whatever_ends_binds_and_passes_the_guard(guides: GuideFactory, words: Any) -> None:
+def test_whatever_ends_parses_binds_and_runs(guides: GuideFactory, words: Any) -> None:
     ended = 0
-    for schemas in DATABASES.values():
-        with connected(schemas) as connection:
-            for seed in range(12):
-                found = walk(guides, words, schemas, seed)
-                assert found.stuck is None
-                if found.sql is not None:
-                    check_sql(found.sql, None)
-                    connection.execute(f"EXPLAIN {found.sql}")
-                    ended += 1
+
+    @given(name=st.sampled_from(sorted(DATABASES)), seed=st.integers(0, 2**32))
+    @settings(max_examples=48, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def runs(name: str, seed: int) -> None:
+        nonlocal ended
+        schemas = DATABASES[name]
+        found = walk(guides, words, schemas, seed)
+        assert found.stuck is None
+        if found.sql is not None:
+            (outcome,) = executor.run([Job(empty_tables(schemas), found.sql)])
+            assert outcome.ok, (found.sql, outcome)
+            ended += 1
+
+    with SqlExecutor(workers=1) as executor:
+        runs()
     assert ended >= 5
 
 

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, Qwen2Conf
 from t2s_assets.text2sql.training import fused, output_loss
 from t2s_assets.text2sql.training.arena import Arena
 from t2s_assets.text2sql.training.flat_batches import FlatBatches, flat_pass, parts_within
+from t2s_assets.text2sql.training.trainer import BudgetTrainer
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -239,3 +240,22 @@ def test_passes_count_a_shared_schema_once() -> None:
     assert [len(p) for p in parts_within(asked, 2 * alone - 1, share=True)] == [2, 1]
     assert [len(p) for p in parts_within(asked, 2 * alone - 1, share=False)] == [1, 1, 1]
     assert len(FlatBatches(pad_token=0, share=True, pass_tokens=2 * alone - 1)(asked)["passes"]) == 2
+
+
+def test_two_passes_that_would_go_backward_together_are_refused() -> None:
+    batch = FlatBatches(pad_token=0, share=False, pass_tokens=45)(examples(20, 50))
+    assert len(batch["passes"]) == 2
+    with pytest.raises(RuntimeError, match="the arena holds one pass"):
+        BudgetTrainer.compute_loss(None, None, batch)  # type: ignore[arg-type]
+
+
+def test_rows_are_grouped_by_what_they_cost() -> None:
+    """Rows of like lengths attend together; a long one apart from many short ones, and few short ones with it."""
+
+    def widths(*lengths: int) -> list[tuple[int, int]]:
+        groups = flat_pass(examples(*lengths), pad_token=0, share=False)["rows"].groups
+        return [group.queries.shape for group in groups]
+
+    assert widths(*[32] * 8) == [(8, 32)]
+    assert widths(250, *[39] * 26) == [(1, 250), (27, 39)]  # the last fills the sequence up
+    assert widths(64, 32) == [(2, 64)]
