@@ -30,7 +30,7 @@ def test_whatever_ends_parses_binds_and_runs(guides: GuideFactory, words: Any) -
     ended = 0
 
     @given(name=st.sampled_from(sorted(DATABASES)), seed=st.integers(0, 2**32))
-    @settings(max_examples=48, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=72, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def runs(name: str, seed: int) -> None:
         nonlocal ended
         schemas = DATABASES[name]
