@@ -59,7 +59,7 @@ def headline(report: Mapping[str, Any]) -> str:
         if compared:
             lines.append(f"  {'than ' + name:<16}{comparison_line(compared)}")
     missed = [name for name, met in report["targets"].items() if not met]
-    lines.append(f"  targets    {'missed: ' + ', '.join(missed) if missed else 'all met'}")
+    lines.append(f"  targets    {'missed: ' + ', '.join(missed) if missed else 'met: ' + ', '.join(report['targets'])}")
     return "\n".join(lines)
 
 
