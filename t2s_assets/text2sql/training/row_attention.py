@@ -50,11 +50,12 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True)
 class _Part:
-    """A group as layers take it: `count` query entries, then its keys', then its values', (key heads * rows) matrices.
+    """A group as layers take it: `count` entries that are queries, then its keys, then its values.
 
-    `entries`: which entries of the sequence these are; `asked`: which of attention's output the queries are; `added`:
-    which of the sequence's key and value entries the last two are; `mask` (rows * key heads, shared * width, length);
-    `start`, `first`: its first entry among those of all groups, and its first query entry among theirs.
+    `entries`: which entries of the sequence these are; `asked`: which heads of attention's output the queries are, or
+    the one after them where a query is absent; `added`: which of the sequence's key and value entries the last two are;
+    `mask` (rows * key heads, shared * width, length); `start`: its first entry among those of all groups; `first`: its
+    first query among theirs.
     """
 
     entries: Tensor
