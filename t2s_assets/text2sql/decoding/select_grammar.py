@@ -44,7 +44,7 @@ _IN_CLASS = rf"[^\x00-\x1f\x7f'\\\[\]\^-]|''|a-z|A-Z|0-9|{_ESCAPED}"
 _ONE = rf"([^\x00-\x1f\x7f'\\()\[\]*+?{{}}|^$]|''|{_ESCAPED}|\[\^?({_IN_CLASS})+-?\])"
 _PATTERN = rf"{_ONE}{_TIMES}|[\^$|]|\\b"
 
-_PARTS = "YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND|DECADE|DOW|ISODOW|DOY|EPOCH"
+PARTS = "YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND|DECADE|DOW|ISODOW|DOY|EPOCH"
 
 # Rules of one family of expressions. `@` is the family, `#` the family inside its aggregates, `^` that inside its
 # windows, `%` the level of names (s: only the schema's, r: those of the query too).
@@ -140,7 +140,7 @@ DATE_TYPE: "DATE" | "TIMESTAMP" | "TIME"
 NOW: "CURRENT_DATE" | "CURRENT_TIMESTAMP" | "NOW()" | "TODAY()" | /DATE '{_DATE}'/
 DAY_STRING: /'({DAYS}|{CLOCK})'/
 INTERVAL: /INTERVAL ('[0-9]{{1,6}}'|[0-9]{{1,6}}) (YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND)S?/
-PART: /{_PARTS}|{_PARTS.lower()}/
+PART: /{PARTS}|{PARTS.lower()}/
 NUM_FUNCTION: /(ABS|CEIL|CEILING|FLOOR|SQRT|EXP|LN|LOG|LOG10|LOG2|SIGN|CBRT|TRUNC|DEGREES|RADIANS|SIN|COS|TAN)\(/
 LENGTH_FUNCTION: /(LENGTH|LEN|STRLEN|ASCII)\(/
 DATE_FUNCTION: /(YEAR|QUARTER|MONTH|WEEK|WEEKOFYEAR|DAY|DAYOFMONTH|DAYOFWEEK|DAYOFYEAR|HOUR|MINUTE|SECOND|EPOCH)\(/

@@ -77,7 +77,6 @@ class _Linears(Function):
             torch.addmm(joint.bias, x, joint.weight.t(), out=out)
         ctx.joint = joint
         if not lora:
-            ctx.save_for_backward()
             return out
         down = torch.cat(joint.a).mul_(joint.scales).to(x.dtype)
         up = x.new_zeros(len(down), len(joint.weight))

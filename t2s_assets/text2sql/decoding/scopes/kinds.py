@@ -10,6 +10,7 @@ import functools
 import re
 from dataclasses import dataclass
 
+from t2s_assets.text2sql.decoding import select_grammar
 from t2s_assets.text2sql.decoding.select_grammar import CLOCK, DAYS
 from t2s_assets.text2sql.schema import Column
 
@@ -190,22 +191,7 @@ CHOICES = ("COALESCE", "GREATEST", "LEAST", "NULLIF", "IF")
 LISTINGS = ("STRING_AGG", "LISTAGG", "GROUP_CONCAT", "ARRAY_AGG")
 RANKINGS = ("ROW_NUMBER", "RANK", "DENSE_RANK", "PERCENT_RANK", "CUME_DIST", "NTILE")
 CONSTANTS = {"CURRENT_DATE": DATE, "CURRENT_TIMESTAMP": TIMESTAMP, "NOW": TIMESTAMP, "TODAY": DATE}
-PARTS = (
-    "YEAR",
-    "QUARTER",
-    "MONTH",
-    "WEEK",
-    "DAY",
-    "HOUR",
-    "MINUTE",
-    "SECOND",
-    "DECADE",
-    "DOW",
-    "ISODOW",
-    "DOY",
-    "EPOCH",
-)
-PARTS += tuple(part.lower() for part in PARTS)
+PARTS = (*select_grammar.PARTS.split("|"), *select_grammar.PARTS.lower().split("|"))
 UNITS = ("YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND")
 UNITS += tuple(f"{unit}S" for unit in UNITS)
 
