@@ -18,8 +18,9 @@ out: it would form other batches, and count tokens that are not computed.
 
 What is printed: examples/s and real (unpadded) tokens/s over whole steps, the peak of resident memory, loss curve,
 gradient norms, and the share of the matrix-multiplication rate that a plain float32 (or bfloat16) product of this
-model's sizes reaches on this machine: the mean of right before and right after the side in question. Gradient norms
-near zero: nothing was learnt, whatever the speed. Timings mean something on an idle machine.
+model's sizes reaches on this machine: the mean of right before and right after the side in question. The share is model
+FLOPs utilisation: all matrix products that the training needs (`Shape.flops`), those with frozen weights alone beside
+it. Gradient norms near zero: nothing was learnt, whatever the speed. Timings mean something on an idle machine.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql import base_models, parity, records, training
-from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config import Experiment, LoraSettings
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import sample
 from t2s_assets.text2sql.prompt_datasets import load_prompts
@@ -187,13 +188,13 @@ def _measured(
     peak = records.peak_memory_gb(trainer.args.device.type)
     history = [h for h in trainer.state.log_history if "loss" in h]
     validation = rows_of(project, options.experiment, config, "validation", options.validation, options.seed)
-    tokens = sum(r["prompt_tokens"] + r["completion_tokens"] for r in train)
+    lengths = [r["prompt_tokens"] + r["completion_tokens"] for r in train]
     return {
         "examples": len(train),
         "seconds": seconds,
         "examples_per_s": len(train) / seconds,
-        "tokens_per_s": tokens / seconds,
-        "tokens": tokens,
+        "tokens_per_s": sum(lengths) / seconds,
+        "lengths": lengths,
         "labelled": sum(r["completion_tokens"] for r in train),
         "steps": trainer.state.global_step,
         "peak_rss_gb": peak,
@@ -219,16 +220,18 @@ def run_side(project: Project, side: str, options: argparse.Namespace) -> dict[s
         return json.loads(out.read_text())
 
 
-def show(side: str, m: dict[str, Any], limit: float, shape: cost.Shape) -> float:
-    """Print one side; returns its share of the matmul limit."""
-    share = shape.flops(m["tokens"], m["labelled"]) / m["seconds"] / limit
+def show(side: str, m: dict[str, Any], limit: float, shape: cost.Shape, lora: LoraSettings) -> tuple[float, float]:
+    """Print one side; its share of the matmul limit, and that of the products with frozen weights alone."""
+    possible = m["seconds"] * limit
+    share = shape.flops(m["lengths"], m["labelled"], lora) / possible
+    frozen = shape.frozen_flops(sum(m["lengths"]), m["labelled"]) / possible
     print(
         f"{side:9} {m['examples_per_s']:.2f} examples/s, {m['tokens_per_s']:.0f} tokens/s, {m['steps']} steps, peak "
-        f"{m['peak_rss_gb']:.2f} GB, validation loss {m['val_loss']:.4f}, {100 * share:.0f} % of {limit / 1e9:.0f} "
-        f"GFLOP/s, {m['threads']} threads"
+        f"{m['peak_rss_gb']:.2f} GB, validation loss {m['val_loss']:.4f}, {share:.1%} of {limit / 1e9:.0f} GFLOP/s "
+        f"({frozen:.1%} with frozen weights), {m['threads']} threads"
     )
     print(f"          loss {m['losses']}\n          gradient norm {m['grad_norms']}", flush=True)
-    return share
+    return share, frozen
 
 
 def main() -> None:
@@ -264,7 +267,7 @@ def main() -> None:
         found[side] = run_side(project, side, options)
         rates.append(matmul_rate(shape, placement.dtype, cost.PASS_TOKENS))
         limit = sum(rates[-2:]) / 2
-        share[side] = show(side, found[side], limit, shape)
+        share[side] = show(side, found[side], limit, shape, config.lora)
     mine, theirs = found["ours"], found["baseline"]
     speedup = mine["examples_per_s"] / theirs["examples_per_s"]
     print(f"speed-up {speedup:.2f}, validation loss {mine['val_loss'] / theirs['val_loss'] - 1:+.1%}")
@@ -274,7 +277,8 @@ def main() -> None:
             "speedup": speedup,
             "val_loss": mine["val_loss"],
             "baseline_val_loss": theirs["val_loss"],
-            "matmul_share": share["ours"],
+            "matmul_share": share["ours"][0],
+            "matmul_share_frozen": share["ours"][1],
             "peak_rss_gb": mine["peak_rss_gb"],
             "matmul_gflops": limit / 1e9,
             "ours": mine,

@@ -47,6 +47,26 @@ def test_a_shape_is_read_from_a_config() -> None:
         SMOLLM2.adapter_parameters(LoraSettings(targets=("c_attn",)))
 
 
+def test_the_products_counted_are_those_that_torch_counts() -> None:
+    """Of an unfused model with an adapter, rows of one length, and a label on every token."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+
+    base = tiny_model(600)
+    base.set_attn_implementation("eager")  # torch does not count a CPU's fused attention
+    shape = Shape.of(base.config.to_dict())
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=list(LORA.targets), task_type="CAUSAL_LM"))
+    ids = torch.arange(5, 45).repeat(3, 1)
+    # Else the first layer's queries, keys and values would need no gradient of their input.
+    states = base.get_input_embeddings()(ids).detach().requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        model(inputs_embeds=states, labels=ids).loss.backward()
+    counted = shape.flops([40] * 3, 120, LORA)
+    assert counter.get_total_flops() == pytest.approx(counted, rel=1e-6)
+    assert shape.frozen_flops(120, 120) < 0.95 * counted
+
+
 @pytest.mark.parametrize(
     ("fused", "dropout"),
     [(False, 0.0), (False, 0.1), (True, 0.0)],
@@ -72,6 +92,8 @@ def test_what_is_kept_of_a_layer_is_what_autograd_keeps(
     lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=dropout, target_modules=list(LORA.targets), task_type="CAUSAL_LM")
     model = get_peft_model(model, lora).train()
     base = model.get_base_model()
+    if fused:
+        fuse(base)  # first: it frees weights, at whose addresses other tensors may come to stand
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Any] = {}  # holds the tensors, so that no address is used twice
 
@@ -86,7 +108,6 @@ def test_what_is_kept_of_a_layer_is_what_autograd_keeps(
         torch.autocast("cpu", torch.bfloat16, enabled=dtype != "float32"),
     ):
         if fused:
-            fuse(base)
             examples = [{"input_ids": [5] * width, "labels": [-100] * width}] * rows
             batch = flat_pass(examples, pad_token=0, share=False)
             with rows_attend(base, batch["rows"]):
