@@ -3,6 +3,10 @@
 Query, key and value are one product, gate and up another, and so are their LoRA matrices: A's are stacked, and B's
 stand in a block-diagonal matrix, whose zeros cost less than the passes over memory that they save. The base's weights
 are frozen and get no gradient. Used by `fused`.
+
+LoRA's part is computed first, and the base's product adds to it before it is rounded. The other way round, as PEFT has
+it, bfloat16 rounds the base's output to its 8 bits, and what a young adapter adds is mostly less than half the last of
+them: the sum rounds back to the output without it, and training learns as if it had taken smaller steps.
 """
 
 from __future__ import annotations
@@ -71,31 +75,28 @@ class _Linears(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, joint: Joint, lasting: bool, *lora: Tensor) -> Tensor:
         out = empty((len(x), len(joint.weight)), x.dtype) if lasting else x.new_empty(len(x), len(joint.weight))
-        if joint.bias is None:
-            torch.mm(x, joint.weight.t(), out=out)
-        else:
-            torch.addmm(joint.bias, x, joint.weight.t(), out=out)
         ctx.joint = joint
-        if not lora:
-            return out
-        down = torch.cat(joint.a).mul_(joint.scales).to(x.dtype)
-        up = x.new_zeros(len(down), len(joint.weight))
-        for block, b in zip(_blocks(up, joint), joint.b):
-            block.copy_(b.t())
-        narrow = torch.mm(x, down.t(), out=empty((len(x), len(down)), x.dtype))
-        ctx.save_for_backward(x, narrow, down, up)
-        return out.addmm_(narrow, up)
+        if lora:
+            down = torch.cat(joint.a).mul_(joint.scales).to(x.dtype)
+            up = x.new_zeros(len(down), len(joint.weight))
+            for block, b in zip(_blocks(up, joint), joint.b):
+                block.copy_(b.t())
+            narrow = torch.mm(x, down.t(), out=empty((len(x), len(down)), x.dtype))
+            ctx.save_for_backward(x, narrow, down, up)
+            torch.mm(narrow, up, out=out).addmm_(x, joint.weight.t())
+            return out if joint.bias is None else out.add_(joint.bias)
+        if joint.bias is None:
+            return torch.mm(x, joint.weight.t(), out=out)
+        return torch.addmm(joint.bias, x, joint.weight.t(), out=out)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         joint = ctx.joint
-        dx = dy @ joint.weight if ctx.needs_input_grad[0] else None
         if not joint.a:
-            return dx, None, None
+            return (dy @ joint.weight if ctx.needs_input_grad[0] else None), None, None
         x, narrow, down, up = ctx.saved_tensors
         dnarrow = dy @ up.t()
-        if dx is not None:
-            dx.addmm_(dnarrow, down)
+        dx = (dnarrow @ down).addmm_(dy, joint.weight) if ctx.needs_input_grad[0] else None
         da = (dnarrow.t() @ x).float().mul_(joint.scales).split([len(a) for a in joint.a])
         db = [block.t() for block in _blocks((narrow.t() @ dy).float(), joint)]
         return dx, None, None, *da, *db
