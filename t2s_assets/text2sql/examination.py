@@ -22,7 +22,7 @@ from t2s_assets.text2sql.prompts import clean_question
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import Project, content_hash, read_json, read_manifest
 
-_DECODING_VERSION = 3
+_DECODING_VERSION = 4
 
 
 def _decoding_key(config: DecodingConfig) -> dict[str, Any]:

@@ -76,6 +76,34 @@ def test_what_is_out_of_scope_is_refused(guides: GuideFactory, tokenizer: Any, s
     assert not accepts(guides, tokenizer, as_completion(sql, SHOP))
 
 
+@pytest.mark.parametrize(
+    ("several", "one"),
+    [
+        ("SELECT price FROM products", "SELECT price FROM products LIMIT 1"),
+        ("SELECT price FROM products LIMIT 2", "SELECT MAX(price) FROM products LIMIT 2"),
+        ("SELECT SUM(price) FROM products GROUP BY title", "SELECT SUM(price) FROM products"),
+        ("SELECT SUM(price) OVER () FROM products", "SELECT SUM(price) OVER () FROM products LIMIT 1"),
+        ("SELECT price FROM products UNION SELECT stock FROM products", "SELECT 2.5"),
+    ],
+)
+@pytest.mark.parametrize(
+    "around", ["SELECT title FROM products WHERE price > ({})", "SELECT city, ({}) FROM customers"]
+)
+def test_a_value_comes_of_one_row_whatever_the_tables_hold(
+    guides: GuideFactory, tokenizer: Any, shop: Any, around: str, several: str, one: str
+) -> None:
+    with shop.cursor() as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO products VALUES (1, 'Pen', 'Desk', 2, 3), (2, 'Ink', 'Desk', 4, 5)")
+        connection.execute("INSERT INTO customers (city) VALUES ('Oslo')")
+        assert len(connection.execute(around.format(one)).fetchall()) <= 2
+        with pytest.raises(duckdb.Error, match="More than one row"):
+            connection.execute(around.format(several)).fetchall()
+        connection.execute("ROLLBACK")
+    assert accepts(guides, tokenizer, as_completion(around.format(one), SHOP))
+    assert not accepts(guides, tokenizer, as_completion(around.format(several), SHOP))
+
+
 def test_random_walks_parse_and_bind(guides: GuideFactory, tokenizer: Any, shop: Any) -> None:
     # Uniform walks spend themselves in made-up names, so these prefer what followed the last six tokens in real SQL.
     followers: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -3,8 +3,8 @@
 A context-free grammar allows any alias and any column anywhere. This reads the text that is written so far, whose
 syntax the grammar has seen to, and tells whether some query that DuckDB binds goes on from it: every name can still
 be a column of a source, of a kind that may stand there, grouped where it must be, and every sub-query has as many
-columns as it needs. So an answer is checked while it is written (PICARD, Scholak et al. 2021, arXiv:2109.05093;
-Synchromesh, Poesia et al. 2022, arXiv:2201.11227).
+columns as it needs, and one row at most where its value is wanted. So an answer is checked while it is written
+(PICARD, Scholak et al. 2021, arXiv:2109.05093; Synchromesh, Poesia et al. 2022, arXiv:2201.11227).
 """
 
 from __future__ import annotations

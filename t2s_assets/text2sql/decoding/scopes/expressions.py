@@ -262,7 +262,7 @@ class Expressions(Calls):
         self.require(expected & PLAIN)
         self.advance()
         if expected & _SCALAR and self.take(("SELECT",)):
-            ((_, kind),) = self.subquery((expected & _SCALAR,))
+            ((_, kind),) = self.subquery((expected & _SCALAR,), single=True)
             value = Value(kind)
         else:
             inner = self.expression(expected & PLAIN)

@@ -26,9 +26,12 @@ class Queries(Expressions):
         if not self.ended or self.partial is not None:
             self.stop()
 
-    def subquery(self, wanted: tuple[int, ...] | None) -> Columns:
-        """Read a query within an expression, after its first SELECT."""
-        return self._query(self.frame, wanted, {}, begun=True)
+    def subquery(self, wanted: tuple[int, ...] | None, *, single: bool = False) -> Columns:
+        """Read a query within an expression, after its first SELECT. `single`: it gives one row at most, on any data.
+
+        Such a query is one SELECT that aggregates without groups, reads no table, or ends with LIMIT 1.
+        """
+        return self._query(self.frame, wanted, {}, begun=True, single=single)
 
     def _cte(self) -> None:
         name = self.need_new_name(lambda name: name not in self.tables)
@@ -49,10 +52,18 @@ class Queries(Expressions):
             self.known[column] = self.known.get(column, 0) | kind
 
     def _query(
-        self, outer: Frame | None, wanted: tuple[int, ...] | None, limits: dict[str, int], *, begun: bool = False
+        self,
+        outer: Frame | None,
+        wanted: tuple[int, ...] | None,
+        limits: dict[str, int],
+        *,
+        begun: bool = False,
+        single: bool = False,
     ) -> Columns:
         """Read SELECTs and set operations on them; gives the columns."""
-        first = self._core(outer, wanted, limits, begun=begun)
+        first = self._core(outer, wanted, limits, begun=begun, single=single)
+        if single:
+            return first
         combined = False
         while operation := self.take(_SETS):
             combined = True
@@ -73,6 +84,7 @@ class Queries(Expressions):
         *,
         begun: bool,
         alone: bool = True,
+        single: bool = False,
     ) -> Columns:
         if not begun:
             if self.take(("(",)):
@@ -83,14 +95,14 @@ class Queries(Expressions):
         saved = self.frame, self.aggregates_allowed, self.windows_allowed, self.in_window, self.start, self.ordinals
         following, self.following, self.in_window, self.ordinals = self.following, [], False, None
         self.frame = frame = Frame(outer, limits)
-        self._select(frame, wanted, alone)
+        self._select(frame, wanted, alone, single)
         self.frame, self.aggregates_allowed, self.windows_allowed, self.in_window, self.start, self.ordinals = saved
         self.following = following
         columns = frame.outputs()
         self.require(fits(columns, wanted))
         return columns
 
-    def _select(self, frame: Frame, wanted: tuple[int, ...] | None, alone: bool) -> None:
+    def _select(self, frame: Frame, wanted: tuple[int, ...] | None, alone: bool, single: bool) -> None:
         self.take(("DISTINCT",))
         self._items(frame, wanted)
         if self.take(("FROM",)):
@@ -103,7 +115,11 @@ class Queries(Expressions):
             self._clauses(frame, alone)
         elif alone and self.take(("ORDER",)):
             self._order(frame)
-        self._limit()
+        if single and frame.sources and (frame.grouped or not frame.aggregates):
+            self.need("LIMIT")
+            self.need("1")
+        else:
+            self._limit()
 
     # The select list -------------------------------------------------------------------------------------
 
