@@ -34,7 +34,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,20 @@ class Timings:
     batch_qps: dict[int, float] = field(default_factory=dict)
     batch_qps_cpu: dict[int, float] = field(default_factory=dict)
 
+    @contextmanager
+    def alone(self) -> Iterator[float]:
+        """Time the block as one question; gives when it began."""
+        start, cpu = time.perf_counter(), time.process_time()
+        yield start
+        self.seconds.append(time.perf_counter() - start)
+        self.cpu.append(time.process_time() - cpu)
+
+    def note(self, text: str, tokens: int, first_token: float) -> None:
+        """The answer to the question just timed, its tokens and the seconds to the first of them."""
+        self.texts.append(text)
+        self.tokens += tokens
+        self.first_token.append(first_token)
+
     def batched(self, size: int, count: int, answer: Callable[[], Any]) -> Any:
         """What `answer` gives for `count` questions in batches of `size`, timed."""
         start, cpu = time.perf_counter(), time.process_time()
@@ -84,17 +99,29 @@ class Timings:
         print(f"  batches of {size}: {self.batch_qps[size]:.2f} questions a second ({count} questions)", flush=True)
         return answers
 
+    def best_batches(self, requests: Sequence[Request], answer: Callable[[Sequence[Request]], Any]) -> None:
+        """Time batch sizes on a part of the questions, spread evenly, and the best on all where there are more."""
 
-class Progress:
-    """A line every ten seconds."""
+        def batches(asked: Sequence[Request], size: int) -> None:
+            for at in range(0, len(asked), size):
+                answer(asked[at : at + size])
 
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.shown = name, total, time.monotonic()
+        some = requests[:: max(1, len(requests) // TRIED)][:TRIED]
+        for size in BATCH_SIZES:
+            self.batched(size, len(some), lambda size=size: batches(some, size))
+        best = max(self.batch_qps, key=self.batch_qps.__getitem__)
+        if len(some) < len(requests):
+            self.batched(best, len(requests), lambda: batches(requests, best))
 
-    def __call__(self, done: int) -> None:
-        if done == self.total or time.monotonic() - self.shown > 10:
-            self.shown = time.monotonic()
-            print(f"  {self.name}: {done} of {self.total} one at a time", flush=True)
+
+def shown(name: str, singles: Sequence[int]) -> Iterator[int]:
+    """The questions one after the other, with a line every ten seconds."""
+    last = time.monotonic()
+    for done, index in enumerate(singles, 1):
+        yield index
+        if done == len(singles) or time.monotonic() - last > 10:
+            last = time.monotonic()
+            print(f"  {name}: {done} of {len(singles)} one at a time", flush=True)
 
 
 def load(name: str, dtype: str, project: Project) -> tuple[Any, Any]:
@@ -151,21 +178,15 @@ def ours(
     to all questions; and those to the single ones without a grammar."""
     alone = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8))
     alone.generate(requests[:2])
-    result, again, progress = Timings(passes=0), [], Progress("ours", len(singles))
-    for done, index in enumerate(singles, 1):
+    result, again = Timings(passes=0), Timings()
+    for index in shown("ours", singles):
         alone.forget()
-        start, cpu = time.perf_counter(), time.process_time()
-        completion = alone.generate([requests[index]])[0]
-        result.seconds.append(time.perf_counter() - start)
-        result.cpu.append(time.process_time() - cpu)
-        result.texts.append(completion.text)
-        result.first_token.append(completion.prefill_seconds)
-        result.tokens += completion.n_tokens
+        with result.alone():
+            completion = alone.generate([requests[index]])[0]
+        result.note(completion.text, completion.n_tokens, completion.prefill_seconds)
         result.passes += completion.forward_passes
-        start = time.perf_counter()
-        alone.generate([requests[index]])
-        again.append(time.perf_counter() - start)
-        progress(done)
+        with again.alone():
+            alone.generate([requests[index]])
     batched = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens))
     batched.generate(requests[:2])
     batched.forget()
@@ -174,7 +195,7 @@ def ours(
         model, tokenizer, DecodingOptions("none", max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8)
     )
     unguided = [free.generate([requests[index]])[0].text for index in singles]
-    return result, again, [completion.text for completion in answers], unguided
+    return result, again.seconds, [completion.text for completion in answers], unguided
 
 
 class _FirstToken:
@@ -205,7 +226,7 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": pad, **settings}
     lookup = "prompt_lookup_num_tokens" in settings
-    result, progress = Timings(passes=0), Progress("lookup" if lookup else "generate", len(singles))
+    result = Timings(passes=0)
 
     def count(module: Any, args: Any, output: Any) -> None:
         result.passes += 1
@@ -222,36 +243,22 @@ def generate(
 
     model.generate(**encode([requests[0].prompt]), **settings)
     hook = model.register_forward_hook(count)
-    for done, index in enumerate(singles, 1):
-        streamer, start, cpu = _FirstToken(), time.perf_counter(), time.process_time()
-        inputs = encode([requests[index].prompt])
-        written = model.generate(**inputs, **settings, streamer=streamer)[0, inputs["input_ids"].shape[1] :]
-        result.texts.append(tokenizer.decode(written, skip_special_tokens=True))
-        result.seconds.append(time.perf_counter() - start)
-        result.cpu.append(time.process_time() - cpu)
-        result.first_token.append(streamer.at - start)
-        result.tokens += len(written)
-        progress(done)
+    for index in shown("lookup" if lookup else "generate", singles):
+        streamer = _FirstToken()
+        with result.alone() as start:
+            inputs = encode([requests[index].prompt])
+            written = model.generate(**inputs, **settings, streamer=streamer)[0, inputs["input_ids"].shape[1] :]
+            text = tokenizer.decode(written, skip_special_tokens=True)
+        result.note(text, len(written), streamer.at - start)
     hook.remove()
     if not lookup:
 
-        def batches(some: Sequence[Request], size: int) -> None:
-            for at in range(0, len(some), size):
-                written = model.generate(**encode([r.prompt for r in some[at : at + size]]), **settings)
-                tokenizer.batch_decode(written, skip_special_tokens=True)
+        def answer(some: Sequence[Request]) -> None:
+            written = model.generate(**encode([r.prompt for r in some]), **settings)
+            tokenizer.batch_decode(written, skip_special_tokens=True)
 
-        best_of(result, requests, batches)
+        result.best_batches(requests, answer)
     return result
-
-
-def best_of(result: Timings, requests: Sequence[Request], batches: Callable[[Sequence[Request], int], None]) -> None:
-    """Time batch sizes on a part of the questions, spread evenly, and the best on all of them where there are more."""
-    some = requests[:: max(1, len(requests) // TRIED)][:TRIED]
-    for size in BATCH_SIZES:
-        result.batched(size, len(some), lambda size=size: batches(some, size))
-    best = max(result.batch_qps, key=result.batch_qps.__getitem__)
-    if len(some) < len(requests):
-        result.batched(best, len(requests), lambda: batches(requests, best))
 
 
 def with_ctranslate2(
@@ -290,26 +297,18 @@ def with_ctranslate2(
             return [output.sequences_ids[0] for output in outputs]
 
         answer([requests[0].prompt])
-        for index in singles:
+        for index in shown("ctranslate2", singles):
             arrivals: list[float] = []
 
-            def note(step: Any, arrivals: list[float] = arrivals) -> bool:
+            def arrived(step: Any, arrivals: list[float] = arrivals) -> bool:
                 arrivals.append(time.perf_counter())
                 return False
 
-            start, cpu = time.perf_counter(), time.process_time()
-            written = answer([requests[index].prompt], note)[0]
-            result.texts.append(tokenizer.decode(written, skip_special_tokens=True))
-            result.seconds.append(time.perf_counter() - start)
-            result.cpu.append(time.process_time() - cpu)
-            result.first_token.append(arrivals[0] - start)
-            result.tokens += len(written)
-
-        def batches(some: Sequence[Request], size: int) -> None:
-            for at in range(0, len(some), size):
-                answer([request.prompt for request in some[at : at + size]])
-
-        best_of(result, requests, batches)
+            with result.alone() as start:
+                written = answer([requests[index].prompt], arrived)[0]
+                text = tokenizer.decode(written, skip_special_tokens=True)
+            result.note(text, len(written), arrivals[0] - start)
+        result.best_batches(requests, lambda some: answer([request.prompt for request in some]))
     return result
 
 
@@ -337,26 +336,16 @@ def with_openvino(
     if gguf is None:
         print("openvino: the base is not a GGUF from a wheel, skipped")
         return None
-    result, progress = Timings(), Progress("openvino", len(singles))
+    result = Timings()
     with tempfile.TemporaryDirectory() as work:
         write_gguf(model, gguf, Path(work) / "merged.gguf")
         engine = OpenVino(Path(work) / "merged.gguf", threads=torch.get_num_threads(), max_new_tokens=max_new_tokens)
         engine.answer([requests[0].prompt])
-        for done, index in enumerate(singles, 1):
-            start, cpu = time.perf_counter(), time.process_time()
-            texts, tokens, first = engine.answer([requests[index].prompt])
-            result.seconds.append(time.perf_counter() - start)
-            result.cpu.append(time.process_time() - cpu)
-            result.texts += texts
-            result.tokens += tokens
-            result.first_token.append(first)
-            progress(done)
-
-        def batches(some: Sequence[Request], size: int) -> None:
-            for at in range(0, len(some), size):
-                engine.answer([request.prompt for request in some[at : at + size]])
-
-        best_of(result, requests, batches)
+        for index in shown("openvino", singles):
+            with result.alone():
+                (text,), tokens, first = engine.answer([requests[index].prompt])
+            result.note(text, tokens, first)
+        result.best_batches(requests, lambda some: engine.answer([request.prompt for request in some]))
     return result
 
 

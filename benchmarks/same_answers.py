@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
-from decoding import Progress, load, questions
+from decoding import load, questions, shown
 
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions
@@ -44,7 +44,7 @@ def main() -> None:
             model, tokenizer = load(options.model, dtype, project)
         except T2SError as e:
             sys.exit(f"{e}\n(this benchmark needs a trained model with its prompts)")
-        model, progress = with_weights(model, DecodingConfig()), Progress(dtype, len(requests))
+        model = with_weights(model, DecodingConfig())
         with torch.inference_mode():
             together = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=options.max_new_tokens)).generate(
                 requests
@@ -53,9 +53,8 @@ def main() -> None:
                 model, tokenizer, DecodingOptions(max_new_tokens=options.max_new_tokens, batch_size=1, draft_tokens=8)
             )
             alone = []
-            for done, request in enumerate(requests, 1):
-                alone += single.generate([request])
-                progress(done)
+            for index in shown(dtype, range(len(requests))):
+                alone += single.generate([requests[index]])
         differ = [one.text != other.text for one, other in zip(alone, together)]
         found[dtype] = {"other_answers": sum(differ), **rate(differ)}
         low, high = (100 * found[dtype][name] for name in ("low", "high"))
