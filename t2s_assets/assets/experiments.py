@@ -108,6 +108,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
             "trainable_share",
             "adapter_mb",
             "world_size",
+            "taken_from",
         )
         return result(
             manifest,

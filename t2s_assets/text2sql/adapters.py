@@ -54,6 +54,18 @@ def open_adapter(folder: Path, *, made_by: str) -> Adapter:
     )
 
 
+def trained_otherwise(adapter: Adapter, config: Experiment) -> list[str]:
+    """The settings of LoRA and training that made the adapter and are others in `config`, a line each."""
+    lines = []
+    for section in ("lora", "training"):
+        was, now = getattr(adapter.experiment, section), getattr(config, section)
+        # Of a field that neither gives, a later version may have another default.
+        for name in sorted(was.model_fields_set | now.model_fields_set):
+            if getattr(was, name) != getattr(now, name):
+                lines.append(f"{section}.{name} was {getattr(was, name)}, is {getattr(now, name)}")
+    return lines
+
+
 def load_unmerged(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
     """(model, tokenizer): the base as placed, with the adapter beside it, as it was trained.
 

@@ -5,7 +5,7 @@ What a `dataset.yaml` holds is in dataset_config.py, how both are read in config
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -250,6 +250,11 @@ class Experiment(Section):
     """`configs/<dataset>/<experiment>.yaml`."""
 
     description: str = Field(min_length=1)
+    like: str | None = Field(
+        None,
+        description="Another experiment of the dataset. What this file leaves out is as there, and where both would "
+        "train the same adapter, its is taken.",
+    )
     base_model: BaseModelSource
     hardware: Hardware = Hardware()
     prompt: PromptConfig = PromptConfig()
@@ -258,6 +263,10 @@ class Experiment(Section):
     decoding: DecodingConfig = DecodingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     launch: LaunchConfig = TorchrunLaunch(engine="torchrun")
+
+    def resolved(self) -> dict[str, Any]:
+        """The settings that were given, here or in what this is like: an experiment that needs no other file."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"like"})
 
     @property
     def ranks(self) -> int:

@@ -19,6 +19,9 @@ from t2s_assets.text2sql.errors import ConfigError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
+# What tells the members of a union apart.
+_TAGS = ("kind", "source", "engine")
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -60,12 +63,40 @@ Model = TypeVar("Model", bound=Section)
 
 
 def read_config(model: type[Model], path: Path) -> Model:
-    """The file at `path` as a `model`.
+    """The file at `path` as a `model`; where that has a field `like`, over the file beside it that it names.
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, or breaks rules: every one of them is named.
     """
-    return validated(model, read_yaml(path, model.model_fields), path)
+    if "like" not in model.model_fields:
+        return validated(model, read_yaml(path, model.model_fields), path)
+    content = _over_what_it_is_like(path, model.model_fields, (path.stem,))
+    return validated(model, content, f"{path} (like {content['like']})" if content.get("like") else path)
+
+
+def _over_what_it_is_like(path: Path, keys: Iterable[str], chain: tuple[str, ...]) -> dict[str, Any]:
+    content = read_yaml(path, keys)
+    like = content.get("like")
+    if like is None:
+        return content
+    there = [name for name in experiment_names(path.parent.parent, path.parent.name) if name not in chain]
+    if like in chain:
+        raise ConfigError(f"{path}: like: {' -> '.join([*chain, like])} goes round in a circle; there are {there}")
+    if like not in there:
+        raise ConfigError(f"{path}: like: names another experiment of {path.parent}; got {like!r}, there are {there}")
+    return _over(_over_what_it_is_like(path.with_name(f"{like}.yaml"), keys, (*chain, like)), content)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above`, and what it leaves out as it is in `below`; a section of another kind replaces the one below."""
+    merged = dict(below)
+    for key, value in above.items():
+        there = below.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            same = all(value.get(tag, there.get(tag)) == there.get(tag) for tag in _TAGS)
+            value = _over(there, value) if same else value
+        merged[key] = value
+    return merged
 
 
 def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
@@ -82,15 +113,15 @@ def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     return content
 
 
-def validated(model: type[Model], content: dict[str, Any], path: Path) -> Model:
-    """`content`, read from `path`, as a `model`. Raises ConfigError that names every problem."""
+def validated(model: type[Model], content: dict[str, Any], where: Path | str) -> Model:
+    """`content`, read from `where`, as a `model`. Raises ConfigError that names every problem."""
     try:
         return model.model_validate(content)
     except ValidationError as e:
-        raise ConfigError(_all_problems(path, model, e)) from e
+        raise ConfigError(_all_problems(where, model, e)) from e
 
 
-def _all_problems(path: Path, model: type[BaseModel], error: ValidationError) -> str:
+def _all_problems(where: Path | str, model: type[BaseModel], error: ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False):
         field = ".".join(str(part) for part in problem["loc"]) or "(the file)"
@@ -101,7 +132,7 @@ def _all_problems(path: Path, model: type[BaseModel], error: ValidationError) ->
             message = f"{message}; got {problem['input']!r}"
         problems.append(f"  {field}: {message}")
     count = len(problems)
-    return f"{path}: {count} problem{'s' if count > 1 else ''}\n" + "\n".join(problems)
+    return f"{where}: {count} problem{'s' if count > 1 else ''}\n" + "\n".join(problems)
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -124,7 +155,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _tag(section: type[BaseModel]) -> str | None:
     fields = section.model_fields
-    field = next((fields[name] for name in ("kind", "source", "engine") if name in fields), None)
+    field = next((fields[name] for name in _TAGS if name in fields), None)
     values = getattr(field.annotation, "__args__", ()) if field else ()
     return values[0] if values and isinstance(values[0], str) else None
 

@@ -48,7 +48,7 @@ class Examination:
 
     @classmethod
     def of(cls, project: Project, dataset: str, experiment: str) -> Examination:
-        """That of an experiment. Raises DataError where its prompts are not those that the adapter was trained on."""
+        """That of an experiment. Raises DataError where its adapter was trained on other prompts or otherwise."""
         config = project.experiment(dataset, experiment)
         gold = gold_of(project, dataset)
         adapter = adapters.open_adapter(
@@ -63,6 +63,11 @@ class Examination:
             raise DataError(
                 f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
                 f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
+            )
+        if changed := adapters.trained_otherwise(adapter, config):
+            raise DataError(
+                f"{dataset}/{experiment}: the adapter was trained with other settings ({'; '.join(changed)}); train "
+                f"again with: t2s train {dataset}/{experiment}, or put them back"
             )
         chosen = choose_questions(project, dataset, config)
         data = load_prompts(project, dataset, experiment)

@@ -109,7 +109,8 @@ def build_report(
     report["worst"] = worst_failures(tested)
     report["latency"] = {k: v for k, v in latency.items() if k != "each_ms"}
     keep = ("steps", "examples_seen", "epochs", "validation_loss", "minutes", "tokens_a_second", "peak_memory_gb")
-    report["training"] = {k: training.get(k) for k in (*keep, "trainable_share", "adapter_mb", "world_size")}
+    keep += ("trainable_share", "adapter_mb", "world_size", "taken_from")
+    report["training"] = {name: training.get(name) for name in keep}
     overall = report["test"]["overall"]
     p95 = latency["total_ms"].get("p95")
     report["targets"] = {

@@ -54,6 +54,7 @@ def headline(report: Mapping[str, Any]) -> str:
     lines.append(
         f"  training   {training['minutes']} min, {training['examples_seen']:,} examples, "
         f"{training['tokens_a_second']} tokens/s, adapter {training['adapter_mb']} MB"
+        + (f", that of {training['taken_from']}" if training.get("taken_from") else "")
     )
     for name, compared in report["comparisons"].items():
         if compared:

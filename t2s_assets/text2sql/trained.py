@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
 
 
 def find_adapter(model: str | Path, project: Project) -> Adapter:
     """The adapter that `dataset/experiment`, `dataset` (its champion) or a folder names.
+
+    By an address it decodes, and is placed, as the experiment's file says now; in a folder as its own records say.
 
     Raises:
         T2SError: there is none, or it is not whole; the message lists the trained ones.
@@ -38,7 +42,12 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
             f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
             f"Train it with: t2s run {dataset}/{experiment}"
         )
-    return _opened(folder, f"t2s train {dataset}/{experiment}")
+    adapter = _opened(folder, f"t2s train {dataset}/{experiment}")
+    if experiment not in experiment_names(project.configs, dataset):
+        return adapter
+    config = project.experiment(dataset, experiment)
+    now = {"decoding": config.decoding, "hardware": config.hardware}
+    return replace(adapter, experiment=adapter.experiment.model_copy(update=now))
 
 
 def _opened(folder: Path, made_by: str) -> Adapter:

@@ -118,6 +118,59 @@ def test_a_config_does_not_change(tmp_path: Path) -> None:
         experiment.training.epochs = 2
 
 
+# ---------------------------------------------------------------------------------------- experiments like others
+
+
+def like(tmp_path: Path, **files: dict[str, Any]) -> Path:
+    """The path of the first of the experiments in a dataset's folder."""
+    for name, content in files.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return tmp_path / f"{next(iter(files))}.yaml"
+
+
+def test_what_an_experiment_leaves_out_is_as_in_what_it_is_like(tmp_path: Path) -> None:
+    first = EXPERIMENT | {"lora": {"rank": 8, "alpha": 99}, "training": {"budget_minutes": 5, "seed": 3}}
+    second = {"description": "second", "like": "first", "lora": {"rank": 4}}
+    third = {"like": "second", "training": {"budget_minutes": None, "epochs": 2}, "decoding": {"grammar": "none"}}
+    found = read_config(Experiment, like(tmp_path, third=third, second=second, first=first))
+    assert (found.description, found.like) == ("second", "second")
+    assert (found.lora.rank, found.lora.alpha) == (4, 99)
+    assert (found.training.budget_minutes, found.training.epochs, found.training.seed) == (None, 2, 3)
+    assert found.decoding.grammar == "none"
+    assert Experiment.model_validate(found.resolved()).model_dump() == found.model_dump() | {"like": None}
+
+
+def test_a_base_of_another_kind_replaces_the_other_whole(tmp_path: Path) -> None:
+    above = {"like": "first", "base_model": {"source": "hub", "repo": "a/b", "revision": "0" * 40}}
+    found = read_config(Experiment, like(tmp_path, second=above, first=EXPERIMENT)).base_model
+    assert (found.source, found.repo) == ("hub", "a/b")
+    same = {"like": "first", "base_model": {"path": "/elsewhere"}}
+    found = read_config(Experiment, like(tmp_path, second=same, first=EXPERIMENT)).base_model
+    assert (found.source, found.path) == ("folder", "/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        (
+            {"a": {"like": "gone"}, "b": EXPERIMENT},
+            r"like: names another experiment of .*; got 'gone', there are \['b'\]",
+        ),
+        ({"a": {"like": ["b"]}, "b": EXPERIMENT}, r"got \['b'\], there are \['b'\]"),
+        ({"a": {"like": "dataset"}, "dataset": DATASET}, r"got 'dataset', there are \[\]"),
+        ({"a": {"like": "a"}}, r"a\.yaml: like: a -> a goes round in a circle"),
+        ({"a": {"like": "b"}, "b": {"like": "c"}, "c": {"like": "b"}}, r"c\.yaml: like: a -> b -> c -> b goes round"),
+        (
+            {"a": {"like": "b"}, "b": EXPERIMENT | {"colour": "red"}},
+            r"a\.yaml \(like b\): 1 problem\n  colour: unknown",
+        ),
+    ],
+)
+def test_a_like_that_cannot_be_followed(tmp_path: Path, files: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        read_config(Experiment, like(tmp_path, **files))
+
+
 # ---------------------------------------------------------------------------------------------------- all at once
 
 
@@ -140,7 +193,7 @@ def test_all_problems_come_at_once_each_with_its_field(tmp_path: Path) -> None:
         "  prompt.template: Input should be 'plain', 'chat' or 'samples'; got 'fancy'",
         "  lora.rank: Input should be less than or equal to 512; got 9000",
         "  lora.targets: Tuple should have at least 1 item",
-        "  colour: unknown key; known here: description, base_model, hardware, prompt, lora, training, decoding, ",
+        "  colour: unknown key; known here: description, like, base_model, hardware, prompt, lora, training, ",
     ):
         assert said in message, message
 
@@ -231,9 +284,9 @@ def test_wrong_dataset_values(tmp_path: Path, settings: Any, message: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a mapping of description, base_model"),
-        ("# only a comment\n", "a mapping of description, base_model"),
-        ("- a\n- b\n", "a mapping of description, base_model"),
+        ("", "a mapping of description, like, base_model"),
+        ("# only a comment\n", "a mapping of description, like, base_model"),
+        ("- a\n- b\n", "a mapping of description, like, base_model"),
         ("just text", "got 'just text'"),
         ("a: b: c", "not readable as YAML"),
         ("a: [1, 2", "not readable as YAML"),

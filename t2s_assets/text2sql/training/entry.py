@@ -22,7 +22,7 @@ from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.stopping import StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
-from t2s_assets.text2sql.training import checkpoints
+from t2s_assets.text2sql.training import checkpoints, same_training
 from t2s_assets.text2sql.training.training_run import TrainingRun
 
 Log = Callable[[str], None]
@@ -70,9 +70,11 @@ def training_key(
     """What names a training: data, base, hardware, and the settings that were given.
 
     Fields at their defaults are left out, so that a later version's new field changes no key. Of the launch, only
-    the number of ranks counts: they share a batch.
+    the number of ranks counts: they share a batch. How SQL is generated counts where that chooses the checkpoint.
     """
     trained: dict[str, Any] = {n: getattr(config, n).model_dump(exclude_defaults=True) for n in ("lora", "training")}
+    if config.training.best in ("ex", "em") and (decoding := config.decoding.model_dump(exclude_defaults=True)):
+        trained["decoding"] = decoding
     if config.ranks != config.training.processes:
         trained["ranks"] = config.ranks
     return content_hash(prompts_version, base.identity, placement.as_dict(), trained)
@@ -111,15 +113,21 @@ def train(
         work = beside / key
         if is_main() and checkpoints.older(work, folder / MANIFEST):
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
+        if is_main() and not force and _manifest(folder).get("key") != key:
+            same_training.take(project, dataset, experiment, key, log)
         _meet(config, placement)
-        if not force and (folder / MANIFEST).exists():
-            manifest = read_manifest(folder, made_by="")
-            if manifest.get("key") == key:
-                log("already trained: data, base and settings are what they were; --force trains again")
-                return manifest
+        if not force and (manifest := _manifest(folder)).get("key") == key:
+            log("already trained: data, base and settings are what they were; --force trains again")
+            if is_main():
+                same_training.bring_up_to_date(folder, config, log)
+            return manifest
         run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)
         run.replay, run.signal = replay, signal or run.signal
         return run.train(prompts_version)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return read_manifest(folder, made_by="") if (folder / MANIFEST).exists() else {}
 
 
 def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = print) -> None:

@@ -304,7 +304,7 @@ class TrainingRun:
                 fresh / adapters.RESOLVED_CONFIG,
                 {
                     "address": [self.dataset, self.experiment],
-                    "experiment": self.config.model_dump(mode="json", exclude_unset=True),
+                    "experiment": self.config.resolved(),
                     "base_identity": self.base.identity,
                     "placement": self.placement.as_dict(),
                     "planned_steps": facts["planned_steps"],
