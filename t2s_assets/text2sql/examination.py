@@ -11,9 +11,9 @@ from t2s_assets.text2sql.config import DecodingConfig, Experiment
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, record
+from t2s_assets.text2sql.generations import Generated, Generations, KeptDraws, Log, completion_of, record
 from t2s_assets.text2sql.gold import AskedAbout, Question
-from t2s_assets.text2sql.guidance import SAMPLES, binding, draws, unbound
+from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.kept_scores import KeptScores
 from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable, sample
@@ -26,9 +26,12 @@ _DECODING_VERSION = 4
 
 
 def _decoding_key(config: DecodingConfig) -> dict[str, Any]:
-    """What names generations: later fields count where they are set, so that earlier generations keep their name."""
+    """What names generations: later fields count where they are set, so that earlier generations keep their name.
+
+    What looks at tables comes after them.
+    """
     first = config.model_dump(include={"grammar", "max_new_tokens", "batch_tokens"})
-    return config.model_dump(exclude_defaults=True) | first
+    return config.model_dump(exclude_defaults=True, exclude={"execution_guided", "value_grounding"}) | first
 
 
 @dataclass(frozen=True)
@@ -120,30 +123,24 @@ class Examination:
         asked = {q.id: self.requests[q.id] for q in self.chosen["test"]}
         return answers, cache.get("base", base, asked, self.untuned, **share)
 
-    def answers_that_bind(self, log: Log) -> tuple[Generated, Generated, dict[str, int]]:
-        """The answers of adapter and base, those that do not bind drawn anew; and how many that were of each."""
+    def settled_answers(self, log: Log) -> tuple[Generated, Generated, dict[str, int]]:
+        """The answers of adapter and base as they are in the end, the adapter's after looking at each question's own
+        table where the config asks; and how many were drawn anew of each."""
         found = dict(zip(("adapter", "base"), self.answers(log)))
-        if self.gold.FORMAT != "sql" or self.config.decoding.grammar != "schema":
-            return found["adapter"], found["base"], {}
-        redrawn = {}
-        cache = Generations(self.project.cache("generations"), self.config.decoding, log)
-        for name, key, load in zip(found, self.keys(), (self.tuned, self.untuned)):
-            ids = list(found[name])
-            if not ids:
-                continue
-            given = [completion_of(row) for row in found[name].values()]
-            with SqlExecutor() as executor:
-                failed = [ids[at] for at in unbound([self.requests[i] for i in ids], given, executor)]
-                redrawn[name] = len(failed)
-                if not failed:
-                    continue
-                log(f"{name}: {len(failed):,} of {len(ids):,} answers do not bind, each is drawn {SAMPLES} times")
-                wanted = {f"{i} draw {r.draw}": r for i in failed for r in draws(self.requests[i])}
-                drawn = cache.get(f"{name}, drawn", key, wanted, load)
-                for i in failed:
-                    mine = [completion_of(drawn[f"{i} draw {r.draw}"]) for r in draws(self.requests[i])]
-                    row = found[name][i]
-                    found[name][i] = row | record(binding(self.requests[i], completion_of(row), mine, executor))
+        decoding, redrawn = self.config.decoding, {}
+        cache = Generations(self.project.cache("generations"), decoding, log)
+        about = {q.id: self.tables[q.table_id] for q in self.everything} if uses_table_content(decoding) else {}
+        with SqlExecutor() as executor:
+            for name, key, load in zip(found, self.keys(), (self.tuned, self.untuned)):
+                rows = found[name]
+                requests = {i: self.requests[i] for i in rows}
+                drawn = KeptDraws(cache, f"{name}, drawn anew", key, requests, load)
+                read = [Content.of(about[i].prompted) if about and name == "adapter" else None for i in rows]
+                given = [completion_of(row) for row in rows.values()]
+                after = settled(drawn, list(requests.values()), given, read, decoding, executor)
+                found[name] = {i: rows[i] | record(completion) for i, completion in zip(rows, after)}
+                if drawn.questions:
+                    redrawn[name] = drawn.questions
         return found["adapter"], found["base"], redrawn
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,35 @@ class Generations:
         for share in sorted(self.folder.glob(f"{key}.rank-*.jsonl")):
             append_rows(path, [row for _, row in _whole_blocks(share)])
             share.unlink()
+
+
+class KeptDraws:
+    """Further answers to questions, kept as the first ones are; `guidance` takes it for a decoder.
+
+    `questions` counts those that were asked again so far. Of equal requests, as of one question about two tables of the
+    same columns, one is kept for all: equal requests give equal answers.
+    """
+
+    def __init__(
+        self,
+        cache: Generations,
+        name: str,
+        key: str,
+        requests: Mapping[str, Request],
+        load: Callable[[], tuple[Any, Any]],
+    ) -> None:
+        self._cache, self._name, self._key, self._load = cache, name, key, load
+        self._ids = {request: i for i, request in requests.items()}
+        self.questions = 0
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """What the decoder gives, from the file where it is there."""
+        if not requests:
+            return []
+        self.questions += sum(request.draw == 1 for request in requests)
+        names = [f"{self._ids[replace(request, draw=None)]} draw {request.draw}" for request in requests]
+        found = self._cache.get(self._name, self._key, dict(zip(names, requests)), self._load)
+        return [completion_of(found[name]) for name in names]
 
 
 def record(completion: Completion) -> dict[str, Any]:

@@ -48,14 +48,32 @@ class Content:
         return cls(database, cells)
 
 
+def content_read(config: DecodingConfig) -> list[str]:
+    """The settings by which answers depend on cell values."""
+    return [f"decoding.{name}" for name in ("execution_guided", "value_grounding") if getattr(config, name)]
+
+
 def uses_table_content(config: DecodingConfig) -> bool:
     """Whether answers depend on cell values."""
-    return config.execution_guided or config.value_grounding
+    return bool(content_read(config))
 
 
 def usable(outcome: Outcome) -> bool:
     """Whether a query ran and returned anything but NULLs."""
     return outcome.ok and any(cell is not None for row in outcome.rows for cell in row)
+
+
+def settled(
+    decoder: Any,
+    requests: Sequence[Request],
+    completions: Sequence[Completion],
+    contents: Sequence[Content | None],
+    config: DecodingConfig,
+    executor: SqlExecutor,
+) -> list[Completion]:
+    """The completions as they are answered in the end: those that do not bind drawn anew, and `improved`."""
+    results = bound(decoder, requests, completions, executor) if config.grammar == "schema" else list(completions)
+    return improved(decoder, requests, results, contents, config, executor)
 
 
 def improved(
@@ -74,19 +92,19 @@ def improved(
     results = list(completions)
     where = [at for at, content in enumerate(contents) if content is not None]
 
-    def settled(at: int, completion: Completion) -> Completion:
+    def grounded(at: int, completion: Completion) -> Completion:
         if not config.value_grounding:
             return completion
         return replace(completion, text=ground(completion.text.strip(), contents[at].cells))  # type: ignore[union-attr]
 
     for at in where:
-        results[at] = settled(at, results[at])
+        results[at] = grounded(at, results[at])
     if not config.execution_guided:
         return results
     jobs = [Job(contents[at].database, results[at].text.strip()) for at in where]  # type: ignore[union-attr]
     failed = [at for at, outcome in zip(where, executor.run(jobs)) if not usable(outcome)]
     for at, mine in _drawn(decoder, requests, failed):
-        mine = [settled(at, c) for c in mine]
+        mine = [grounded(at, c) for c in mine]
         results[at] = likeliest(results[at], mine, contents[at].database, executor, usable)  # type: ignore[union-attr]
     return results
 

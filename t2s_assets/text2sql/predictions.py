@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
-from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.examination import Examination
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.generations import Generated, Generations, Log, completion_of, options, record
-from t2s_assets.text2sql.gold import AskedAbout, Question
-from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
+from t2s_assets.text2sql.generations import Generated, Generations, Log, options
+from t2s_assets.text2sql.gold import Question
+from t2s_assets.text2sql.guidance import Content, content_read, settled, uses_table_content
 from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.prepare import load_usable
 from t2s_assets.text2sql.scoring import Row, Scorer
@@ -79,13 +78,9 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     same from training to training.
     """
     asked = Examination.of(project, dataset, experiment)
-    config, chosen, tables, requests, tuned = asked.config, asked.chosen, asked.tables, asked.requests, asked.tuned
-    everything = asked.everything
-    answers, base_answers, redrawn = asked.answers_that_bind(log)
-    if uses_table_content(config.decoding):
-        answers = _look_at_tables(everything, tables, requests, answers, config.decoding, tuned, log)
-    timed = [requests[q.id] for q in chosen["test"][: config.evaluation.latency_questions]]
-    latency = measure_latency(tuned, timed, config.decoding, log)
+    config, chosen, tables, requests = asked.config, asked.chosen, asked.tables, asked.requests
+    answers, base_answers, redrawn = asked.settled_answers(log)
+    latency = measure_latency(asked, log)
 
     kept = asked.kept_scores(log)
     sets = {}
@@ -97,7 +92,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
 
             return kept.rows(name, questions, answers, score)
 
-        sets["predictions.parquet"] = scored("adapter", everything, answers)
+        sets["predictions.parquet"] = scored("adapter", asked.everything, answers)
         if config.evaluation.baseline:
             sets["base.parquet"] = scored("base", chosen["test"], base_answers)
     folder = project.path(dataset, "predictions", experiment)
@@ -113,7 +108,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             "questions": {s: len(questions) for s, questions in chosen.items()},
             "of": total,
             "adapter_version": asked.adapter.version,
-            "decoding_uses_table_content": uses_table_content(config.decoding),
+            "uses_table_content": [*asked.adapter.format.content_read, *content_read(config.decoding)],
             "latency_p95_ms": latency["total_ms"].get("p95"),
             "error_kinds": list(asked.gold.ERROR_KINDS),
             **({"redrawn": redrawn} if redrawn else {}),
@@ -134,49 +129,34 @@ def _verdicts(rows: Sequence[Row], requests: dict[str, Request]) -> list[Verdict
     ]
 
 
-def _look_at_tables(
-    questions: Sequence[Question],
-    tables: Mapping[str, AskedAbout],
-    requests: dict[str, Request],
-    answers: Generated,
-    decoding: DecodingConfig,
-    load: Callable[[], tuple[Any, Any]],
-    log: Log,
-) -> Generated:
-    """The answers after execution guidance and value grounding; each question's own table is read."""
-    from t2s_assets.text2sql.decoding import Decoder
+def measure_latency(asked: Examination, log: Log) -> dict[str, Any]:
+    """Milliseconds from one test question to its answer, as `t2s ask` gives it: draws and looking at tables included.
 
-    log(f"looking at the tables of {len(questions):,} answers")
-    decoder = Decoder(*load(), options(decoding))
-    contents = [Content.of(tables[q.table_id].prompted) for q in questions]
-    before = [completion_of(answers[q.id]) for q in questions]
-    with SqlExecutor() as executor:
-        after = improved(decoder, [requests[q.id] for q in questions], before, contents, decoding, executor)
-    return {q.id: answers[q.id] | record(completion) for q, completion in zip(questions, after)}
-
-
-def measure_latency(
-    load: Callable[[], tuple[Any, Any]], requests: Sequence[Request], decoding: DecodingConfig, log: Log
-) -> dict[str, Any]:
-    """Milliseconds of one query at a time: cold (weights loaded and first answer) apart from warm ones.
-
-    Warm figures leave the cold query out; `prefill` and `decode` add up to `total`. Timings belong to the machine
-    that they were taken on.
+    Cold (weights loaded and first answer) apart from warm ones, which leave the cold query out. `prefill` and `decode`
+    are the model's own time; what else `total` has is the executor's. Timings belong to the machine that they were
+    taken on.
     """
     from t2s_assets.text2sql.decoding import Decoder
 
+    decoding = asked.config.decoding
+    reads = uses_table_content(decoding)
     started = time.perf_counter()
-    model, tokenizer = load()
+    model, tokenizer = asked.tuned()
     loaded = time.perf_counter()
     decoder = Decoder(model, tokenizer, options(decoding))
+    questions = asked.chosen["test"][: asked.config.evaluation.latency_questions]
     timings, first = [], 0.0
-    for position, request in enumerate(requests):
-        begun = time.perf_counter()
-        completion = decoder.generate([request])[0]
-        if position == 0:
-            first = time.perf_counter() - begun
-        if position > 0 or len(requests) == 1:
-            timings.append((time.perf_counter() - begun, completion))
+    with SqlExecutor() as executor:
+        for position, question in enumerate(questions):
+            begun = time.perf_counter()
+            request = [asked.requests[question.id]]
+            content = Content.of(asked.tables[question.table_id].prompted) if reads else None
+            (completion,) = settled(decoder, request, decoder.generate(request), [content], decoding, executor)
+            taken = time.perf_counter() - begun
+            if position == 0:
+                first = taken
+            if position > 0 or len(questions) == 1:
+                timings.append((taken, completion))
     total = [1000 * s for s, _ in timings]
     found = {
         "n": len(timings),

@@ -42,9 +42,14 @@ class PromptFormat(PromptConfig):
     )
 
     @property
+    def content_read(self) -> list[str]:
+        """The settings by which cell values are shown to the model, which WikiSQL's leaderboard marks."""
+        return ["prompt.template"] if self.template == "samples" else []
+
+    @property
     def uses_table_content(self) -> bool:
-        """Whether cell values are shown to the model, which WikiSQL's leaderboard marks."""
-        return self.template == "samples"
+        """Whether cell values are shown to the model."""
+        return bool(self.content_read)
 
     def save(self, folder: Path) -> None:
         """Write the format into `folder`."""

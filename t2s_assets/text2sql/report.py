@@ -88,6 +88,7 @@ def build_report(
         "experiment": name,
         "adapter": predictions["adapter_version"],
         "data": predictions.get("data"),
+        "uses_table_content": predictions.get("uses_table_content", []),
     }
     for split in ("test", "validation"):
         members = [r for r in rows if r["split"] == split]

@@ -45,6 +45,8 @@ def headline(report: Mapping[str, Any]) -> str:
     for key, name in _measured(test):
         line = f"  {name:<11}{percent(test['overall'][key]):<24}"
         lines.append(line + (f"untrained base {percent(base['overall'][key])}" if base else ""))
+    if report["uses_table_content"]:
+        lines.append(f"  reads      {content_mark(report)}")
     total = report["latency"]["total_ms"]
     lines.append(
         f"  latency    p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
@@ -64,10 +66,17 @@ def headline(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def content_mark(report: Mapping[str, Any]) -> str:
+    """What marks figures that WikiSQL's leaderboard keeps apart."""
+    return f"cell values of the tables ({', '.join(report['uses_table_content'])})"
+
+
 def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     """The report as Markdown; `images` are the addresses of its plots (files, or data URIs)."""
     test, base = report["test"], report["baseline"]
     parts = [f"# {report['experiment']}", f"Scored on {asked(test)} test questions. Intervals are 95 % (Wilson)."]
+    if report["uses_table_content"]:
+        parts.append(f"**These answers read {content_mark(report)}.**")
     header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
     body = [
         [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import examination, kept_scores, predictions, training
+from t2s_assets.text2sql import examination, kept_scores, predictions, report, report_page, training
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prepare import load_questions
 from t2s_assets.text2sql.prompt_datasets import make_prompts
@@ -214,6 +214,48 @@ def test_a_sample_is_counted_in_the_manifest(
     assert "adapter: all 3 answers are there already" in lines
     add_experiment(towns, tiny_base, "tiny", max_steps=2)
     predict(towns, "tiny")
+
+
+def test_looking_at_tables_is_marked_kept_and_timed(
+    towns: ProjectFiles, first: tuple[dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of two steps answers badly: some of its answers return nothing and are drawn anew."""
+    assert first[0]["uses_table_content"] == []
+    file = towns.project.configs / "towns" / "guided.yaml"
+    file.write_text("description: d\nlike: tiny\ndecoding: {execution_guided: true}\n", encoding="utf-8")
+    make_prompts(towns.project, "towns", "guided", [].append)
+    training.train(towns.project, "towns", "guided", log=[].append)
+    manifest, said = predict(towns, "guided")
+    assert manifest["uses_table_content"] == ["decoding.execution_guided"]
+    assert "adapter: all 12 answers are there already" in said  # they are those of the experiment without it
+    redrawn = manifest["redrawn"]["adapter"]
+    assert 0 < redrawn <= 12
+    (generated,) = (line for line in said if line.startswith("adapter, drawn anew: generating"))
+    assert generated.endswith(" answers, 0 are there already")
+    before = {r["id"]: r for r in rows_of(towns, "tiny")}
+    rows = rows_of(towns, "guided")
+    drawn = [r["id"] for r in rows if r["forward_passes"] > before[r["id"]]["forward_passes"]]
+    assert len(drawn) == redrawn
+    again, said = predict(towns, "guided")
+    assert any(line.startswith("adapter, drawn anew: all") for line in said)
+    assert again["data_version"] == manifest["data_version"]
+
+    report.make_report(towns.project, "towns", "guided", [].append)
+    folder = towns.project.path("towns", "report", "guided")
+    content = json.loads((folder / "report.json").read_text())
+    assert content["uses_table_content"] == ["decoding.execution_guided"]
+    assert content["training"]["taken_from"] == "towns/tiny"
+    mark = "cell values of the tables (decoding.execution_guided)"
+    assert f"**These answers read {mark}.**" in (folder / "report.md").read_text()
+    lines = report_page.headline(content).splitlines()
+    assert f"  reads      {mark}" in lines
+    assert any(line.endswith("that of towns/tiny") for line in lines)
+
+    # What a draw takes is part of the latency of the question that needs it.
+    asked = examination.Examination.of(towns.project, "towns", "guided")
+    slow = next(q for q in asked.everything if q.id in drawn)
+    monkeypatch.setitem(asked.chosen, "test", [slow])
+    assert predictions.measure_latency(asked, [].append)["forward_passes_a_query"] > before[slow.id]["forward_passes"]
 
 
 def test_an_adapter_of_older_prompts_is_refused(towns: ProjectFiles, tiny_base: Path) -> None:

@@ -45,6 +45,7 @@ def take(project: Project, dataset: str, experiment: str, key: str, log: Log) ->
         resolved = read_json(fresh / adapters.RESOLVED_CONFIG, made_by="")
         here = {"address": [dataset, experiment], "experiment": config.resolved()}
         write_json(fresh / adapters.RESOLVED_CONFIG, resolved | here)
+        write_json(fresh / adapters.METRICS, read_json(fresh / adapters.METRICS, made_by="") | {TAKEN_FROM: trained_by})
         write_manifest(fresh, version, manifest | {TAKEN_FROM: trained_by})
     log(f"{trained_by} trained the same: its adapter is taken; --force trains it here")
 
