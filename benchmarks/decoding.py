@@ -264,7 +264,7 @@ def generate(
 def with_ctranslate2(
     model: Any, tokenizer: Any, requests: Sequence[Request], singles: Sequence[int], max_new_tokens: int
 ) -> Timings | None:
-    """CTranslate2 with the same weights, or None where it is not installed."""
+    """CTranslate2 with the same weights, or None where it is not installed or lacks their number format."""
     try:
         import ctranslate2
         from ctranslate2.converters import TransformersConverter
@@ -273,6 +273,9 @@ def with_ctranslate2(
         return None
     result = Timings()
     compute = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}[model.dtype]
+    if compute not in ctranslate2.get_supported_compute_types(model.device.type):
+        print(f"ctranslate2: has no {compute} on this {model.device.type}, skipped (try --dtype float32)")
+        return None
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(f"{folder}/model")
         tokenizer.save_pretrained(f"{folder}/model")
