@@ -51,7 +51,7 @@ def save_adapter(project: Project, dataset: str, experiment: str, *, seed: int =
     resolve_format(config.prompt, tokenizer, gold_of(project, dataset).FORMAT).save(folder)
     write_json(
         folder / adapters.RESOLVED_CONFIG,
-        {"experiment": config.model_dump(mode="json", exclude_unset=True), "base_identity": base.identity},
+        {"experiment": config.resolved(), "base_identity": base.identity},
     )
     write_manifest(folder, file_hash(folder / adapters.WEIGHTS, length=16), {"adapter_mb": 0.1})
     return folder

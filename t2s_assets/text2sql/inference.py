@@ -29,7 +29,7 @@ from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, 
 from t2s_assets.text2sql.examination import request_for
 from t2s_assets.text2sql.execution import Database, Job, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
-from t2s_assets.text2sql.guidance import Content, bound, improved, uses_table_content
+from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prompts import clean_question, shown_tables
@@ -150,8 +150,8 @@ class Text2SQL:
                 requests[position] = self._request(question, abouts[position])
             except T2SError as e:
                 results[position] = e
-        completions = self._bound(requests, self._completions(requests))
-        looked = self._look_at_tables(asked, abouts, requests, completions)
+        completions = self._completions(requests)
+        looked = self._settled(asked, abouts, requests, completions)
         for position, completion in completions.items():
             if isinstance(completion, T2SError):
                 results[position] = completion
@@ -260,36 +260,22 @@ class Text2SQL:
             )
         return request_for(prompt, clean_question(question), about.schemas, format.gold)
 
-    def _look_at_tables(
+    def _settled(
         self,
         asked: Sequence[tuple[str, UserTable | UserDatabase]],
         abouts: dict[int, Asked],
         requests: dict[int, Request],
         completions: dict[int, Completion | T2SError],
     ) -> set[int]:
-        """Execution guidance and value grounding, in place, where the config asks and rows were given; for which."""
+        """Make the completions what is answered in the end (`guidance.settled`); those whose tables' rows were read."""
         decoding = self.adapter.experiment.decoding
-        if not uses_table_content(decoding):
-            return set()
-        done = {p: c for p, c in completions.items() if isinstance(c, Completion) and asked[p][1].has_rows}
-        contents = [Content.of(abouts[p].database) for p in done]
-        self._executor = self._executor or SqlExecutor()
-        after = improved(
-            self._decoder, [requests[p] for p in done], list(done.values()), contents, decoding, self._executor
-        )
-        completions.update(zip(done, after))
-        return set(done)
-
-    def _bound(
-        self, requests: dict[int, Request], completions: dict[int, Completion | T2SError]
-    ) -> dict[int, Completion | T2SError]:
-        """Answers of SQL text that do not bind, drawn anew (`guidance.bound`)."""
-        if not self.answers_over_many or self.adapter.experiment.decoding.grammar != "schema":
-            return completions
         done = {p: c for p, c in completions.items() if isinstance(c, Completion)}
+        read = {p for p in done if asked[p][1].has_rows} if uses_table_content(decoding) else set()
+        contents = [Content.of(abouts[p].database) if p in read else None for p in done]
         self._executor = self._executor or SqlExecutor()
-        after = bound(self._decoder, [requests[p] for p in done], list(done.values()), self._executor)
-        return completions | dict(zip(done, after))
+        given = [requests[p] for p in done], list(done.values()), contents
+        completions.update(zip(done, settled(self._decoder, *given, decoding, self._executor)))
+        return read
 
     def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:
         """All in one batch; where one request spoils it (a grammar that is too large), each on its own."""
