@@ -130,6 +130,7 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
 
 def ours(project: Project, options: argparse.Namespace, config: Experiment) -> dict[str, Any]:
     """The experiment's own training on the same examples: an epoch of them, its clock and checkpoints left out."""
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
 
@@ -155,7 +156,12 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     args.train_sampling_strategy = "sequential"
     model = base_models.load_model(base, placement)
     fused = cost.may_fuse(config.lora, t, placement) and why_not(model, lora_dropout=config.lora.dropout) is None
-    batches = FlatBatches(pad_token=tokenizer.eos_token_id, share=False, pass_tokens=cost.fused_pass_tokens(placement))
+    batches = FlatBatches(
+        pad_token=tokenizer.eos_token_id,
+        share=False,
+        pass_tokens=cost.fused_pass_tokens(placement),
+        threads=torch.get_num_threads(),
+    )
     trainer = BudgetTrainer(
         model=model,
         args=args,

@@ -1,25 +1,23 @@
-"""Memory for what a pass through `fused` layers keeps for its backward half.
+"""Memory for a pass through `fused` layers.
 
-All of it is taken in the forward half, in the same order every time, and is free when the next pass begins. From the
-C library's heap, tensors whose sizes differ from pass to pass leave holes, around which the heap grows; here the next
-pass starts over at the first byte, so that what a process holds is what its largest pass took.
+What it keeps for its backward half is taken in the forward half, in the same order every time, and is free when the
+next pass begins. From the C library's heap, tensors whose sizes differ from pass to pass leave holes, around which the
+heap grows; here the next pass starts over at the first byte, so that what a process holds is what its largest pass
+took.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 2**28
 _ALIGNED = 64
-
-_arena: ContextVar[Arena | None] = ContextVar("t2s_arena", default=None)
 
 
 class Arena:
@@ -34,7 +32,7 @@ class Arena:
         self._chunk = self._used = 0
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """An uninitialised tensor. Not a view of another for autograd, which counts versions of each by itself."""
+        """An uninitialised tensor."""
         needed = math.prod(shape) * dtype.itemsize
         while self._chunk < len(self._chunks) and self._used + needed > self._chunks[self._chunk].nbytes():
             self._chunk, self._used = self._chunk + 1, 0
@@ -55,25 +53,3 @@ def _pages(size: int) -> torch.UntypedStorage:
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=torch.uint8).untyped_storage()
-
-
-@contextmanager
-def taking_from(arena: Arena) -> Iterator[None]:
-    """Within the block `empty` takes from `arena`, which starts over."""
-    arena.begin()
-    token = _arena.set(arena)
-    try:
-        yield
-    finally:
-        _arena.reset(token)
-
-
-def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor on the CPU's arena within `taking_from`, else on the heap."""
-    arena = _arena.get()
-    return torch.empty(tuple(shape), dtype=dtype) if arena is None else arena.take(shape, dtype)
-
-
-def kept(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A contiguous copy of `x`, of another type if given."""
-    return empty(x.shape, dtype or x.dtype).copy_(x)

@@ -33,7 +33,9 @@ gradient. What a pass keeps for its backward half grows with its tokens, and lar
 FLAT_PAD_TO = 32
 """Lengths of the flat sequences that `fused` takes are multiples of this: no row is padded to it, only the sequence."""
 LOGITS_ROWS = 256
-"""Rows of logits that `fused` makes at a time: with 49,152 tokens in float32, 50 MB."""
+"""Rows of logits that a pass of `fused` makes at a time: with 49,152 tokens in bfloat16, 25 MB."""
+LANE_TOKENS = 256
+"""Tokens of a pass that runs beside others, at least: each reads all weights."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement)
     """Whether layers run as `fused` writes them, as far as settings decide it: on a CPU, on whole weights."""
     return (
         placement.device == "cpu"
+        and placement.dtype in ("bfloat16", "float32")
         and placement.quantization == "none"
         and training.sharding == "none"
         and not (lora.dropout or training.packing or training.gradient_checkpointing or training.compile)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2s_assets.text2sql.prompts import IGNORED
-from t2s_assets.text2sql.training.cost import FLAT_PAD_TO
+from t2s_assets.text2sql.training.cost import FLAT_PAD_TO, LANE_TOKENS
 from t2s_assets.text2sql.training.shared_schemas import shared_row
 
 # A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
@@ -47,14 +47,13 @@ def _group(rows: Sequence[_Row], total: int) -> Any:
     keys = torch.where(place < before + count, keys, 0)
     # An absent query looks at the first key: a row of nothing but hidden keys has no softmax.
     last = torch.where(column < count, before + column, 0)
-    mask = torch.zeros(len(rows), width, length).masked_fill_(place > last[:, :, None], float("-inf"))
-    return RowGroup(queries, keys, mask)
+    return RowGroup(queries, keys, last + 1)
 
 
 def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: bool) -> dict[str, Any]:
     """Examples with `input_ids` and `labels` (and `table`, to `share` schemas) as one sequence.
 
-    `input_ids`, `labels`, `position_ids` of shape (1, T), and `rows` for `fused.rows_attend`.
+    `input_ids`, `labels`, `position_ids` of shape (1, T), and `rows`, which says how they attend.
     """
     import torch
 
@@ -119,20 +118,46 @@ def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
 
 
 class FlatBatches:
-    """The collator: `labels` (1, T) of the whole batch, and `passes`, each what `flat_pass` makes of some examples.
+    """The collator: `labels` (1, T) of the whole batch, and `passes`, rounds of what `flat_pass` makes of examples.
 
-    A pass takes examples of up to `pass_tokens` together, or one; all passes of a batch have one gradient.
+    A round takes examples of up to `pass_tokens` together, or one, and shares them out among passes that run side by
+    side: as many as `threads`, of LANE_TOKENS each at least. All passes of a batch have one gradient.
     """
 
-    def __init__(self, *, pad_token: int, share: bool, pass_tokens: int) -> None:
-        self.pad_token, self.share, self.pass_tokens = pad_token, share, pass_tokens
+    def __init__(self, *, pad_token: int, share: bool, pass_tokens: int, threads: int = 1) -> None:
+        self.pad_token, self.share, self.pass_tokens, self.threads = pad_token, share, pass_tokens, threads
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
-        parts = parts_within(examples, self.pass_tokens, share=self.share)
-        passes = [flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts]
-        return {"labels": torch.cat([p["labels"] for p in passes], dim=1), "passes": passes}
+        rounds = []
+        for together in parts_within(examples, self.pass_tokens, share=self.share):
+            lanes = max(1, min(self.threads, _tokens(together, share=self.share) // LANE_TOKENS))
+            parts = (_in_order if self.share else _balanced)(together, lanes)
+            rounds.append([flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts])
+        return {"labels": torch.cat([p["labels"] for passes in rounds for p in passes], dim=1), "passes": rounds}
+
+
+def _balanced(examples: Sequence[Mapping[str, Any]], count: int) -> list[list[Mapping[str, Any]]]:
+    """The examples in at most `count` parts of like sizes: each, from the longest on, goes where there are fewest."""
+    parts: list[list[Mapping[str, Any]]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for example in sorted(examples, key=lambda e: -len(e["input_ids"])):
+        least = sizes.index(min(sizes))
+        parts[least].append(example)
+        sizes[least] += len(example["input_ids"])
+    return [part for part in parts if part]
+
+
+def _in_order(examples: Sequence[Mapping[str, Any]], count: int) -> list[list[Mapping[str, Any]]]:
+    """The same, with neighbours kept together, as those are that share a schema."""
+    whole, before = sum(len(e["input_ids"]) for e in examples), 0
+    parts: list[list[Mapping[str, Any]]] = [[] for _ in range(count)]
+    for example in examples:
+        middle = before + len(example["input_ids"]) / 2
+        parts[min(count - 1, int(middle / whole * count))].append(example)
+        before += len(example["input_ids"])
+    return [part for part in parts if part]
 
 
 def parts_within(

@@ -1,82 +1,41 @@
 """LoRA training of Llama-like decoders with few, large operations: for CPUs, where every pass over memory counts.
 
 transformers and PEFT write a layer as some sixty operations whose intermediate results autograd keeps and reads
-again; LoRA's float32 masters, cast under autocast, add copies of each layer's input. Here a layer is a handful of
-`autograd.Function`s with their derivatives written out:
+again; LoRA's float32 masters, cast under autocast, add copies of each layer's input. Here a pass goes forward and
+backward by itself, without autograd, on the weights of the model given:
 
-- linear layers that read the same input, with their LoRA matrices (`joint_linears`).
-- attention over rows of different lengths, without padding, with its rotary embedding (`row_attention`).
-- RMSNorm (Zhang and Sennrich 2019) and SwiGLU (Shazeer 2020).
-- what is kept for the backward half lies in an `arena`, and not between other things on the heap.
+- linear layers that read the same input, with their LoRA matrices (`joint_linears`);
+- attention over rows of different lengths, without padding (`row_attention`);
+- what passes over memory otherwise, compiled (`kernels`);
+- the residual stream and its gradient in float32: to bfloat16's rounding they lose more than all products do;
+- what is kept for the backward half lies in an `arena`, and so does what only a layer needs in another;
 - the output layer with the cross entropy, for labelled tokens only (`output_loss`).
 
-Results are those of the modules replaced, up to rounding; a test holds losses and gradients against them.
+Losses and gradients are those of the model, up to rounding; a test holds them against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
-from t2s_assets.text2sql.training.arena import Arena, empty, kept, taking_from
-from t2s_assets.text2sql.training.joint_linears import Joint
-from t2s_assets.text2sql.training.row_attention import Heads, Layout, Rows, attend
+from t2s_assets.text2sql.prompts import IGNORED
+from t2s_assets.text2sql.training import kernels
+from t2s_assets.text2sql.training.arena import Arena
+from t2s_assets.text2sql.training.joint_linears import Gradients, Joint
+from t2s_assets.text2sql.training.kernels import array
+from t2s_assets.text2sql.training.output_loss import output_loss
+from t2s_assets.text2sql.training.row_attention import Heads, Layout
 
 _FAMILIES = frozenset({"llama", "mistral", "qwen2"})
-_NAME = "t2s_fused"
-
-_layout: ContextVar[Layout] = ContextVar("t2s_fused_layout")
-
-
-class _Norm(Function):
-    """RMSNorm of the last dimension, in float32 inside; the weight is frozen."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = torch.rsqrt(size.square_().div_(x.shape[-1]).add_(epsilon))
-        ctx.save_for_backward(x, weight, inverse)
-        return kept(x * inverse, x.dtype).mul_(weight)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, inverse = ctx.saved_tensors
-        normed = x * inverse
-        g = (dy * weight).float()
-        mean = (g * normed).mean(-1, keepdim=True)
-        return g.sub_(normed.mul_(mean)).mul_(inverse).to(x.dtype), None, None
-
-
-class _Gated(Function):
-    """silu(gate) * up, of gate and up side by side: (tokens, 2 * size) to (tokens, size)."""
-
-    @staticmethod
-    def forward(ctx: Any, both: Tensor) -> Tensor:
-        gate, up = both.chunk(2, dim=1)
-        active = torch.ops.aten.silu.out(gate, out=empty(gate.shape, gate.dtype))
-        ctx.save_for_backward(both, active)
-        return torch.mul(active, up, out=empty(up.shape, up.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        both, active = ctx.saved_tensors
-        gate, up = both.chunk(2, dim=1)
-        dboth = torch.empty_like(both)
-        dgate, dup = dboth.chunk(2, dim=1)
-        torch.mul(dy, active, out=dup)
-        torch.ops.aten.silu_backward.grad_input(dy * up, gate, grad_input=dgate)
-        return dboth
 
 
 def why_not(model: PreTrainedModel, *, lora_dropout: float) -> str | None:
-    """What keeps `fuse` from this base model with LoRA, in words; None where nothing does."""
+    """What keeps `Fused` from this base model with LoRA, in words; None where nothing does."""
     config = model.config
     if config.model_type not in _FAMILIES:
         return f"model type {config.model_type} is none of {', '.join(sorted(_FAMILIES))}"
@@ -90,72 +49,179 @@ def why_not(model: PreTrainedModel, *, lora_dropout: float) -> str | None:
     return None if kinds == {"Linear"} else f"its linear layers are {', '.join(sorted(kinds))}"
 
 
-def fuse(model: PreTrainedModel) -> None:
-    """Let a model with a LoRA adapter (the model inside PEFT's wrapper) run its layers as written here.
+class Lane:
+    """What one thread has for itself: memory, and sums of the gradients of the passes that it takes."""
 
-    Attention does so within `rows_attend` only; elsewhere, as in generating with a cache, it stays transformers' own.
-    Call `why_not` first.
+    def __init__(self, model: Fused) -> None:
+        self.arena, self.scratch = Arena(), (Arena(), Arena())
+        self.gradients = [Gradients(joint) for joint in model.joints]
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for each in self.gradients:
+            each.clear()
+
+
+class Fused:
+    """A model with a LoRA adapter (the one inside PEFT's wrapper) whose passes run as written here.
+
+    Joins its weights (`Joint.of`) and else leaves it as it was. Call `why_not` first. `renew` after each change of the
+    adapter.
     """
-    for layer in model.model.layers:
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-            _replace(norm, _norm_forward)
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config, decoder = model.config, model.model
+        self.embeddings, self.head = model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data
+        self.dtype = self.embeddings.dtype
+        self.rotary = decoder.rotary_emb
+        size = decoder.layers[0].self_attn.head_dim
+        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, size)
+        self.scale = decoder.layers[0].self_attn.scaling
+        self.layers = [_Layer(layer) for layer in decoder.layers]
+        self.norm = _Norm(decoder.norm)
+        self.joints = [joint for layer in self.layers for joint in layer.joints]
+
+    def renew(self) -> None:
+        """Take over what an optimizer made of the adapter."""
+        for joint in self.joints:
+            joint.renew()
+
+    def loss(self, part: Mapping[str, Any], lane: Lane, *, backward: bool) -> Tensor:
+        """The sum of the losses of a pass that `flat_batches` makes; with `backward`, `lane` gets its gradients."""
+        with torch.inference_mode():
+            return self._loss(part, lane, backward=backward)
+
+    def _loss(self, part: Mapping[str, Any], lane: Lane, *, backward: bool) -> Tensor:
+        ids, labels = part["input_ids"][0], part["labels"][0]
+        wanted = (labels[1:] != IGNORED).nonzero()[:, 0]
+        targets = labels[1:][wanted]
+        cos, sin = (t[0, :, : self.heads.size // 2] for t in self.rotary(torch.empty(0), part["position_ids"]))
+        layout = Layout(part["rows"], self.heads, cos.contiguous(), sin.contiguous(), self.scale)
+        lane.arena.begin()
+        keep = _Memory(lane.arena, self.dtype)
+        scratch = [_Memory(arena, self.dtype) for arena in lane.scratch]
+        x = keep.exact((len(ids), self.embeddings.shape[1])).copy_(self.embeddings[ids])
+        added: Tensor | None = None
+        kept = []
+        for number, layer in enumerate(self.layers):
+            lane.scratch[number % 2].begin()
+            x, added, own = layer.forward(x, added, layout, keep, scratch[number % 2])
+            kept.append(own)
+        take = scratch[len(self.layers) % 2]
+        lane.scratch[len(self.layers) % 2].begin()
+        last = x[wanted] + added[wanted]
+        normed, inverse = take(last.shape), torch.empty(len(last))
+        self.norm.forward(last, normed, inverse)
+        if not backward:
+            return output_loss(normed, self.head, targets, take)
+        gradient = take(last.shape)
+        total = output_loss(normed, self.head, targets, take, gradient)
+        dlast = torch.zeros_like(last)
+        self.norm.back(gradient, last, inverse, dlast, take(last.shape))
+        # The gradient of the residual stream: each layer adds to it in place.
+        dx = torch.zeros_like(x).index_copy_(0, wanted, dlast)
+        for number in reversed(range(len(self.layers))):
+            lane.scratch[0].begin()
+            own = lane.gradients[4 * number : 4 * number + 4]
+            self.layers[number].backward(dx, kept.pop(), layout, own, scratch[0], first=number == 0)
+        return total
+
+
+class _Memory:
+    """Tensors from an arena: of the type that products take, or float32."""
+
+    def __init__(self, arena: Arena, dtype: torch.dtype) -> None:
+        self._arena, self._dtype = arena, dtype
+
+    def __call__(self, shape: tuple[int, ...]) -> Tensor:
+        return self._arena.take(shape, self._dtype)
+
+    def exact(self, shape: tuple[int, ...]) -> Tensor:
+        return self._arena.take(shape, torch.float32)
+
+
+class _Norm:
+    """RMSNorm (Zhang and Sennrich 2019) with a frozen weight."""
+
+    def __init__(self, module: Any) -> None:
+        self.weight, self.epsilon = array(module.weight), module.variance_epsilon
+
+    def forward(self, x: Tensor, out: Tensor, inverse: Tensor) -> None:
+        kernels.rms_norm(array(x), self.weight, self.epsilon, array(out), array(inverse))
+
+    def of_sum(self, x: Tensor, added: Tensor, total: Tensor, out: Tensor, inverse: Tensor) -> None:
+        parts = array(x), array(added), self.weight, self.epsilon, array(total), array(out), array(inverse)
+        kernels.add_rms_norm(*parts)
+
+    def back(self, dy: Tensor, x: Tensor, inverse: Tensor, dx: Tensor, rounded: Tensor) -> None:
+        kernels.rms_norm_back(array(dy), array(x), self.weight, array(inverse), array(dx), array(rounded))
+
+
+class _Layer:
+    """One decoder layer: attention, and the MLP with SwiGLU, each after a norm and around the residual stream."""
+
+    def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        attention.t2s_joints = (
-            Joint.of([attention.q_proj, attention.k_proj, attention.v_proj]),
-            Joint.of([attention.o_proj]),
-        )
-        mlp.t2s_joints = Joint.of([mlp.gate_proj, mlp.up_proj]), Joint.of([mlp.down_proj])
-        _replace(mlp, _mlp_forward)
-        _replace(attention, _attention_forward)
-    _replace(model.model.norm, _norm_forward)
+        self.before_attention, self.before_mlp = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        self.qkv = Joint.of([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.out = Joint.of([attention.o_proj])
+        self.gate_up = Joint.of([mlp.gate_proj, mlp.up_proj])
+        self.down = Joint.of([mlp.down_proj])
+        self.joints = self.qkv, self.out, self.gate_up, self.down
 
+    def forward(
+        self, x: Tensor, added: Tensor | None, layout: Layout, keep: _Memory, take: _Memory
+    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        """For the residual stream `x` + `added` (T, hidden) the same two of what follows, and what `backward` needs.
 
-def _replace(module: torch.nn.Module, forward: Any) -> None:
-    module.forward = forward.__get__(module)  # type: ignore[method-assign]
+        The first is in memory that `keep` gives, the second in what `take` gives.
+        """
+        tokens, hidden = x.shape
+        inverse, normed = torch.empty(2, tokens), keep(x.shape)
+        if added is None:
+            self.before_attention.forward(x, normed, inverse[0])
+        else:
+            before, x = x, keep.exact(x.shape)
+            self.before_attention.of_sum(before, added, x, normed, inverse[0])
+        qkv = take((tokens, len(self.qkv.weight)))
+        narrow = [self.qkv.forward(normed, qkv, keep)]
+        seen = keep((tokens, self.out.weight.shape[1]))
+        attended = layout.attend(qkv, seen, keep, take)
+        mixed = take((tokens, hidden))
+        narrow.append(self.out.forward(seen, mixed, keep))
+        middle, again = keep.exact(x.shape), keep(x.shape)
+        self.before_mlp.of_sum(x, mixed, middle, again, inverse[1])
+        both = keep((tokens, len(self.gate_up.weight)))
+        narrow.append(self.gate_up.forward(again, both, keep))
+        gated = keep((tokens, len(self.gate_up.weight) // 2))
+        kernels.swiglu(array(both), array(gated))
+        out = take((tokens, hidden))
+        narrow.append(self.down.forward(gated, out, keep))
+        return middle, out, (x, inverse, normed, attended, seen, middle, again, both, gated, narrow)
 
-
-def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
-    return _Norm.apply(hidden_states, self.weight, self.variance_epsilon)
-
-
-def _mlp_forward(self: Any, x: Tensor) -> Tensor:
-    gate_up, down = self.t2s_joints
-    flat = x.reshape(-1, x.shape[-1])
-    return down(_Gated.apply(gate_up(flat, lasting=True))).view(x.shape)
-
-
-def _attention_forward(
-    self: Any, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
-) -> tuple[Tensor, None]:
-    if self.config._attn_implementation != _NAME:
-        return type(self).forward(self, hidden_states, position_embeddings, **kwargs)
-    qkv, output = self.t2s_joints
-    cos, sin = (t[0, :, : self.head_dim // 2] for t in position_embeddings)
-    return output(attend(qkv(hidden_states[0]), _layout.get(), cos, sin, self.scaling))[None], None
-
-
-def _unreachable(*args: Any, **kwargs: Any) -> Any:
-    raise RuntimeError("the attention of a fused model is called through its own forward")
-
-
-AttentionInterface.register(_NAME, _unreachable)
-
-
-@contextmanager
-def rows_attend(model: PreTrainedModel, rows: Rows, arena: Arena | None = None) -> Iterator[None]:
-    """Within the block the model takes flat sequences (1, T) and attends as `rows` says, without a mask.
-
-    What a forward pass keeps is in `arena`, where given: the next block with it overwrites that. On a CPU only.
-    transformers makes no mask for an attention that it does not know by name.
-    """
-    config = model.config
-    before = config._attn_implementation
-    heads = Heads(config.num_attention_heads, config.num_key_value_heads, model.model.layers[0].self_attn.head_dim)
-    model.config._attn_implementation = _NAME
-    token = _layout.set(Layout(rows, heads, model.model.norm.weight.dtype))
-    try:
-        with nullcontext() if arena is None else taking_from(arena):
-            yield
-    finally:
-        _layout.reset(token)
-        model.config._attn_implementation = before
+    def backward(
+        self,
+        dx: Tensor,
+        kept: tuple[Any, ...],
+        layout: Layout,
+        gradients: list[Gradients],
+        take: _Memory,
+        *,
+        first: bool,
+    ) -> None:
+        """`dx` (T, hidden), the gradient of what follows, becomes that of the layer's input; not in the `first`."""
+        x, inverse, normed, attended, seen, middle, again, both, gated, narrow = kept
+        rounded, dgated = take(normed.shape).copy_(dx), take(gated.shape)
+        self.down.backward(rounded, gated, narrow[3], dgated, gradients[3], take)
+        kernels.swiglu_back(array(dgated), array(both))
+        dagain = take(again.shape)
+        self.gate_up.backward(both, again, narrow[2], dagain, gradients[2], take)
+        self.before_mlp.back(dagain, middle, inverse[1], dx, rounded)
+        dseen = take(seen.shape)
+        self.out.backward(rounded, seen, narrow[1], dseen, gradients[1], take)
+        dqkv = take((len(x), len(self.qkv.weight)))
+        layout.back(dseen, attended, dqkv, take)
+        dnormed = None if first else take(normed.shape)
+        self.qkv.backward(dqkv, normed, narrow[0], dnormed, gradients[0], take)
+        if dnormed is not None:
+            self.before_attention.back(dnormed, x, inverse[0], dx, rounded)

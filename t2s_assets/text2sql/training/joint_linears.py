@@ -1,4 +1,4 @@
-"""Linear layers with LoRA that read the same input, as one, with the derivatives written out.
+"""Linear layers with LoRA that read the same input, as one, and their gradients.
 
 Query, key and value are one product, gate and up another, and so are their LoRA matrices: A's are stacked, and B's
 stand in a block-diagonal matrix, whose zeros cost less than the passes over memory that they save. The base's weights
@@ -11,18 +11,19 @@ them: the sum rounds back to the output without it, and training learns as if it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.nn import Parameter
 
-from t2s_assets.text2sql.training.arena import empty
+Take = Callable[[tuple[int, ...]], Tensor]
+"""Gives an uninitialised tensor of a shape, of the type that products take."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Joint:
     """Linear layers of one input: x W' + b, and scale (x A') B' of those that are adapted.
 
@@ -33,10 +34,18 @@ class Joint:
 
     weight: Tensor
     bias: Tensor | None
-    a: tuple[Tensor, ...]
-    b: tuple[Tensor, ...]
+    a: tuple[Parameter, ...]
+    b: tuple[Parameter, ...]
     places: tuple[tuple[int, int], ...]
-    scales: Tensor | None
+    scales: Tensor
+    # LoRA's matrices as products take them, (ranks, inputs) with the scales and (ranks, outputs): `renew` makes them.
+    down: Tensor = field(init=False)
+    up: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.down = self.weight.new_empty(len(self.scales), self.weight.shape[1])
+        self.up = self.weight.new_zeros(len(self.scales), len(self.weight))
+        self.renew()
 
     @classmethod
     def of(cls, modules: Sequence[Any]) -> Joint:
@@ -59,50 +68,84 @@ class Joint:
                 b.append(module.lora_B[name].weight)
                 places.append((start, end))
                 scales += [module.scaling[name]] * len(a[-1])
-        return cls(weight, bias, tuple(a), tuple(b), tuple(places), torch.tensor(scales)[:, None] if a else None)
+        return cls(weight, bias, tuple(a), tuple(b), tuple(places), torch.tensor(scales)[:, None])
 
-    def __call__(self, x: Tensor, *, lasting: bool = False) -> Tensor:
-        """(tokens, outputs of all) for `x` (tokens, inputs) of the weight's type.
+    def renew(self) -> None:
+        """Take over what an optimizer made of A and B."""
+        if self.a:
+            with torch.no_grad():
+                self.down.copy_(torch.cat(self.a).mul_(self.scales))
+                for block, b in zip(self._blocks(self.up), self.b):
+                    block.copy_(b.t())
 
-        `lasting`: what takes them keeps them for its backward half, and so they belong in the arena.
+    def forward(self, x: Tensor, out: Tensor, keep: Take) -> Tensor | None:
+        """Into `out` (tokens, outputs of all) what the layers make of `x` (tokens, inputs).
+
+        Returns what `backward` needs besides x, in memory that `keep` gives.
         """
-        return _Linears.apply(x, self, lasting, *self.a, *self.b)
+        narrow = None
+        if self.a:
+            narrow = torch.mm(x, self.down.t(), out=keep((len(x), len(self.down))))
+            torch.mm(narrow, self.up, out=out).addmm_(x, self.weight.t())
+        else:
+            torch.mm(x, self.weight.t(), out=out)
+        if self.bias is not None:
+            out.add_(self.bias)
+        return narrow
+
+    def backward(
+        self, dy: Tensor, x: Tensor, narrow: Tensor | None, dx: Tensor | None, gradients: Gradients, take: Take
+    ) -> None:
+        """Into `dx` the gradient of x, unless None, and into `gradients` those of LoRA's matrices."""
+        if narrow is None:
+            if dx is not None:
+                torch.mm(dy, self.weight, out=dx)
+            return
+        dnarrow = torch.mm(dy, self.up.t(), out=take(narrow.shape))
+        gradients.add(
+            torch.mm(dnarrow.t(), x, out=take(self.down.shape)), torch.mm(narrow.t(), dy, out=take(self.up.shape))
+        )
+        if dx is not None:
+            torch.mm(dnarrow, self.down, out=dx).addmm_(dy, self.weight)
+
+    def _blocks(self, matrix: Tensor) -> list[Tensor]:
+        """Of a matrix (ranks of all, outputs of all) each adapted layer's own block."""
+        rows = matrix.split([len(a) for a in self.a])
+        return [block[:, start:end] for block, (start, end) in zip(rows, self.places)]
+
+    def spread(self, sums: Gradients, factor: float) -> None:
+        """Add to the gradients of A and B what `sums` hold, `factor` times."""
+        if not self.a:
+            return
+        parts = [*(sums.down * self.scales).split([len(a) for a in self.a])]
+        parts += [block.t() for block in self._blocks(sums.up)]
+        for parameter, part in zip([*self.a, *self.b], parts):
+            part = torch.mul(part, factor, out=torch.empty(parameter.shape))
+            parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
 
 
-class _Linears(Function):
-    """`Joint`'s outputs; float32 gradients for A and B."""
+class Gradients:
+    """Sums, in float32, of the gradients of a joint's `down` and `up` over passes."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, joint: Joint, lasting: bool, *lora: Tensor) -> Tensor:
-        out = empty((len(x), len(joint.weight)), x.dtype) if lasting else x.new_empty(len(x), len(joint.weight))
-        ctx.joint = joint
-        if lora:
-            down = torch.cat(joint.a).mul_(joint.scales).to(x.dtype)
-            up = x.new_zeros(len(down), len(joint.weight))
-            for block, b in zip(_blocks(up, joint), joint.b):
-                block.copy_(b.t())
-            narrow = torch.mm(x, down.t(), out=empty((len(x), len(down)), x.dtype))
-            ctx.save_for_backward(x, narrow, down, up)
-            torch.mm(narrow, up, out=out).addmm_(x, joint.weight.t())
-            return out if joint.bias is None else out.add_(joint.bias)
-        if joint.bias is None:
-            return torch.mm(x, joint.weight.t(), out=out)
-        return torch.addmm(joint.bias, x, joint.weight.t(), out=out)
+    def __init__(self, joint: Joint) -> None:
+        self.down, self.up = torch.empty(joint.down.shape), torch.empty(joint.up.shape)
+        self.clear()
 
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        joint = ctx.joint
-        if not joint.a:
-            return (dy @ joint.weight if ctx.needs_input_grad[0] else None), None, None
-        x, narrow, down, up = ctx.saved_tensors
-        dnarrow = dy @ up.t()
-        dx = (dnarrow @ down).addmm_(dy, joint.weight) if ctx.needs_input_grad[0] else None
-        da = (dnarrow.t() @ x).float().mul_(joint.scales).split([len(a) for a in joint.a])
-        db = [block.t() for block in _blocks((narrow.t() @ dy).float(), joint)]
-        return dx, None, None, *da, *db
+    def clear(self) -> None:
+        """Start over."""
+        self._begun = False
 
+    def add(self, down: Tensor, up: Tensor) -> None:
+        """A pass' gradients."""
+        if self._begun:
+            self.down.add_(down)
+            self.up.add_(up)
+        else:
+            self.down.copy_(down)
+            self.up.copy_(up)
+            self._begun = True
 
-def _blocks(matrix: Tensor, joint: Joint) -> list[Tensor]:
-    """Of a matrix (ranks of all, outputs of all) each adapted layer's own block."""
-    rows = matrix.split([len(a) for a in joint.a])
-    return [block[:, start:end] for block, (start, end) in zip(rows, joint.places)]
+    def merge(self, other: Gradients) -> None:
+        """The sums of other passes."""
+        if other._begun:
+            self.add(other.down, other.up)

@@ -18,12 +18,11 @@ from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.training import checkpoints
-from t2s_assets.text2sql.training.arena import Arena
 from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
 from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, rows_a_pass
-from t2s_assets.text2sql.training.fused import fuse, rows_attend
+from t2s_assets.text2sql.training.fused import Fused
 from t2s_assets.text2sql.training.heap import give_back
-from t2s_assets.text2sql.training.output_loss import output_loss
+from t2s_assets.text2sql.training.lanes import Lanes
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
 
@@ -59,35 +58,14 @@ class BudgetTrainer(SFTTrainer):
         self.warmup = warmup
         self.figures = figures
         self._wanted: torch.Tensor | None = None
-        self._targets: torch.Tensor | None = None
         self._batches = 0
-        self._arena = Arena()
         super().__init__(*args, **kwargs)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        self._base, head = base, base.get_output_embeddings()
-        head.register_forward_pre_hook(self._only_wanted)
-        if fused:
-            fuse(base)
-            logits = head.forward
-            # The model's wrappers (DDP, autocast) expect a call of the whole model: the loss leaves it as its logits.
-            head.forward = lambda hidden: (
-                logits(hidden) if self._targets is None else output_loss(hidden, head.weight, self._targets)
-            )
+        base.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
+        self._lanes = Lanes(Fused(base), torch.get_num_threads()) if fused else None
 
     def _only_wanted(self, head: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
         return None if self._wanted is None else (hidden[0][self._wanted],)
-
-    def _fused_total(self, model: Any, part: dict[str, Any]) -> torch.Tensor:
-        """The sum of a flat pass' losses."""
-        labels = part["labels"]
-        self._wanted = torch.zeros_like(labels, dtype=torch.bool)
-        self._wanted[:, :-1] = labels[:, 1:] != IGNORED
-        self._targets = labels[:, 1:][self._wanted[:, :-1]]
-        try:
-            with rows_attend(self._base, part["rows"], self._arena):
-                return model(input_ids=part["input_ids"], position_ids=part["position_ids"], use_cache=False).logits
-        finally:
-            self._wanted = self._targets = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -98,10 +76,8 @@ class BudgetTrainer(SFTTrainer):
         as long as the rest of a step on a CPU. There, logits are made only for tokens that have a label.
         """
         labels = inputs["labels"]
-        if "passes" in inputs:
-            if torch.is_grad_enabled() and len(inputs["passes"]) > 1:
-                raise RuntimeError("the arena holds one pass: each goes backward before the next goes forward")
-            total = torch.stack([self._fused_total(model, part) for part in inputs["passes"]]).sum()
+        if self._lanes is not None:
+            total = self._lanes.run(inputs["passes"], backward=False)
             loss = self._mean(total, (labels != IGNORED).sum(), num_items_in_batch)
             return (loss, {"loss": loss}) if return_outputs else loss
         if labels.device.type == "cuda" and "position_ids" not in inputs:
@@ -128,9 +104,8 @@ class BudgetTrainer(SFTTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""
-        if "passes" in inputs:
-            parts = [{"labels": part["labels"], "passes": [part]} for part in inputs["passes"]]
-            return self._in_parts(model, parts, num_items_in_batch)
+        if self._lanes is not None:
+            return self._fused_step(self._lanes, model, inputs, num_items_in_batch)
         if inputs["labels"].device.type == "cpu":
             if self._batches % _GIVE_BACK_AFTER == 0:
                 give_back()
@@ -142,6 +117,28 @@ class BudgetTrainer(SFTTrainer):
             return super().training_step(model, inputs, num_items_in_batch)
         parts = [{k: v[at : at + rows] for k, v in inputs.items()} for at in range(0, ids.shape[0], rows)]
         return self._in_parts(model, parts, num_items_in_batch)
+
+    def _fused_step(
+        self, lanes: Lanes, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        """What `training_step` does, by `fused`: the gradients do not come from autograd, so DDP would not see them."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        total = lanes.run(inputs["passes"], backward=True)
+        factor = self._mean(torch.ones(()), (inputs["labels"] != IGNORED).sum(), num_items_in_batch)
+        if num_items_in_batch is None:
+            factor = factor / self.current_gradient_accumulation_steps
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        before = [p.grad for p in parameters]
+        if self.accelerator.num_processes > 1:
+            for p in parameters:
+                p.grad = None
+        lanes.spread(float(factor))
+        if self.accelerator.num_processes > 1:
+            mean = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="mean")
+            for p, old, part in zip(parameters, before, mean.split([p.numel() for p in parameters])):
+                p.grad = part.view(p.shape) if old is None else old.add_(part.view(p.shape))
+        return total * factor
 
     def _in_parts(self, model: Any, parts: list[dict[str, Any]], num_items_in_batch: Any) -> torch.Tensor:
         with self.accelerator.no_sync(model):

@@ -198,6 +198,7 @@ class TrainingRun:
         self, tokenizer: Any, train_set: Any, eval_set: Any, validation: list[dict[str, Any]], clock: Any
     ) -> Any:
         from peft import LoraConfig
+        from torch import get_num_threads
         from transformers import PrinterCallback
 
         from t2s_assets.text2sql.training.flat_batches import FlatBatches
@@ -239,6 +240,7 @@ class TrainingRun:
                 pad_token=tokenizer.eos_token_id,
                 share=training.questions_a_table > 1,
                 pass_tokens=cost.fused_pass_tokens(self.placement),
+                threads=get_num_threads(),
             )
         elif training.questions_a_table > 1:
             collator = shared_schemas.SharedSchemas(pad_token=tokenizer.eos_token_id, dtype=model.dtype)
