@@ -6,6 +6,7 @@ SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,7 @@ _CUDA_BUILD = 0.37e9
 # Memory that allocators hold and do not use, as a share of what passes through them. A CPU's heap is left to grow
 # (`training.environment`), since giving pages back and faulting them in again takes a third of the time.
 _UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
-_UNUSED_FUSED = 0.40
+_UNUSED_FUSED = 0.25
 
 PAD_TO = 16
 """Widths of batches are multiples of this: few distinct ones let a CPU's kernels and the allocator reuse their work."""
@@ -197,12 +198,12 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
 def fused_layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: int) -> float:
     """What `fused` keeps of one decoder layer for each token of a row of `width` tokens.
 
-    Both norms' inputs and outputs, query, key and value, attention's weights and output, four tensors around the
-    MLP's product, the LoRA bottlenecks, and a float32 number for each norm.
+    Query, key and value, attention's weights and output, what both norms give, gate and up and their product, and the
+    LoRA bottlenecks; in float32 the residual stream in front of each norm, and a number for each norm.
     """
     q, kv = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-    kept = 4 * shape.hidden + 2 * q + 2 * kv + 4 * shape.intermediate + shape.heads * width
-    return _size(placement) * (kept + lora.rank * len(set(lora.targets))) + 8.0
+    kept = 2 * shape.hidden + 2 * q + 2 * kv + 3 * shape.intermediate + shape.heads * width
+    return _size(placement) * (kept + lora.rank * len(set(lora.targets))) + 8.0 * (shape.hidden + 1)
 
 
 def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement) -> bool:
@@ -269,16 +270,25 @@ def memory(
     activations = layer * shape.layers
     if training.gradient_checkpointing:
         activations = layer + _size(placement) * shape.hidden * tokens * shape.layers
-    # Logits in the compute type and in float32, of which `fused` makes their gradient in place; else that and the
-    # softmax have memory of their own.
-    logits = labelled * shape.vocabulary * (_size(placement) + 4.0 if fused else 16.0)
+    lanes = _lanes(tokens, training) if fused else 1
+    # Logits in the compute type, in place of which `fused` makes their gradient, for each lane; else in float32 too,
+    # and their gradient and the softmax have memory of their own.
+    logits = labelled * shape.vocabulary * (lanes * _size(placement) if fused else 16.0)
     adam = 2.0 if placement.device == "cuda" and placement.quantization == "nf4" else 8.0
     adapter = shape.adapter_parameters(lora) * (4.0 + 4.0 + adam)
+    if fused:
+        # Each lane's float32 sums of gradients, and what products take; B's as blocks of larger matrices.
+        adapter += shape.adapter_parameters(lora) * 2 * (4.0 * lanes + _size(placement))
     weights = weight_bytes(shape, placement)
     if placement.quantization == "nf4":
         weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
     unused = (_UNUSED_FUSED if fused else _UNUSED[placement.device]) * (activations + logits)
     return Memory(_runtime(placement), weights, adapter, activations, logits, unused)
+
+
+def _lanes(tokens: int, training: TrainingConfig) -> int:
+    """Passes that run side by side for `tokens` tokens, at most."""
+    return max(1, min(tokens // LANE_TOKENS, (os.cpu_count() or 1) // training.processes))
 
 
 def _runtime(placement: Placement) -> float:

@@ -81,7 +81,7 @@ def test_what_is_kept_of_a_layer_is_what_autograd_keeps(
     from peft import LoraConfig, get_peft_model
 
     from t2s_assets.text2sql.training.flat_batches import flat_pass
-    from t2s_assets.text2sql.training.fused import fuse, rows_attend
+    from t2s_assets.text2sql.training.fused import Fused, Lane
 
     sizes = {"hidden_size": 128, "intermediate_size": 320, "num_attention_heads": 8}
     model = tiny_model(600, **sizes).to(getattr(torch, dtype))
@@ -92,8 +92,6 @@ def test_what_is_kept_of_a_layer_is_what_autograd_keeps(
     lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=dropout, target_modules=list(LORA.targets), task_type="CAUSAL_LM")
     model = get_peft_model(model, lora).train()
     base = model.get_base_model()
-    if fused:
-        fuse(base)  # first: it frees weights, at whose addresses other tensors may come to stand
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Any] = {}  # holds the tensors, so that no address is used twice
 
@@ -103,25 +101,26 @@ def test_what_is_kept_of_a_layer_is_what_autograd_keeps(
         return tensor
 
     rows, width = 4, 64
+    shape = Shape.of(model.config.to_dict())
+    if fused:
+        examples = [{"input_ids": [5] * width, "labels": [-100, *[5] * (width - 1)]}] * rows
+        fused_model = Fused(base)
+        lane = Lane(fused_model)
+        fused_model.loss(flat_pass(examples, pad_token=0, share=False), lane, backward=True)
+        measured = lane.arena._used / (rows * width * 2)
+        told = fused_layer_bytes(shape, LORA, Placement("cpu", dtype, "sdpa", "none"), width)
+        assert len(lane.arena._chunks) == 1 and told == pytest.approx(measured, rel=0.05)
+        return
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
         torch.autocast("cpu", torch.bfloat16, enabled=dtype != "float32"),
     ):
-        if fused:
-            examples = [{"input_ids": [5] * width, "labels": [-100] * width}] * rows
-            batch = flat_pass(examples, pad_token=0, share=False)
-            with rows_attend(base, batch["rows"]):
-                base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
-        else:
-            ids, mask = torch.randint(0, 600, (rows, width)), torch.ones(rows, width, dtype=torch.long)
-            mask[0, 40:] = 0
-            base.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        ids, mask = torch.randint(0, 600, (rows, width)), torch.ones(rows, width, dtype=torch.long)
+        mask[0, 40:] = 0
+        base.model(input_ids=ids, attention_mask=mask, use_cache=False)
     measured = sum(t.untyped_storage().nbytes() for t in kept.values()) / (rows * width * 2)
-    shape = Shape.of(model.config.to_dict())
     settings = LORA.model_copy(update={"dropout": dropout})
-    told = (fused_layer_bytes if fused else layer_bytes)(
-        shape, settings, Placement("cpu", dtype, "sdpa", "none"), width
-    )
+    told = layer_bytes(shape, settings, Placement("cpu", dtype, "sdpa", "none"), width)
     assert told == pytest.approx(measured, rel=0.05)
 
 
