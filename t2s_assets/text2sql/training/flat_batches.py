@@ -16,7 +16,7 @@ from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.training.cost import FLAT_PAD_TO, LANE_TOKENS
 from t2s_assets.text2sql.training.shared_schemas import shared_row
 
-# A CPU's softmax takes rows of a multiple of its vectors' size in two thirds of the time.
+# Scores of a group are filled up to multiples of this: kernels of products are made for each size.
 _ALIGN = 16
 # What a group costs besides its scores, in scores of one head: its operations in every layer.
 _GROUP = 14_000
@@ -38,7 +38,7 @@ def _group(rows: Sequence[_Row], total: int) -> Any:
 
     from t2s_assets.text2sql.training.row_attention import RowGroup
 
-    width = max(r.count for r in rows)
+    width = -(-max(r.count for r in rows) // _ALIGN) * _ALIGN
     length = -(-max(r.before + r.count for r in rows) // _ALIGN) * _ALIGN
     column, place = torch.arange(width), torch.arange(length)
     start, count, first, before = (torch.tensor([getattr(r, n) for r in rows])[:, None] for n in _Row.__annotations__)
@@ -50,8 +50,10 @@ def _group(rows: Sequence[_Row], total: int) -> Any:
     return RowGroup(queries, keys, last + 1)
 
 
-def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: bool) -> dict[str, Any]:
-    """Examples with `input_ids` and `labels` (and `table`, to `share` schemas) as one sequence.
+def flat_pass(
+    examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: bool, at_least: int = 0
+) -> dict[str, Any]:
+    """Examples with `input_ids` and `labels` (and `table`, to `share` schemas) as one sequence of T >= `at_least`.
 
     `input_ids`, `labels`, `position_ids` of shape (1, T), and `rows`, which says how they attend.
     """
@@ -71,7 +73,7 @@ def flat_pass(examples: Sequence[Mapping[str, Any]], *, pad_token: int, share: b
             row["groups"] += [number] * count
             row["branches"] += [0] * count
     length = len(row["input_ids"])
-    filled = -(-length // FLAT_PAD_TO) * FLAT_PAD_TO
+    filled = -(-max(length, at_least) // FLAT_PAD_TO) * FLAT_PAD_TO
     rows = _rows(row["groups"], row["branches"])
     if filled > length:
         rows.append(_Row(length, filled - length))
@@ -134,7 +136,9 @@ class FlatBatches:
         for together in parts_within(examples, self.pass_tokens, share=self.share):
             lanes = max(1, min(self.threads, _tokens(together, share=self.share) // LANE_TOKENS))
             parts = (_in_order if self.share else _balanced)(together, lanes)
-            rounds.append([flat_pass(part, pad_token=self.pad_token, share=self.share) for part in parts])
+            # All of one length: kernels are made for each.
+            longest = max(_tokens(part, share=self.share) for part in parts)
+            rounds.append([flat_pass(p, pad_token=self.pad_token, share=self.share, at_least=longest) for p in parts])
         return {"labels": torch.cat([p["labels"] for passes in rounds for p in passes], dim=1), "passes": rounds}
 
 

@@ -105,25 +105,26 @@ class Fused:
         kept = []
         for number, layer in enumerate(self.layers):
             lane.scratch[number % 2].begin()
-            x, added, own = layer.forward(x, added, layout, keep, scratch[number % 2])
+            # Behind the last attention no other token is looked at.
+            only = wanted if layer is self.layers[-1] else None
+            x, added, own = layer.forward(x, added, layout, keep, scratch[number % 2], only)
             kept.append(own)
         take = scratch[len(self.layers) % 2]
         lane.scratch[len(self.layers) % 2].begin()
-        last = x[wanted] + added[wanted]
+        last = x + added
         normed, inverse = take(last.shape), torch.empty(len(last))
         self.norm.forward(last, normed, inverse)
         if not backward:
             return output_loss(normed, self.head, targets, take)
         gradient = take(last.shape)
         total = output_loss(normed, self.head, targets, take, gradient)
-        dlast = torch.zeros_like(last)
-        self.norm.back(gradient, last, inverse, dlast, take(last.shape))
-        # The gradient of the residual stream: each layer adds to it in place.
-        dx = torch.zeros_like(x).index_copy_(0, wanted, dlast)
+        # The gradient of the residual stream: each layer adds to it.
+        dx = torch.zeros_like(last)
+        self.norm.back(gradient, last, inverse, dx, take(last.shape))
         for number in reversed(range(len(self.layers))):
             lane.scratch[0].begin()
             own = lane.gradients[4 * number : 4 * number + 4]
-            self.layers[number].backward(dx, kept.pop(), layout, own, scratch[0], first=number == 0)
+            dx = self.layers[number].backward(dx, kept.pop(), layout, own, scratch[0], first=number == 0)
         return total
 
 
@@ -170,23 +171,35 @@ class _Layer:
         self.joints = self.qkv, self.out, self.gate_up, self.down
 
     def forward(
-        self, x: Tensor, added: Tensor | None, layout: Layout, keep: _Memory, take: _Memory
+        self,
+        x: Tensor,
+        added: Tensor | None,
+        layout: Layout,
+        keep: _Memory,
+        take: _Memory,
+        only: Tensor | None,
     ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
         """For the residual stream `x` + `added` (T, hidden) the same two of what follows, and what `backward` needs.
 
-        The first is in memory that `keep` gives, the second in what `take` gives.
+        The first is in memory that `keep` gives, the second in what `take` gives. After attention the tokens `only` go
+        on, where given.
         """
         tokens, hidden = x.shape
         inverse, normed = torch.empty(2, tokens), keep(x.shape)
         if added is None:
             self.before_attention.forward(x, normed, inverse[0])
         else:
-            before, x = x, keep.exact(x.shape)
-            self.before_attention.of_sum(before, added, x, normed, inverse[0])
+            total = keep.exact(x.shape)
+            self.before_attention.of_sum(x, added, total, normed, inverse[0])
+            x = total
         qkv = take((tokens, len(self.qkv.weight)))
         narrow = [self.qkv.forward(normed, qkv, keep)]
         seen = keep((tokens, self.out.weight.shape[1]))
         attended = layout.attend(qkv, seen, keep, take)
+        before = x
+        if only is not None:
+            x, seen, tokens = x[only], seen[only], len(only)
+            inverse = [inverse[0], torch.empty(tokens)]
         mixed = take((tokens, hidden))
         narrow.append(self.out.forward(seen, mixed, keep))
         middle, again = keep.exact(x.shape), keep(x.shape)
@@ -197,7 +210,7 @@ class _Layer:
         kernels.swiglu(array(both), array(gated))
         out = take((tokens, hidden))
         narrow.append(self.down.forward(gated, out, keep))
-        return middle, out, (x, inverse, normed, attended, seen, middle, again, both, gated, narrow)
+        return middle, out, (before, inverse, normed, attended, seen, middle, again, both, gated, narrow, only)
 
     def backward(
         self,
@@ -208,10 +221,13 @@ class _Layer:
         take: _Memory,
         *,
         first: bool,
-    ) -> None:
-        """`dx` (T, hidden), the gradient of what follows, becomes that of the layer's input; not in the `first`."""
-        x, inverse, normed, attended, seen, middle, again, both, gated, narrow = kept
-        rounded, dgated = take(normed.shape).copy_(dx), take(gated.shape)
+    ) -> Tensor:
+        """The gradient (T, hidden) of the layer's input, for `dx`, that of what follows, which it overwrites.
+
+        In the `first` layer nobody asks for it, and it is not that.
+        """
+        x, inverse, normed, attended, seen, middle, again, both, gated, narrow, only = kept
+        rounded, dgated = take(dx.shape).copy_(dx), take(gated.shape)
         self.down.backward(rounded, gated, narrow[3], dgated, gradients[3], take)
         kernels.swiglu_back(array(dgated), array(both))
         dagain = take(again.shape)
@@ -219,9 +235,14 @@ class _Layer:
         self.before_mlp.back(dagain, middle, inverse[1], dx, rounded)
         dseen = take(seen.shape)
         self.out.backward(rounded, seen, narrow[1], dseen, gradients[1], take)
+        if only is not None:
+            dx = torch.zeros_like(x).index_copy_(0, only, dx)
+            dseen = dseen.new_zeros(len(x), dseen.shape[1]).index_copy_(0, only, dseen)
+            rounded = take(dx.shape)
         dqkv = take((len(x), len(self.qkv.weight)))
         layout.back(dseen, attended, dqkv, take)
         dnormed = None if first else take(normed.shape)
         self.qkv.backward(dqkv, normed, narrow[0], dnormed, gradients[0], take)
         if dnormed is not None:
             self.before_attention.back(dnormed, x, inverse[0], dx, rounded)
+        return dx

@@ -269,5 +269,5 @@ def test_rows_are_grouped_by_what_they_cost() -> None:
         return [group.queries.shape for group in groups]
 
     assert widths(*[32] * 8) == [(8, 32)]
-    assert widths(250, *[39] * 26) == [(1, 250), (27, 39)]  # the last fills the sequence up
+    assert widths(250, *[39] * 26) == [(1, 256), (27, 48)]  # the last fills the sequence up
     assert widths(64, 32) == [(2, 64)]
