@@ -1,8 +1,7 @@
 """Passes of a fused model side by side, one thread each.
 
-A product of matrices that two threads share waits for the slower one at its end, sixty times a layer, and each finds
-what the other wrote in the other's cache. Passes that are independent wait for each other once a step, and keep to
-their core: half as much again on two cores of a shared machine.
+A product of matrices that two threads share waits for the slower one at its end, fifty times a layer, and each finds
+what the other wrote in the other's cache. Passes that are independent wait for each other once a step.
 """
 
 from __future__ import annotations
