@@ -74,6 +74,8 @@ def environment(project: Project, config: Experiment, processes: int) -> dict[st
         # their buffers, most of which never meet their shape again: 0.4 GB more after 16 WikiSQL batches.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
         "LRU_CACHE_CAPACITY": "16",
+        # Beside the sources, numba's default, an installation may not be writable.
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(project.cache("kernels")),
     }
     if isinstance(config.launch, RayLaunch):
         return variables | {"OMP_NUM_THREADS": str(max(1, config.launch.cpus // processes))}

@@ -253,6 +253,32 @@ def test_a_batch_goes_through_in_passes_of_few_tokens() -> None:
     assert (batch["labels"] != -100).sum() == sum(x != -100 for e in asked for x in e["labels"])
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_lanes_find_what_one_finds(threads: int) -> None:
+    model = model_of(config_of(LlamaConfig), targets=TARGETS)
+    asked = examples(9, 31, 5, 17, 3)
+    lanes = Lanes(fused.Fused(model.get_base_model()), threads)
+    assert_same(together(model, asked, lanes=lanes), alone(model, asked), rel=1e-5)
+
+
+def test_a_batch_is_shared_out_among_lanes() -> None:
+    """Evenly, in passes of one length, each with tokens enough; neighbours that share a schema stay together."""
+
+    asked = examples(400, 90, 200, 10, 150, 80, 150)
+    for threads, lanes in ((1, 1), (2, 2), (3, 3), (8, 4)):
+        batch = FlatBatches(pad_token=0, share=False, pass_tokens=1792, threads=threads)(asked)
+        (passes,) = batch["passes"]
+        assert len(passes) == lanes
+        real = [int((p["labels"] != -100).sum()) for p in passes]
+        assert sum(real) == sum(x != -100 for e in asked for x in e["labels"])
+        assert len({p["input_ids"].shape[1] for p in passes}) == 1
+        assert max(p["input_ids"].shape[1] for p in passes) <= -(-max(400, 1080 // lanes + 90) // 32) * 32
+    together_ = examples(*[150] * 4, tables="aabb")
+    passes = FlatBatches(pad_token=0, share=True, pass_tokens=1792, threads=2)(together_)["passes"][0]
+    alone_ = [flat_pass(part, pad_token=0, share=True) for part in (together_[:2], together_[2:])]
+    assert [p["input_ids"].tolist() for p in passes] == [p["input_ids"].tolist() for p in alone_]
+
+
 def test_passes_count_a_shared_schema_once() -> None:
     asked = examples(20, 20, 20, tables="aab")
     alone = len(asked[0]["input_ids"])
