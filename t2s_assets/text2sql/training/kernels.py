@@ -102,6 +102,17 @@ def _exp(x: Any) -> Any:
     return sum_ * _float_of(uint32(np.int32(power) + np.int32(127)) << uint32(23))
 
 
+@_inlined
+def _most(row: Any, count: Any) -> Any:
+    """The largest of a row's first entries; NaN where one is."""
+    # Floats are ordered as their bits are, but for the sign: a loop's vectors have no maximum that minds NaN.
+    key = np.int32(-(2**31))
+    for j in range(count):
+        bits = np.int32(_bits_of(float32(_up(row[j]))))
+        key = max(key, np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+    return _float_of(uint32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+
+
 @_kernel
 def rms_norm(x: Any, weight: Any, epsilon: Any, out: Any, inverse: Any) -> None:
     """RMSNorm (Zhang and Sennrich 2019) of the rows of x (n, size): `out`, and `inverse` (n,) of their sizes."""
@@ -184,12 +195,7 @@ def softmax(scores: Any, looks_at: Any) -> None:
     for pair in range(pairs):
         for query in range(queries):
             row, seen = scores[pair, query], looks_at[pair // (pairs // rows), query % width]
-            # Floats are ordered as their bits are, but for the sign: a loop's vectors have no maximum that minds NaN.
-            key = np.int32(-(2**31))
-            for j in range(seen):
-                bits = np.int32(_bits_of(float32(_up(row[j]))))
-                key = max(key, np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))))
-            most = _float_of(uint32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+            most = _most(row, seen)
             for j in range(seen):
                 shares[j] = _exp(_up(row[j]) - most)
             total = float32(0)
@@ -226,12 +232,7 @@ def cross_entropy(logits: Any, targets: Any, losses: Any) -> None:
     shares = np.empty(size, np.float32)
     for i in range(rows):
         row = logits[i]
-        # Floats are ordered as their bits are, but for the sign: a loop's vectors have no maximum that minds NaN.
-        key = np.int32(-(2**31))
-        for j in range(size):
-            bits = np.int32(_bits_of(float32(_up(row[j]))))
-            key = max(key, np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))))
-        most = _float_of(uint32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+        most = _most(row, size)
         for j in range(size):
             shares[j] = _exp(_up(row[j]) - most)
         total = float32(0)
