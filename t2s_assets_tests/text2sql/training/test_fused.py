@@ -265,7 +265,7 @@ def test_a_batch_is_shared_out_among_lanes() -> None:
     """Evenly, in passes of one length, each with tokens enough; neighbours that share a schema stay together."""
 
     asked = examples(400, 90, 200, 10, 150, 80, 150)
-    for threads, lanes in ((1, 1), (2, 2), (3, 3), (8, 4)):
+    for threads, lanes in ((1, 1), (2, 2), (3, 3), (5, 5)):
         batch = FlatBatches(pad_token=0, share=False, pass_tokens=1792, threads=threads)(asked)
         (passes,) = batch["passes"]
         assert len(passes) == lanes
@@ -273,6 +273,10 @@ def test_a_batch_is_shared_out_among_lanes() -> None:
         assert sum(real) == sum(x != -100 for e in asked for x in e["labels"])
         assert len({p["input_ids"].shape[1] for p in passes}) == 1
         assert max(p["input_ids"].shape[1] for p in passes) <= -(-max(400, 1080 // lanes + 90) // 32) * 32
+    small = examples(90, 90, 90)
+    for threads in (2, 8):
+        (passes,) = FlatBatches(pad_token=0, share=False, pass_tokens=1792, threads=threads)(small)["passes"]
+        assert len(passes) == 2  # 270 tokens are not enough for three
     together_ = examples(*[150] * 4, tables="aabb")
     passes = FlatBatches(pad_token=0, share=True, pass_tokens=1792, threads=2)(together_)["passes"][0]
     alone_ = [flat_pass(part, pad_token=0, share=True) for part in (together_[:2], together_[2:])]
