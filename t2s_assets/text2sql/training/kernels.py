@@ -113,19 +113,24 @@ def _most(row: Any, count: Any) -> Any:
     return _float_of(uint32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))))
 
 
+@_inlined
+def _normed(row: Any, weight: Any, epsilon: Any, into: Any) -> Any:
+    """RMSNorm of a row; what it was multiplied by."""
+    size = len(row)
+    squares = float32(0)
+    for j in range(size):
+        squares += _up(row[j]) * _up(row[j])
+    scale = float32(1) / np.sqrt(squares / float32(size) + float32(epsilon))
+    for j in range(size):
+        _put(into, j, _up(row[j]) * scale * _up(weight[j]))
+    return scale
+
+
 @_kernel
 def rms_norm(x: Any, weight: Any, epsilon: Any, out: Any, inverse: Any) -> None:
     """RMSNorm (Zhang and Sennrich 2019) of the rows of x (n, size): `out`, and `inverse` (n,) of their sizes."""
-    rows, size = x.shape
-    for i in range(rows):
-        row, into = x[i], out[i]
-        squares = float32(0)
-        for j in range(size):
-            squares += _up(row[j]) * _up(row[j])
-        scale = float32(1) / np.sqrt(squares / float32(size) + float32(epsilon))
-        inverse[i] = scale
-        for j in range(size):
-            _put(into, j, _up(row[j]) * scale * _up(weight[j]))
+    for i in range(len(x)):
+        inverse[i] = _normed(x[i], weight, epsilon, out[i])
 
 
 @_kernel
@@ -133,16 +138,10 @@ def add_rms_norm(x: Any, added: Any, weight: Any, epsilon: Any, total: Any, out:
     """`total` = x + added, and its RMSNorm as `rms_norm` gives it."""
     rows, size = x.shape
     for i in range(rows):
-        row, more, sums, into = x[i], added[i], total[i], out[i]
+        row, more, sums = x[i], added[i], total[i]
         for j in range(size):
             _put(sums, j, _up(row[j]) + _up(more[j]))
-        squares = float32(0)
-        for j in range(size):
-            squares += _up(sums[j]) * _up(sums[j])
-        scale = float32(1) / np.sqrt(squares / float32(size) + float32(epsilon))
-        inverse[i] = scale
-        for j in range(size):
-            _put(into, j, _up(sums[j]) * scale * _up(weight[j]))
+        inverse[i] = _normed(sums, weight, epsilon, out[i])
 
 
 @_kernel

@@ -128,16 +128,17 @@ class BudgetTrainer(SFTTrainer):
         factor = self._mean(torch.ones(()), (inputs["labels"] != IGNORED).sum(), num_items_in_batch)
         if num_items_in_batch is None:
             factor = factor / self.current_gradient_accumulation_steps
+        if self.accelerator.num_processes == 1:
+            lanes.spread(float(factor))
+            return total * factor
         parameters = [p for p in model.parameters() if p.requires_grad]
         before = [p.grad for p in parameters]
-        if self.accelerator.num_processes > 1:
-            for p in parameters:
-                p.grad = None
+        for p in parameters:
+            p.grad = None
         lanes.spread(float(factor))
-        if self.accelerator.num_processes > 1:
-            mean = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="mean")
-            for p, old, part in zip(parameters, before, mean.split([p.numel() for p in parameters])):
-                p.grad = part.view(p.shape) if old is None else old.add_(part.view(p.shape))
+        mean = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="mean")
+        for p, old, part in zip(parameters, before, mean.split([p.numel() for p in parameters])):
+            p.grad = part.view(p.shape) if old is None else old.add_(part.view(p.shape))
         return total * factor
 
     def _in_parts(self, model: Any, parts: list[dict[str, Any]], num_items_in_batch: Any) -> torch.Tensor:
