@@ -6,9 +6,11 @@ records. A GGUF is dequantised once and kept as safetensors: unpacking it anew t
 
 from __future__ import annotations
 
+import functools
 import logging
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +23,9 @@ from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.storage import Project, content_hash, file_hash, read_json, replacing_folder, write_json
 
 Log = Callable[[str], None]
+
+_CLEARLY_LESS = 0.8
+"""A float32 product has to take less than this share of a bfloat16 one's time: that has half the memory to move."""
 
 # It says at every start that it does without a kernel from the hub; the one that it brings serves.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -182,18 +187,39 @@ def place(hardware: Hardware) -> Placement:
 
 
 def _best_dtype(device: str) -> str:
-    """bfloat16 where the hardware multiplies it fast. A CPU without AVX512-BF16 or AMX emulates it, which is
-    several times slower than float32."""
+    """bfloat16 where the hardware multiplies it fast."""
     import torch
 
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     if device == "mps":
         return "bfloat16"
-    fast = any(
-        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if _cpu_multiplies_bfloat16() else "float32"
+
+
+@functools.cache
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether bfloat16 is worth it on this CPU: with AMX; and with AVX512-BF16 where a trial says so, since virtual
+    machines hide AMX from Intel's cores, which multiply half as much by AVX512-BF16 as in float32. A CPU without either
+    emulates it, several times slower than float32.
+
+    A product in float32 has to take `_CLEARLY_LESS` of the time. As seen, it takes half or twice as long, the best of
+    several in turns: the choice does not hang on what else the machine does.
+    """
+    import torch
+
+    if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+        return True
+    if not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        return False
+    matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
+    best = dict.fromkeys(matrices, float("inf"))
+    for _ in range(6):
+        for dtype, matrix in matrices.items():
+            started = time.perf_counter()
+            torch.mm(matrix, matrix)
+            best[dtype] = min(best[dtype], time.perf_counter() - started)
+    return best[torch.float32] > _CLEARLY_LESS * best[torch.bfloat16]
 
 
 def _best_attention(device: str, dtype: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -178,13 +179,35 @@ def test_the_config_has_the_last_word() -> None:
     assert place(Hardware(**settings)).as_dict() == settings  # type: ignore[arg-type]
 
 
-def test_on_a_cpu_bfloat16_is_chosen_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "slow", "dtype"),
+    [
+        (False, True, "bfloat16", "bfloat16"),
+        (True, False, "float32", "bfloat16"),
+        (True, False, "bfloat16", "float32"),
+        (False, False, "float32", "float32"),
+    ],
+)
+def test_on_a_cpu_bfloat16_is_chosen_only_where_it_is_fast(
+    avx512_bf16: bool, amx: bool, slow: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    for avx, amx, dtype in ((True, False, "bfloat16"), (False, True, "bfloat16"), (False, False, "float32")):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+    multiply = torch.mm
+
+    def slower(a: Any, b: Any) -> Any:
+        if a.dtype == getattr(torch, slow):
+            time.sleep(0.05)
+        return multiply(a, b)
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch, "mm", slower)
+    base_models._cpu_multiplies_bfloat16.cache_clear()
+    try:
         assert place(Hardware(device="cpu")).dtype == dtype
+    finally:
+        base_models._cpu_multiplies_bfloat16.cache_clear()
 
 
 def test_a_device_that_is_not_here() -> None:
