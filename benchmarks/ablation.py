@@ -21,7 +21,7 @@ from t2s_assets.text2sql.decoding import Decoder, Request
 from t2s_assets.text2sql.examination import request_for
 from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.generations import options
-from t2s_assets.text2sql.guidance import Content, improved, uses_table_content
+from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.metrics import percentiles, rate
 from t2s_assets.text2sql.prepare import load_tables, load_usable, sample
@@ -101,9 +101,7 @@ def answer(
         for request, content in zip(requests, contents):
             decoder.forget()
             started = time.perf_counter()
-            completions = decoder.generate([request])
-            if uses_table_content(config):
-                completions = improved(decoder, [request], completions, [content], config, executor)
+            completions = settled(decoder, [request], decoder.generate([request]), [content], config, executor)
             milliseconds.append(1000 * (time.perf_counter() - started))
             answers.append(vars(completions[0]))
     return answers, milliseconds

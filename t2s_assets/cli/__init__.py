@@ -37,7 +37,10 @@ def main() -> None:
 
     try:
         app()
-    except T2SError as e:
-        sys.stdout.flush()
-        print(f"error: {e}", file=sys.stderr)
+    except (T2SError, OSError) as e:
+        from t2s_assets.cli import show
+
+        if isinstance(e, OSError) and e.strerror:
+            e = T2SError(f"{e.filename}: {e.strerror}" if e.filename is not None else e.strerror)
+        show.say(f"error: {e}")
         sys.exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,6 +49,10 @@ Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda|mps", help="Where to run, instead of what the experiment says.")
 ]
 Run = Annotated[bool, typer.Option("--run", help="Execute the SQL on a copy of the rows and show the result.")]
+MinConfidence = Annotated[
+    float,
+    typer.Option(min=0, max=1, metavar="0-1", help="Give no answer that is less likely to be right than this."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -95,10 +98,7 @@ def ask(
     table: TableName = None,
     run: Run = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say in words what the SQL does.")] = False,
-    min_confidence: Annotated[
-        float,
-        typer.Option(min=0, max=1, metavar="0-1", help="Give no answer that is less likely to be right than this."),
-    ] = 0.0,
+    min_confidence: MinConfidence = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     device: Device = None,
 ) -> None:
@@ -116,21 +116,19 @@ def ask(
     chosen = source.asked(table, many=find_adapter(model, Project.find()).format.gold == "sql")
     if run and not chosen.has_rows:
         raise PromptError(f"--run needs rows, and {chosen.name!r} is only a schema; give --db FILE")
-    with show.waiting("loading the model"), _load(model, device) as loaded:
+    show.print_left_out(chosen)
+    with show.waiting("loading the model") as now, _load(model, device) as loaded:
+        now("answering")
         answer = loaded.ask(question, chosen, run=run, min_confidence=min_confidence)
-    from t2s_assets.text2sql.tables.user_tables import UserTable
     from t2s_assets.text2sql.wording import in_words
 
-    one = isinstance(chosen, UserTable)
-    words = in_words(answer.generated, chosen) if explain and answer.valid and one else None
+    words = in_words(answer.generated, chosen) if explain and answer.valid else None
     if as_json:
         print(json.dumps(answer.as_dict() | ({"in_words": words} if explain else {}), ensure_ascii=False))
     else:
         show.print_answer(answer)
         if explain and answer.valid:
-            show.say(
-                f"in words: {show.visible(words) if words else 'this query is more than can be put in words here'}"
-            )
+            show.say(f"in words: {words or 'this query is more than can be put in words here'}")
     if not answer.valid or (answer.outcome is not None and not answer.outcome.ok):
         raise typer.Exit(1)
 
@@ -144,6 +142,7 @@ def batch(
     db: Db = None,
     table: TableName = None,
     run: Run = False,
+    min_confidence: MinConfidence = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Start anew where answers are there already.")] = False,
     device: Device = None,
 ) -> None:
@@ -153,15 +152,19 @@ def batch(
     """
     _check_device(device)
     source = _source(ddl, schema, db) if (ddl, schema, db) != (None, None, None) else None
+    from t2s_assets.cli import show
     from t2s_assets.cli.batch import Batch
 
-    job = Batch(questions, answers, source, table, run=run)
+    job = Batch(questions, answers, source, table, run=run, min_confidence=min_confidence)
     job.check(force=force)
-    with _load(model, device) as loaded:
+    with show.waiting("loading the model"):
+        loaded = _load(model, device)
+    with loaded:
         try:
             job.work(loaded, force=force)
         except KeyboardInterrupt:
-            print(f"\nstopped; {answers} is whole up to here, and the same command goes on", file=sys.stderr)
+            again = "the same command without --force" if force else "the same command"
+            show.say(f"\nstopped; {answers} is whole up to here, and {again} goes on")
             raise typer.Exit(130) from None
 
 
@@ -172,6 +175,7 @@ def repl(
     db: Db = None,
     table: TableName = None,
     run: Run = False,
+    min_confidence: MinConfidence = 0.0,
     device: Device = None,
 ) -> None:
     """Ask one question after another; \\help lists what else it understands. Reads lines where there is no terminal."""
@@ -185,6 +189,9 @@ def repl(
         loaded = _load(model, device)
     many = loaded.answers_over_many
     chosen = source.asked(table, many=many) if many or table is not None or len(source.names) == 1 else None
-    session = Session(loaded, source, chosen, run=run, load=lambda name: _load(name, device))
+    show.print_left_out(chosen)
+    session = Session(
+        loaded, source, chosen, run=run, min_confidence=min_confidence, load=lambda name: _load(name, device)
+    )
     with closing(session):
         session.read(lines(session, Project.find().cache("repl_history")))

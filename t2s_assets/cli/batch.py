@@ -16,7 +16,7 @@ from typing import Any
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.storage import replacing_file
+from t2s_assets.text2sql.storage import content_hash, replacing_file
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable, from_ddl, from_json
 
 # Questions decoded together and written at once: a killed run loses at most these.
@@ -24,8 +24,11 @@ CHUNK = 64
 
 _FIELDS = (
     *("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability"),
-    *("probability", "abstained", "uses_table_content", "result", "error", "model"),
+    *("probability", "abstained", "uses_table_content", "result", "error", "model", "settings"),
 )
+# A result of many rows, or a schema of many tables, is one cell.
+csv.field_size_limit(2**31 - 1)
+
 _TIMES = ("prefill_ms", "decode_ms", "total_ms", "forward_passes", "tokens")
 
 
@@ -45,12 +48,21 @@ class Line:
 
 
 class Batch:
-    """One batch job. `source` and `table` serve lines that bring no schema of their own."""
+    """One batch job. `source` and `table` serve lines that bring no schema of their own; an answer less likely to be
+    right than `min_confidence` is withheld."""
 
     def __init__(
-        self, questions: Path, answers: Path, source: Source | None, table: str | None, *, run: bool = False
+        self,
+        questions: Path,
+        answers: Path,
+        source: Source | None,
+        table: str | None,
+        *,
+        run: bool = False,
+        min_confidence: float = 0.0,
     ) -> None:
-        self.questions, self.answers, self.source, self.table, self.run = questions, answers, source, table, run
+        self.questions, self.answers, self.source, self.table = questions, answers, source, table
+        self.run, self.min_confidence = run, min_confidence
         self.total = 0
         self._tables: dict[str, UserTable | UserDatabase] = {}
 
@@ -96,7 +108,14 @@ class Batch:
         """
         if not self.answers.exists():
             return
-        for row, line in zip(_written(self.answers), self.lines()):
+        lines = self.lines()
+        for row in _written(self.answers):
+            line = next(lines, None)
+            if line is None:
+                raise DataError(
+                    f"{self.answers} holds more answers than {self.questions} has questions ({self.total:,}); give "
+                    "another --out, or --force to answer these alone"
+                )
             if str(row.get("line")) != str(line.number) or (row.get("question") or "") != line.question:
                 raise DataError(
                     f"{self.answers} holds answers to other questions: line {line.number} of {self.questions} is "
@@ -113,6 +132,12 @@ class Batch:
                 f"{self.answers} holds answers of another model ({', '.join(map(str, others))}, not "
                 f"{model.adapter.version}); give another --out, or --force to start anew"
             )
+        for row, line in zip(kept, self.lines()):
+            if row.get("settings") != self._settings(line, model):
+                raise DataError(
+                    f"{self.answers}: the answer to line {line.number} was made with another table or schema, --run, "
+                    "--min-confidence or decoding; give these again, another --out, or --force to start anew"
+                )
         with replacing_file(self.answers) as fresh:
             fresh.write_text(self._header() + "".join(map(self._row, kept)), encoding="utf-8", newline="")
         progress = _Progress(self.total, len(kept))
@@ -142,8 +167,20 @@ class Batch:
                 asked[line.number] = (line.question, self._table_of(line, many=model.answers_over_many))
             except T2SError as e:
                 found[line.number] = e
-        found |= dict(zip(asked, model.ask_many(list(asked.values()), run=self.run)))
-        return [self._record(line, found[line.number], model.adapter.version) for line in chunk]
+        answers = model.ask_many(list(asked.values()), run=self.run, min_confidence=self.min_confidence)
+        found |= dict(zip(asked, answers))
+        return [self._record(line, found[line.number], model) for line in chunk]
+
+    def _settings(self, line: Line, model: Text2SQL) -> str:
+        """A hash of what the answer to a line hangs on besides its question and the model."""
+        about: Any = line.record.get("schema") or None
+        if about is None and self.source is not None:
+            try:
+                about = self.source.where, self._table_of(line, many=model.answers_over_many).create_table()
+            except T2SError as e:
+                about = str(e)
+        decoding = model.adapter.experiment.decoding.model_dump(mode="json")
+        return content_hash(about, line.record.get("table") or None, self.run, self.min_confidence, decoding)
 
     def _table_of(self, line: Line, *, many: bool) -> UserTable | UserDatabase:
         if line.problem is not None:
@@ -163,7 +200,7 @@ class Batch:
             self._tables[key] = self.source.asked(name, many=many)
         return self._tables[key]
 
-    def _record(self, line: Line, answer: Answer | T2SError, version: str) -> dict[str, Any]:
+    def _record(self, line: Line, answer: Answer | T2SError, model: Text2SQL) -> dict[str, Any]:
         row: dict[str, Any] = {"line": line.number}
         if "id" in line.record:
             row["id"] = line.record["id"]
@@ -171,7 +208,7 @@ class Batch:
             row |= {"question": line.question, "error": str(answer)}
         else:
             row |= {k: v for k, v in answer.as_dict().items() if k not in _TIMES} | {"question": line.question}
-        return row | {"model": version}
+        return row | {"model": model.adapter.version, "settings": self._settings(line, model)}
 
     def _header(self) -> str:
         return ",".join(_FIELDS) + "\r\n" if _is_csv(self.answers) else ""
@@ -224,28 +261,43 @@ def _csv_lines(f: Any, path: Path) -> Iterator[Line]:
 
 
 def _written(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole rows of an answers file, up to the first that is not."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as f:
-        if not _is_csv(path):
-            for text in f:
-                try:
-                    row = json.loads(text) if text.endswith("\n") else None
-                except ValueError:
-                    return
-                if not isinstance(row, dict):
-                    return
-                yield row
+    """The rows of an answers file, less a last one cut short; none of a file of something else.
+
+    Raises DataError for what is no answer among answers.
+    """
+    for number, row in enumerate(_csv_rows(path) if _is_csv(path) else _json_rows(path), 1):
+        if row is None:
+            if number > 1:
+                raise DataError(
+                    f"{path}: row {number} is no answer; mend or remove it and what follows, or --force to start anew"
+                )
             return
+        yield row
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any] | None]:
+    with path.open(encoding="utf-8", errors="replace", newline="") as f:
+        for text in f:
+            if not text.endswith("\n"):
+                return
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError):
+                row = None
+            yield row if isinstance(row, dict) else None
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any] | None]:
+    with path.open(encoding="utf-8", errors="replace", newline="") as f:
         content = f.read()
-    whole = content[: content.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(content[: content.rfind("\n") + 1], newline=""), strict=True)
     try:
         for row in reader:
-            if None in row or None in row.values():
-                return
-            yield {k: v for k, v in row.items() if v != "" or k == "question"}
-    except csv.Error:
-        return
+            whole = None not in row and None not in row.values()
+            yield {k: v for k, v in row.items() if v != "" or k == "question"} if whole else None
+    except csv.Error as e:
+        if "unexpected end" not in str(e):
+            yield None
 
 
 def _own_source(given: Any, where: str) -> Source:
@@ -267,6 +319,8 @@ class _Progress:
         self.total, self.done, self.before = total, done, done
         self.terminal = sys.stderr.isatty()
         self.started = self.shown = time.monotonic()
+        if self.terminal and done < total:
+            print(f"{done:,} of {total:,}", end="", file=sys.stderr, flush=True)
 
     def add(self, count: int) -> None:
         """`count` more are done."""

@@ -77,7 +77,12 @@ def feedback(
     project = Project.find()
     done = add_to_dataset(project, feedback_file(find_adapter(model, project).folder), into)
     print(f"added {done.added} question{'' if done.added == 1 else 's'} to {done.file}")
-    for count, why in ((done.there, "were there already"), (done.elsewhere, "are about databases of other datasets")):
+    passed_over = (
+        (done.there, "were there already"),
+        (done.replaced, "gave way to later feedback on the same question"),
+        (done.elsewhere, "are about databases of other datasets"),
+    )
+    for count, why in passed_over:
         if count:
             print(f"  {count} {why}")
     if done.added:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from t2s_assets.cli import show
 from t2s_assets.text2sql import feedback
+from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
-from t2s_assets.text2sql.trained import trained
+from t2s_assets.text2sql.trained import find_adapter, trained
 from t2s_assets.text2sql.wording import in_words
 
 HELP = """\
@@ -43,10 +45,12 @@ class Session:
         table: UserTable | UserDatabase | None,
         *,
         run: bool = False,
+        min_confidence: float = 0.0,
         load: Load = Text2SQL.load,
     ) -> None:
-        self.model, self.source, self.table, self.always_run, self.load = model, source, table, run, load
-        self.loaded = {_address(model): model}
+        self.model, self.source, self.table, self.load = model, source, table, load
+        self.always_run, self.min_confidence = run, min_confidence
+        self.loaded = {_address(model.adapter): model}
         self.last: tuple[Answer, UserTable | UserDatabase, Text2SQL] | None = None
         self.suggestion = ""
         """What the next line starts with, to be edited."""
@@ -91,6 +95,7 @@ class Session:
             case "table" if argument:
                 many = argument == "*" and self.model.answers_over_many
                 self.table = self.source.asked(None if many else argument, many=many)
+                show.print_left_out(self.table)
                 show.say(f"asking about {self.table.name!r}, {len(self.table.columns)} columns")
             case "table":
                 show.say(f"error: \\table needs a name; there are: {', '.join(self.source.names)}")
@@ -102,11 +107,13 @@ class Session:
                 self._explain()
             case "right":
                 answer, table, model = self._last()
-                show.say(f"kept in {feedback.record(model, answer, table, self.source.where)}")
+                file = feedback.record(model, answer, table, self.source.where)
+                show.say(f"kept for {answer.question!r} in {file}")
             case "correct":
                 self._correct(argument)
             case "models":
-                print("\n".join(f"{'*' if n == _address(self.model) else ' '} {n}" for n in trained(Project.find())))
+                current = _address(self.model.adapter)
+                print("\n".join(f"{'*' if n == current else ' '} {n}" for n in trained(Project.find())))
             case "model" if argument:
                 self._switch(argument)
             case "model":
@@ -128,8 +135,11 @@ class Session:
         return self.last
 
     def _ask(self, question: str) -> None:
+        # Feedback after a question without an answer must not go to the question before.
+        self.last = None
         table = self._current()
-        answer = self.model.ask(question, table, run=self.always_run and table.has_rows)
+        run = self.always_run and table.has_rows
+        answer = self.model.ask(question, table, run=run, min_confidence=self.min_confidence)
         self.last = (answer, table, self.model)
         show.print_answer(answer)
 
@@ -145,8 +155,8 @@ class Session:
 
     def _explain(self) -> None:
         answer, table, _ = self._last()
-        words = in_words(answer.generated, table) if answer.valid and isinstance(table, UserTable) else None
-        show.say(f"in words: {show.visible(words)}" if words else "this query is more than can be put in words here")
+        words = in_words(answer.generated, table) if answer.valid else None
+        show.say(f"in words: {words}" if words else "this query is more than can be put in words here")
 
     def _correct(self, sql: str) -> None:
         answer, table, model = self._last()
@@ -155,22 +165,22 @@ class Session:
             if not sys.stdin.isatty():
                 show.say("error: \\correct needs the SQL that is right")
             return
-        written, outcome = feedback.corrected(model, sql, table)
+        written, outcome, rows_copied = feedback.corrected(model, sql, table)
         file = feedback.record(model, answer, table, self.source.where, sql=written)
         show.print_sql(written)
         if outcome is not None:
-            show.print_outcome(outcome)
-        show.say(f"kept in {file}")
+            show.print_outcome(outcome, rows_copied)
+        show.say(f"kept for {answer.question!r} in {file}")
 
     def _switch(self, name: str) -> None:
+        given, name = name, _address(find_adapter(name, Project.find()))
         if name not in self.loaded:
             with show.waiting(f"loading {name}"):
-                model = self.load(name)
-            name = _address(model)
-            self.loaded.setdefault(name, model)
+                self.loaded[name] = self.load(given)
         self.model = self.loaded[name]
         if self.model.answers_over_many and self.table is None:
             self.table = self.source.asked(None, many=True)
+            show.print_left_out(self.table)
         elif isinstance(self.table, UserDatabase) and not self.model.answers_over_many:
             self.table = self.source.table() if len(self.source.names) == 1 else None
             if self.table is None:
@@ -178,14 +188,16 @@ class Session:
         show.say(f"{name} answers")
 
 
-def _address(model: Text2SQL) -> str:
-    folder = model.adapter.folder
+def _address(adapter: Adapter) -> str:
+    folder = adapter.folder
     return f"{folder.parent.parent.name}/{folder.name}" if folder.parent.name == "adapter" else str(folder)
 
 
 def lines(session: Session, history: Path) -> Iterator[str]:
     """Lines from the terminal with editing and a history kept in a file, or from standard input without one."""
     if not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         for line in sys.stdin:
             print(f"{session.prompt()}{line.rstrip()}")
             yield line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,21 +16,22 @@ SHOWN_ROWS = 50
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A spinner on standard error while the block runs, where that is a terminal."""
+def waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error while the block runs, where that is a terminal; the block gets what changes its
+    words."""
     if not sys.stderr.isatty():
-        yield
+        yield lambda words: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(what):
-        yield
+    with Console(stderr=True).status(what) as status:
+        yield lambda words: status.update(words)
 
 
 def say(line: str) -> None:
-    """A line of figures or problems, on standard error, after what standard output holds."""
+    """Figures or problems, `visible`, on standard error, after what standard output holds."""
     sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    print("\n".join(map(visible, line.split("\n"))), file=sys.stderr, flush=True)
 
 
 def print_answer(answer: Answer) -> None:
@@ -71,7 +72,7 @@ def print_sql(sql: str) -> None:
 def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
     """The rows as a table, or why there are none."""
     if not outcome.ok:
-        say(f"did not run ({outcome.status}): {visible(outcome.message)}")
+        say(f"did not run ({outcome.status}): {outcome.message}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -109,7 +110,13 @@ def visible(text: str) -> str:
     )
 
 
+def print_left_out(about: UserTable | UserDatabase | None) -> None:
+    """Which tables of a database cannot be asked about, and why."""
+    for why in about.left_out if isinstance(about, UserDatabase) else ():
+        say(f"left out: {why}")
+
+
 def print_tables(source: Source, current: UserTable | UserDatabase | None) -> None:
     """The tables, the current one marked."""
     for name in source.names:
-        print(f"{'*' if current is not None and name == current.name else ' '} {visible(name)}")
+        print(f"{'*' if isinstance(current, UserTable) and name == current.name else ' '} {visible(name)}")

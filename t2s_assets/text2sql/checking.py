@@ -1,15 +1,17 @@
-"""Whether generated SQL is valid over a user's table, and the same SQL with that table's own names."""
+"""Whether generated SQL is valid over a user's tables, and the same SQL with their own names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
-from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number, table_identifier
+from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number
 from t2s_assets.text2sql.schema import TABLE
 from t2s_assets.text2sql.sql_normal import NormalFormError, normal_form
+from t2s_assets.text2sql.tables.own_names import with_own_names
 from t2s_assets.text2sql.tables.user_tables import UserTable
 
 
@@ -20,7 +22,7 @@ def checked(text: str, table: UserTable) -> tuple[str, str | None]:
     except RefusedSQL as e:
         return text, str(e)
     problem = _problem(tree, text, table)
-    return (_renamed(tree, table) if problem is None else text), problem
+    return (text, problem) if problem is not None else _shown(tree, text, {TABLE: table})
 
 
 def checked_over(text: str, tables: Sequence[UserTable]) -> tuple[str, str | None]:
@@ -34,13 +36,17 @@ def checked_over(text: str, tables: Sequence[UserTable]) -> tuple[str, str | Non
         normal_form(text, schemas)
     except (RefusedSQL, NormalFormError) as e:
         return text, str(e)
-    header = {c.name.casefold(): h for t in tables for c, h in zip(t.columns, t.header) if c.name != h}
-    aliases = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
-    tree = tree.copy()
-    for node in list(tree.find_all(exp.Column)):
-        if (name := header.get(node.name.casefold())) is not None and node.name.casefold() not in aliases:
-            node.set("this", exp.to_identifier(name, quoted=True))
-    return (tree.sql(dialect="duckdb") if header else text), None
+    if all(len(t.path) == 1 and t.header == tuple(c.name for c in t.columns) for t in tables):
+        return text, None
+    return _shown(tree, text, {t.path[-1]: t for t in tables})
+
+
+def _shown(tree: exp.Expression, text: str, tables: Mapping[str, UserTable]) -> tuple[str, str | None]:
+    """(The checked query with the user's names, None), or (`text`, why what it names cannot be told)."""
+    try:
+        return with_own_names(tree, tables), None
+    except SqlglotError as e:
+        return text, f"what it names cannot be told: {e}"
 
 
 def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:
@@ -63,28 +69,3 @@ def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:
         if column.type == "real" and isinstance(condition.value, str) and parse_number(condition.value) is None:
             return f"column {column.name!r} holds numbers and is compared with the text {condition.value!r}"
     return None
-
-
-def _renamed(tree: exp.Expression, table: UserTable) -> str:
-    """The query's text with the user's names for `t` and for columns that the prompt showed in another form."""
-    header = {c.name.casefold(): h for c, h in zip(table.columns, table.header)}
-    tree = tree.copy()
-    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
-    aliases = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
-    for node in list(tree.find_all(exp.Table, exp.Column)):
-        if isinstance(node, exp.Table):
-            if node.name.casefold() == TABLE and TABLE not in ctes:
-                node.set("this", _identifier(table.path[-1]))
-                if len(table.path) > 1:
-                    node.set("db", _identifier(table.path[0]))
-            continue
-        if node.table.casefold() == TABLE and TABLE not in ctes:
-            node.set("table", _identifier(table.path[-1]))
-        name = header.get(node.name.casefold())
-        if name is not None and name != node.name and node.name.casefold() not in aliases:
-            node.set("this", exp.to_identifier(name, quoted=True))
-    return tree.sql(dialect="duckdb")
-
-
-def _identifier(name: str) -> exp.Identifier:
-    return exp.to_identifier(name, quoted=table_identifier(name) != name)

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import read_json, write_json
@@ -50,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Confidence:
-    """A fit on `n` validation answers of one adapter.
+    """A fit on `n` validation answers of one adapter, decoded as `decoding` says (`decoded_as`).
 
     `logprobs`, ascending, and `probabilities`, not descending, are the ends of the regression's steps; between steps
     it is linear. `unrelated_below` is the log-probability under which a question that shares no word is refused.
@@ -61,6 +63,7 @@ class Confidence:
     logprobs: tuple[float, ...]
     probabilities: tuple[float, ...]
     unrelated_below: float
+    decoding: Mapping[str, Any] = field(default_factory=dict)
 
     def probability(self, logprob: float) -> float:
         """The share of answers of this log-probability that are right, by the fit."""
@@ -75,8 +78,16 @@ class Confidence:
         write_json(folder / FILE, asdict(self))
 
 
-def load_confidence(folder: Path, adapter_version: str) -> Confidence | None:
-    """The fit in a predictions folder; None where there is none of this adapter. Raises DataError for a broken one."""
+def decoded_as(config: DecodingConfig) -> dict[str, Any]:
+    """The settings on which an answer's log-probability, or whether it is right, hangs."""
+    return config.model_dump(mode="json", include={"grammar", "weights", "execution_guided", "value_grounding"})
+
+
+def load_confidence(folder: Path, adapter_version: str, decoding: DecodingConfig) -> Confidence | None:
+    """The fit in a predictions folder; None where there is none of this adapter, so decoded.
+
+    Raises DataError for a broken one.
+    """
     if not (folder / FILE).is_file():
         return None
     content = read_json(folder / FILE, made_by="t2s evaluate")
@@ -84,10 +95,10 @@ def load_confidence(folder: Path, adapter_version: str) -> Confidence | None:
         fit = Confidence(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
     except TypeError as e:
         raise DataError(f"{folder / FILE} is no calibration that this version reads ({e}); evaluate again") from e
-    return fit if fit.adapter_version == adapter_version else None
+    return fit if fit.adapter_version == adapter_version and fit.decoding == decoded_as(decoding) else None
 
 
-def fit_confidence(verdicts: Sequence[Verdict], adapter_version: str) -> Confidence | None:
+def fit_confidence(verdicts: Sequence[Verdict], adapter_version: str, decoding: DecodingConfig) -> Confidence | None:
     """The fit on validation answers; None for fewer than `FEWEST`."""
     if len(verdicts) < FEWEST:
         return None
@@ -116,7 +127,14 @@ def fit_confidence(verdicts: Sequence[Verdict], adapter_version: str) -> Confide
         for at in (first, last) if first < last else (first,):
             logprobs.append(at)
             probabilities.append(max(share, probabilities[-1] if probabilities else 0.0))
-    return Confidence(adapter_version, len(verdicts), tuple(logprobs), tuple(probabilities), _unrelated_below(ordered))
+    return Confidence(
+        adapter_version,
+        len(verdicts),
+        tuple(logprobs),
+        tuple(probabilities),
+        _unrelated_below(ordered),
+        decoded_as(decoding),
+    )
 
 
 def _unrelated_below(ordered: Sequence[Verdict]) -> float:

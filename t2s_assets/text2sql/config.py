@@ -231,7 +231,9 @@ class DecodingConfig(Settings):
     value_grounding: bool = Field(
         False, description="Replace a text value that no row holds by the nearest stored one. Reads tables."
     )
-    batch_tokens: int = Field(8192, ge=16, description="Padded prompt tokens a batch; bounds memory.")
+    batch_tokens: int = Field(
+        8192, ge=16, description="Cache positions a batch: rows times room for the longest; bounds memory."
+    )
 
 
 class EvaluationConfig(Settings):

@@ -22,7 +22,8 @@ from t2s_assets.text2sql.prompts import clean_question
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import Project, content_hash, read_json, read_manifest
 
-_DECODING_VERSION = 4
+# A new number makes generations that were cached by older decoding code count as others.
+_DECODING_VERSION = 5
 
 
 def _decoding_key(config: DecodingConfig) -> dict[str, Any]:

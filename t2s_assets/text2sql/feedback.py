@@ -24,6 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlglot import exp, parse_one
+from sqlglot.errors import SqlglotError
+
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths
@@ -31,7 +34,7 @@ from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
 from t2s_assets.text2sql.storage import Project
-from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, tables_of
 
 if TYPE_CHECKING:
     from t2s_assets.text2sql.answers import Answer
@@ -47,22 +50,36 @@ def feedback_file(adapter: Path) -> Path:
     return adapter / FILE
 
 
-def corrected(model: Text2SQL, sql: str, about: UserTable | UserDatabase) -> tuple[str, Outcome | None]:
-    """A person's SQL over the user's names, in the style of this library, and what running it gives; None without rows.
+def corrected(model: Text2SQL, sql: str, about: UserTable | UserDatabase) -> tuple[str, Outcome | None, int | None]:
+    """A person's SQL over the user's names, in the style of this library; what running it gives, None without rows; and
+    how many rows of a table it saw, where that is not all.
 
     Raises:
         DataError: it is not one SELECT over the tables asked about, or does not run.
     """
     try:
-        written = read_sql(sql, "duckdb", [t.schema(t.path[-1]) for t in _tables(about)])
+        written = read_sql(_without_schemas(sql, about), "duckdb", [t.own_schema() for t in tables_of(about)])
     except SqlTextError as e:
         raise DataError(f"the correction cannot be used: {e}") from e
     if not about.has_rows:
-        return written, None
-    outcome = model.run_sql(written, about)
+        return written, None, None
+    outcome, rows_copied = model.run_sql(written, about)
     if not outcome.ok:
         raise DataError(f"the correction does not run: {outcome.message}")
-    return written, outcome
+    return written, outcome, rows_copied
+
+
+def _without_schemas(sql: str, about: UserTable | UserDatabase) -> str:
+    """`sql` without the schemas that SQL as shown puts before the names of `about`'s tables."""
+    paths = {tuple(part.casefold() for part in t.path) for t in tables_of(about) if len(t.path) > 1}
+    try:
+        tree = parse_one(sql, read="duckdb")
+    except (SqlglotError, RecursionError):
+        return sql
+    named = [node for node in tree.find_all(exp.Table) if (node.db.casefold(), node.name.casefold()) in paths]
+    for node in named:
+        node.set("db", None)
+    return tree.sql(dialect="duckdb") if named else sql
 
 
 def record(
@@ -86,7 +103,7 @@ def record(
         "database": str(Path(where).absolute()) if about.has_rows and Path(where).exists() else None,
         "schema": [
             {"table": t.path[-1], "columns": [{"name": h, "type": c.type} for h, c in zip(t.header, t.columns)]}
-            for t in _tables(about)
+            for t in tables_of(about)
         ],
     }
     file = feedback_file(adapter.folder)
@@ -100,26 +117,30 @@ def record(
     return file
 
 
-def _tables(about: UserTable | UserDatabase) -> Sequence[UserTable]:
-    return about.tables if isinstance(about, UserDatabase) else (about,)
-
-
 @dataclass(frozen=True)
 class Added:
-    """What became of feedback: `added` lines; `there` already; `elsewhere`, about other databases."""
+    """What became of feedback: `added` lines; `there` already; `elsewhere`, about other databases; `replaced` by later
+    feedback on the same question."""
 
     file: Path
     added: int
     there: int
     elsewhere: int
+    replaced: int
 
 
 def read_feedback(file: Path) -> list[dict[str, Any]]:
-    """The records of a file. Raises DataError with the line that is broken."""
+    """The records of a file. Raises DataError where there is none, or with the line that is broken."""
+    if not file.exists():
+        raise DataError(f"{file}: no feedback there; \\right and \\correct in t2s repl write it")
+    return _questions(file)
+
+
+def _questions(file: Path) -> list[dict[str, Any]]:
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as e:
-        raise DataError(f"{file}: no feedback there; \\right and \\correct in t2s repl write it") from e
+        raise DataError(f"{file}: cannot be read ({e.strerror})") from e
     records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -129,7 +150,7 @@ def read_feedback(file: Path) -> list[dict[str, Any]]:
             if not all(isinstance(record[k], str) for k in ("question", "sql")):
                 raise TypeError("question and sql must be strings")
         except (ValueError, KeyError, TypeError) as e:
-            raise DataError(f"{file}:{number}: no feedback record ({e}); mend or remove the line") from e
+            raise DataError(f"{file}:{number}: no question with its SQL ({e}); mend or remove the line") from e
         records.append(record)
     return records
 
@@ -158,25 +179,32 @@ def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
     if problems:
         raise ConfigError("\n".join(problems))
     questions = expand_path(config.questions, folder)
-    there = read_feedback(questions)
+    there = _questions(questions)
     known = {(r["question"], r["sql"]) for r in there}
     splits = any("split" in r for r in there)
     fresh: list[dict[str, Any]] = []
-    n_there = n_elsewhere = 0
+    n_there = n_elsewhere = n_replaced = 0
+    # What was said last of a question holds: two SQLs for one question teach neither.
+    last: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in read_feedback(file):
         name = _database(entry, databases)
         if name is None:
             n_elsewhere += 1
-        elif (entry["question"], entry["sql"]) in known:
+            continue
+        before = last.get((name, entry["question"]))
+        n_replaced += before is not None and before["sql"] != entry["sql"]
+        n_there += before is not None and before["sql"] == entry["sql"]
+        last[name, entry["question"]] = entry
+    for (name, _), entry in last.items():
+        if (entry["question"], entry["sql"]) in known:
             n_there += 1
         else:
-            known.add((entry["question"], entry["sql"]))
             line = {"question": entry["question"], "sql": entry["sql"], "database": name}
             line["tables"] = [t["table"] for t in entry["schema"]]
             fresh.append(line | ({"split": "train"} if splits else {}))
     if fresh:
         _append(questions, fresh)
-    return Added(questions, len(fresh), n_there, n_elsewhere)
+    return Added(questions, len(fresh), n_there, n_elsewhere, n_replaced)
 
 
 def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> str | None:

@@ -14,9 +14,10 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from t2s_assets.text2sql.config import DecodingConfig
-from t2s_assets.text2sql.decoding.grounding import Cells, ground
+from t2s_assets.text2sql.decoding.grounding import MAX_VALUES, Cells, Stored, ground
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.schema import TableSchema
@@ -35,17 +36,33 @@ class Content:
     @classmethod
     def of(cls, database: Database) -> Content:
         """Everything in the tables that the SQL runs on."""
+        return cls(database, functools.partial(_stored, database))
 
-        def cells(name: str) -> list[str]:
-            columns = [
-                relation.data.column(at)
-                for relation in database.relations
-                for at, (column, _) in enumerate(relation.columns)
-                if column.casefold() == name.casefold()
-            ]
-            return [cell for column in columns for cell in column.to_pylist() if isinstance(cell, str)]
 
-        return cls(database, cells)
+_STORED: WeakKeyDictionary[Database, dict[str, Stored | None]] = WeakKeyDictionary()
+
+
+def _stored(database: Database, name: str) -> Stored | None:
+    """The text cells of the columns of a name. Kept with the database: its questions and their draws share them."""
+    kept = _STORED.setdefault(database, {})
+    wanted = name.casefold()
+    if wanted not in kept:
+        kept[wanted] = _text_cells(database, wanted)
+    return kept[wanted]
+
+
+def _text_cells(database: Database, wanted: str) -> Stored | None:
+    columns = [
+        (sql_type.upper(), relation.data.column(at).unique())
+        for relation in database.relations
+        for at, (name, sql_type) in enumerate(relation.columns)
+        if name.casefold() == wanted and sql_type.upper().startswith(("VARCHAR", "TEXT"))
+    ]
+    if not columns or sum(len(cells) for _, cells in columns) > MAX_VALUES:
+        return None
+    ignores_case = all(sql_type.endswith(" COLLATE NOCASE") for sql_type, _ in columns)
+    values = (cell for _, cells in columns for cell in cells.to_pylist() if cell is not None)
+    return Stored(values, ignores_case=ignores_case)
 
 
 def content_read(config: DecodingConfig) -> list[str]:

@@ -34,8 +34,9 @@ from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prompts import clean_question, shown_tables
 from t2s_assets.text2sql.storage import Project
-from t2s_assets.text2sql.tables.asked import Asked, asked_about
+from t2s_assets.text2sql.tables.asked import Asked, asked_about, named_in
 from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
+from t2s_assets.text2sql.tables.user_tables import tables_of
 from t2s_assets.text2sql.trained import find_adapter
 
 
@@ -50,7 +51,7 @@ class Text2SQL:
         self._decoder, self._tokenizer = decoder, tokenizer
         self._executor: SqlExecutor | None = None
         predictions = adapter.folder.parent.parent / "predictions" / adapter.folder.name
-        self.calibration = load_confidence(predictions, adapter.version)
+        self.calibration = load_confidence(predictions, adapter.version, adapter.experiment.decoding)
 
     @classmethod
     def load(
@@ -137,8 +138,9 @@ class Text2SQL:
         """
         if min_confidence > 0 and self.calibration is None:
             raise ModelError(
-                f"{self.adapter.folder}: no calibration of this adapter beside it, so nothing is known of how often "
-                "its answers are right; run t2s evaluate on at least 50 validation questions, or leave it out"
+                f"{self.adapter.folder}: no calibration of this adapter, as it decodes now, beside it, so nothing is "
+                "known of how often its answers are right; run t2s evaluate on at least 50 validation questions, or "
+                "leave out --min-confidence"
             )
         started = time.perf_counter()
         results: list[Answer | T2SError | None] = [None] * len(asked)
@@ -158,13 +160,16 @@ class Text2SQL:
                 continue
             table = asked[position][1]
             generated = completion.text.strip()
-            sql, problem = abouts[position].checked(generated)
-            if problem is None and not completion.finished:
+            sql, problem = abouts[position].checked(generated) if completion.finished else (generated, None)
+            if completion.stuck:
+                problem = "no SQL over these tables continues what was written so far; ask in other words"
+            elif not completion.finished:
                 limit = self.adapter.experiment.decoding.max_new_tokens
                 problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
             probability = abstained = None
             if self.calibration is not None:
-                shared = shared_words(requests[position].question, requests[position].schemas, table.name)
+                named = [table.name] if isinstance(table, UserTable) else []
+                shared = shared_words(requests[position].question, requests[position].schemas, *named)
                 probability = self.calibration.probability(completion.logprob)
                 abstained = reason_to_abstain(self.calibration, completion.logprob, shared, min_confidence)
             if abstained is not None:
@@ -202,24 +207,28 @@ class Text2SQL:
             if isinstance(answer, Answer) and answer.valid:
                 try:
                     abouts[position] = asked_about(table, self.adapter.format.gold)
-                    jobs[position] = Job(abouts[position].database, answer.generated)
+                    jobs[position] = Job(abouts[position].database_for(answer.generated), answer.generated)
                 except T2SError as e:
                     results[position] = e
         for position, outcome in self._outcomes(jobs).items():
             answer = results[position]
             assert isinstance(answer, Answer)
-            results[position] = replace(answer, outcome=outcome, rows_copied=abouts[position].rows_copied)
+            rows_copied = abouts[position].rows_copied_for(answer.generated)
+            results[position] = replace(answer, outcome=outcome, rows_copied=rows_copied)
         return results
 
-    def run_sql(self, sql: str, about: UserTable | UserDatabase) -> Outcome:
-        """What a person's SQL over the tables' own names gives, in the executor and on copies of the rows as `run`'s.
+    def run_sql(self, sql: str, about: UserTable | UserDatabase) -> tuple[Outcome, int | None]:
+        """What a person's SQL over the tables' own names gives, in the executor and on copies of the rows as `run`'s;
+        and how many rows of a table were copied, where that is not all.
 
         Raises:
             DataError: only a schema was given.
         """
-        tables = about.tables if isinstance(about, UserDatabase) else (about,)
-        relations = [t.relation(t.path[-1], typed=self.answers_over_many) for t in tables]
-        return self._outcomes({0: Job(Database.of(*relations), sql)})[0]
+        typed, tables = self.answers_over_many, named_in(sql, tables_of(about))
+        relations = [t.own_relation(typed=typed) for t in tables]
+        outcome = self._outcomes({0: Job(Database.of(*relations), sql)})[0]
+        contents = [t.typed_content if typed else t.content for t in tables]
+        return outcome, next((c.data.num_rows for c in contents if c.truncated), None)
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
         """All in one go; where a table does not load into the executor, each on its own."""
@@ -267,14 +276,29 @@ class Text2SQL:
         requests: dict[int, Request],
         completions: dict[int, Completion | T2SError],
     ) -> set[int]:
-        """Make the completions what is answered in the end (`guidance.settled`); those whose tables' rows were read."""
+        """Make the completions what is answered in the end (`guidance.settled`); those whose tables' rows were read.
+
+        A question whose table cannot be read, or does not load into the executor, gets that error in place of an
+        answer: all in one go, or each on its own where one fails.
+        """
         decoding = self.adapter.experiment.decoding
         done = {p: c for p, c in completions.items() if isinstance(c, Completion)}
-        read = {p for p in done if asked[p][1].has_rows} if uses_table_content(decoding) else set()
-        contents = [Content.of(abouts[p].database) if p in read else None for p in done]
+        reads = uses_table_content(decoding)
+        read = {p for p in done if reads and asked[p][1].has_rows}
         self._executor = self._executor or SqlExecutor()
-        given = [requests[p] for p in done], list(done.values()), contents
-        completions.update(zip(done, settled(self._decoder, *given, decoding, self._executor)))
+        try:
+            contents = [Content.of(abouts[p].database) if p in read else None for p in done]
+            given = [requests[p] for p in done], list(done.values()), contents
+            completions.update(zip(done, settled(self._decoder, *given, decoding, self._executor)))
+            return read
+        except T2SError as e:
+            if len(done) == 1:
+                completions.update(dict.fromkeys(done, e))
+                return set()
+        for position, completion in done.items():
+            alone: dict[int, Completion | T2SError] = {position: completion}
+            read -= {position} - self._settled(asked, abouts, requests, alone)
+            completions.update(alone)
         return read
 
     def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 from t2s_assets.text2sql import adapters, base_models, parity
 from t2s_assets.text2sql.adapters import Adapter
-from t2s_assets.text2sql.base_models import Placement
+from t2s_assets.text2sql.base_models import BaseModel, Placement
 from t2s_assets.text2sql.config import DecodingConfig
-from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, replacing_folder, write_json
+from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, replacing_folder, write_json
 
 _LOG = logging.getLogger(__name__)
 # A new number makes merged weights that older code kept count as others.
@@ -52,7 +53,15 @@ def _merged(adapter: Adapter, project: Project, placement: Placement, decoding: 
     state = (adapter.folder / adapters.WEIGHTS).stat()
     key = content_hash(_CODE, adapter.version, base.identity, placement.as_dict(), state.st_size, state.st_mtime_ns)
     folder = project.cache("merged", content_hash(str(adapter.folder.resolve()))[:16])
-    known = read_json(folder / MANIFEST, made_by="") if (folder / MANIFEST).is_file() else {}
+    known: dict[str, Any] = {}
+    try:
+        if (folder / MANIFEST).is_file():
+            known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if known.get("key") == key and not known["refused"]:
+            return _kept(folder, base, placement, decoding)
+    except Exception as e:  # safetensors, torch and transformers raise whatever a broken file makes them
+        _LOG.warning("the merged weights kept in %s cannot be read (%s: %s); merging anew", folder, type(e).__name__, e)
+        known = {}
     if known.get("key") != key:
         known = _merge(adapter, project, placement, folder, key)
     if known["refused"]:
@@ -60,6 +69,11 @@ def _merged(adapter: Adapter, project: Project, placement: Placement, decoding: 
         return adapters.load_unmerged(adapter, project, placement)[0]
     if "model" in known:  # it could not be kept
         return known["model"]
+    return _kept(folder, base, placement, decoding)
+
+
+def _kept(folder: Path, base: BaseModel, placement: Placement, decoding: DecodingConfig) -> Any:
+    """The merged model that is kept in `folder`."""
     if placement.device == "cpu" and decoding.weights == "full":
         import torch
 
@@ -73,6 +87,8 @@ def _merged(adapter: Adapter, project: Project, placement: Placement, decoding: 
 
 def _merge(adapter: Adapter, project: Project, placement: Placement, folder: Path, key: str) -> dict[str, Any]:
     """Merge, compare, and keep under `folder` what came of it, which is returned; `model` too if it cannot be kept."""
+    from safetensors import SafetensorError
+
     probe = parity.load_probe(adapter, project)
     if not probe:
         _LOG.warning(
@@ -93,7 +109,7 @@ def _merge(adapter: Adapter, project: Project, placement: Placement, folder: Pat
             if found.kept:
                 model.save_pretrained(fresh)
             write_json(fresh / MANIFEST, made)
-    except OSError as e:
+    except (OSError, SafetensorError) as e:  # safetensors reports a full disk in an error of its own
         _LOG.warning("the merged weights are not kept in %s, so the next start is slower: %s", folder, e)
         return made | {"model": model}
     return made

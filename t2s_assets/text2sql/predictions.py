@@ -29,7 +29,6 @@ from t2s_assets.text2sql.storage import (
     write_manifest,
 )
 
-# A new number makes generations that were cached by older decoding code count as others.
 _SCHEMA = pa.schema(
     [
         *(
@@ -100,7 +99,8 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         for name, rows in sets.items():
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), fresh / name, compression="zstd")
         write_json(fresh / "latency.json", latency)
-        confidence = fit_confidence(_verdicts(sets["predictions.parquet"], requests), asked.adapter.version)
+        verdicts = _verdicts(sets["predictions.parquet"], requests)
+        confidence = fit_confidence(verdicts, asked.adapter.version, config.decoding)
         if confidence is not None:
             confidence.save(fresh)
         total = {s: sum(1 for q in load_usable(project, dataset, [s])) for s in chosen}

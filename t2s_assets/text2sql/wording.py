@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-from t2s_assets.text2sql.query import Condition, SketchError, condition_number, from_sql, number_literal
-from t2s_assets.text2sql.schema import TABLE
-from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.query import Condition, Query, SketchError, condition_number, from_sql, number_literal
+from t2s_assets.text2sql.schema import TABLE, Column
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, tables_of
 
-_NUMBER_AGGREGATES = (
-    "{}",
-    "the largest {}",
-    "the smallest {}",
-    "how many rows have a {}",
-    "the sum of {}",
-    "the average of {}",
-)
-_TEXT_AGGREGATES = (
-    "{}",
-    "the alphabetically last {}",
-    "the alphabetically first {}",
-    *_NUMBER_AGGREGATES[3:],
-)
-_NUMBER_TESTS = ("is", "is over", "is under")
-_TEXT_TESTS = ("is", "comes alphabetically after", "comes alphabetically before")
+_COUNT = "how many rows have a {}"
+_TOTALS = ("the sum of {}", "the average of {}")
+_AGGREGATES = {
+    "number": ("{}", "the largest {}", "the smallest {}", _COUNT, *_TOTALS),
+    "text": ("{}", "the alphabetically last {}", "the alphabetically first {}", _COUNT, *_TOTALS),
+    "time": ("{}", "the latest {}", "the earliest {}", _COUNT, *_TOTALS),
+}
+_TESTS = {
+    "number": ("is", "is over", "is under"),
+    "text": ("is", "comes alphabetically after", "comes alphabetically before"),
+    "time": ("is", "is after", "is before"),
+}
 
 
-def in_words(sql: str, table: UserTable) -> str | None:
-    """SQL over `t` as a sentence about the user's table, or None where it is more than the sketch of query.py."""
-    try:
-        query = from_sql(sql, table.schema(TABLE))
-    except SketchError:
-        return None
+def in_words(sql: str, about: UserTable | UserDatabase) -> str | None:
+    """SQL over `t`, or over one table under its own name, as a sentence about the user's table; None where it is more
+    than the sketch of query.py."""
+    for table in tables_of(about):
+        own = table.path[-1]
+        for name in (own,) if isinstance(about, UserDatabase) else (own, TABLE):
+            try:
+                query = from_sql(sql, table.schema(name))
+            except SketchError:
+                continue
+            return _sentence(query, table, typed=name == own)
+    return None
+
+
+def _sentence(query: Query, table: UserTable, *, typed: bool) -> str:
+    """`typed` says that columns have their real types, and that text is compared to the letter."""
     column = table.columns[query.column]
-    aggregates = _NUMBER_AGGREGATES if column.type == "real" else _TEXT_AGGREGATES
-    sentence = f"{aggregates[query.aggregate].format(f'“{column.name}”')} in {table.name}"
+    aggregate = _AGGREGATES[_kind(column, typed)][query.aggregate]
+    sentence = f"{aggregate.format(f'“{column.name}”')} in {table.name}"
     if query.conditions:
-        sentence += ", where " + " and ".join(_test(c, table) for c in query.conditions)
+        sentence += ", where " + " and ".join(_test(c, table, typed) for c in query.conditions)
     return sentence
 
 
-def _test(condition: Condition, table: UserTable) -> str:
+def _kind(column: Column, typed: bool) -> str:
+    if column.type == "real":
+        return "number"
+    return "time" if typed and column.shown_type in ("date", "time", "timestamp") else "text"
+
+
+def _test(condition: Condition, table: UserTable, typed: bool) -> str:
     column = table.columns[condition.column]
     number = condition_number(condition.value) if column.type == "real" else None
     if number is not None:
-        return f"“{column.name}” {_NUMBER_TESTS[condition.operator]} {number_literal(number)}"
-    case = " (in any case)" if condition.operator == 0 else ""
-    return f"“{column.name}” {_TEXT_TESTS[condition.operator]} ‘{condition.value}’{case}"
+        return f"“{column.name}” {_TESTS['number'][condition.operator]} {number_literal(number)}"
+    case = " (in any case)" if condition.operator == 0 and not typed else ""
+    # What spells no number is compared as the text that it is.
+    test = _TESTS["text" if column.type == "real" else _kind(column, typed)][condition.operator]
+    return f"“{column.name}” {test} ‘{condition.value}’{case}"

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from t2s_assets.cli import show
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
 
@@ -47,6 +49,14 @@ def test_wrong_usage_has_status_2(t2s: T2S, serving: ProjectFiles, words: list[s
     ended = t2s(*words)
     assert ended.status == 2
     assert problem in re.sub(r"[\s│]+", " ", ended.err)
+
+
+def test_no_name_of_a_table_and_no_cell_steers_the_terminal(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "two.duckdb") as db:
+        db.execute('CREATE TABLE "a\x1b[31m" (n INT); CREATE TABLE b (n INT)')
+    ended = t2s("ask", "-m", "peaks/tiny", "--db", tmp_path / "two.duckdb", "how many?")
+    assert ended.status == 1 and "\\x1b[31m" in ended.err and "\x1b" not in ended.err
+    assert show.cell_text("a\x1b[31m\n") == "a\\x1b[31m\\n"
 
 
 def test_ask_prints_sql_alone_on_standard_output(t2s: T2S, serving: ProjectFiles) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from t2s_assets.cli.batch import CHUNK
+from t2s_assets.text2sql.confidence import Confidence, decoded_as
+from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
 
@@ -83,6 +88,60 @@ def test_batch_refuses_answers_to_other_questions_or_of_another_model(
     assert forced.status == 0 and [r["question"] for r in _answers(out)] == ["dearest?"]
 
 
+def test_answers_without_a_question_are_never_dropped(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    asked: list[object] = [{"question": "cheapest?"}, {"question": "dearest?"}]
+    questions, out = _jsonl(tmp_path / "q.jsonl", asked), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT]
+    t2s(*words)
+    before = out.read_text()
+    for fewer in (asked[:1], []):
+        _jsonl(questions, fewer)
+        ended = t2s(*words)
+        assert ended.status == 1 and f"has questions ({len(fewer)})" in ended.err
+    _jsonl(questions, asked)
+    out.write_text("{broken}\n".join(before.splitlines(keepends=True)))
+    broken = t2s(*words)
+    assert broken.status == 1 and "row 2 is no answer" in broken.err and "{broken}" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["--ddl", "CREATE TABLE fruit (name TEXT, price REAL, kind TEXT)"],
+        ["--ddl", FRUIT, "--run"],
+        ["--ddl", FRUIT, "--min-confidence", "0"],
+    ],
+    ids=["table", "run", "decoding"],
+)
+def test_batch_does_not_mix_answers_made_otherwise(
+    t2s: T2S, serving: ProjectFiles, tmp_path: Path, changed: list[str]
+) -> None:
+    questions, out = _jsonl(tmp_path / "q.jsonl", [{"question": "cheapest?"}]), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out]
+    t2s(*words, "--ddl", FRUIT)
+    before = out.read_text()
+    config = serving.project.configs / "peaks" / "tiny.yaml"
+    as_it_was = config.read_text()
+    if "--min-confidence" in changed:
+        config.write_text(as_it_was + "decoding: {grammar: none, max_new_tokens: 24}\n")
+    try:
+        ended = t2s(*words, *changed)
+    finally:
+        config.write_text(as_it_was)
+    assert ended.status == 1 and "line 1 was made with another table or schema, --run" in ended.err
+    assert out.read_text() == before
+
+
+def test_a_line_may_bring_a_schema_of_its_own_again(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    lines: list[object] = [{"question": "cheapest?", "schema": FRUIT}, {"question": "cheapest?", "schema": "nonsense"}]
+    questions, out = _jsonl(tmp_path / "q.jsonl", lines), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out]
+    t2s(*words)
+    assert "(2 were there already)" in t2s(*words).err
+    _jsonl(questions, [{"question": "cheapest?", "schema": FRUIT.replace("price", "cost")}, lines[1]])
+    assert "line 1 was made with another table" in t2s(*words).err
+
+
 @pytest.mark.parametrize("name", ["notes.jsonl", "notes.csv"])
 def test_batch_leaves_a_file_of_something_else_alone(
     t2s: T2S, serving: ProjectFiles, tmp_path: Path, name: str
@@ -145,3 +204,50 @@ def test_errors_of_batch_files(
         "batch", "-m", "peaks/tiny", "--in", tmp_path / input_name, "--out", tmp_path / output_name, "--ddl", FRUIT
     )
     assert ended.status == 1 and problem in ended.err
+
+
+def test_a_cell_of_any_length_is_read_again(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    questions, out = tmp_path / "q.csv", tmp_path / "a.csv"
+    with questions.open("w", newline="") as f:
+        csv.writer(f).writerows([["question"], ["cheapest? " * 20_000], ["dearest?"]])
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT]
+    assert "2 questions: 1 answered" in t2s(*words).err
+    whole = out.read_text()
+    assert "(2 were there already)" in t2s(*words).err and out.read_text() == whole
+
+
+def test_ctrl_c_says_how_to_go_on(
+    t2s: T2S, serving: ProjectFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Text2SQL, "ask_many", stop)
+    questions, out = _jsonl(tmp_path / "q.jsonl", [{"question": "cheapest?"}]), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT]
+    ended = t2s(*words)
+    assert ended.status == 130 and "and the same command goes on" in ended.err
+    assert "the same command without --force goes on" in t2s(*words, "--force").err
+
+
+def test_unsure_answers_are_withheld(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    questions, out = _jsonl(tmp_path / "q.jsonl", [{"question": "which price?"}]), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT, "--min-confidence", "0.9"]
+    none = t2s(*words)
+    assert none.status == 1 and "no calibration of this adapter" in none.err
+    version = find_adapter("peaks/tiny", serving.project).version
+    calibrated = Confidence(version, 50, (-1.0, 0.0), (0.1, 0.2), -9.0, decoded_as(DecodingConfig()))
+    folder = serving.project.path("peaks", "predictions", "tiny")
+    folder.mkdir(parents=True)
+    try:
+        calibrated.save(folder)
+        assert t2s(*words).status == 0
+    finally:
+        shutil.rmtree(folder)
+    assert "below --min-confidence 0.9" in str(_answers(out)[0]["abstained"])
+
+
+def test_a_file_that_cannot_be_written_is_one_line(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    questions = _jsonl(tmp_path / "q.jsonl", [{"question": "cheapest?"}])
+    ended = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", f"{'a' * 300}.jsonl", "--ddl", FRUIT)
+    assert ended.status == 1 and ended.err.splitlines()[-1].startswith("error: ") and "Traceback" not in ended.err

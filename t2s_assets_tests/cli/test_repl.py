@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,13 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
+import duckdb
 import pytest
 
 from t2s_assets.cli import show
 from t2s_assets.cli.repl import Session
+from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_own
 from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.storage import write_json
 from t2s_assets.text2sql.tables.sources import open_source
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
@@ -84,6 +88,47 @@ def test_feedback_is_kept_and_becomes_training_questions(
     assert none.status == 1 and "no feedback there" in none.err
 
 
+def test_what_was_said_last_of_a_question_holds(t2s: T2S, serving: ProjectFiles, tmp_path: Path, peaks: Path) -> None:
+    typed = [
+        "how high is K2?", "\\right", "\\correct SELECT 1 AS n FROM peaks", "\\correct SELECT Name FROM peaks",
+        "x" * 5000, "\\right",
+    ]  # fmt: skip
+    ended = t2s("repl", "-m", "peaks/free", "--db", peaks, stdin="\n".join(typed) + "\n")
+    assert ended.err.count("kept for 'how high is K2?' in") == 3 or "has no valid SQL to call right" in ended.err
+    assert ended.err.splitlines()[-1] == "error: no answer yet; ask a question first"
+    assert t2s("init", "other", "--database", peaks).status == 0
+    questions = serving.project.configs / "other" / "questions.jsonl"
+    before = len(questions.read_text().splitlines())
+    done = t2s("feedback", "peaks/free", "--into", "other").out
+    assert "added 1 question to" in done and "gave way to later feedback" in done
+    (added,) = questions.read_text().splitlines()[before:]
+    assert json.loads(added)["sql"] == 'SELECT "Name" FROM peaks'
+    questions.unlink()
+    gone = t2s("feedback", "peaks/free", "--into", "other")
+    assert gone.status == 1 and "questions.jsonl: cannot be read" in gone.err
+
+
+def test_a_correction_is_over_the_names_of_the_users_own_file(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    table = tmp_path / "peaks.csv"
+    table.write_text("Name,Height  (m)\nK2,8611\n")
+    shown, own = "Height (m)", "Height  (m)"
+    typed = ["how high?", *(f'\\correct SELECT "{name}" FROM peaks' for name in (shown, own))]
+    ended = t2s("repl", "-m", "peaks/tiny", "--db", table, stdin="\n".join(typed) + "\n")
+    assert "the correction does not run" in ended.err and ended.err.count("kept for 'how high?'") == 1
+    kept = serving.project.path("peaks", "feedback", "tiny") / "feedback.jsonl"
+    assert json.loads(kept.read_text().split("\n")[-2])["sql"] == f'SELECT "{own}" FROM peaks'
+
+
+def test_a_table_of_a_schema_is_corrected_as_it_is_shown(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "sold.duckdb") as db:
+        db.execute("CREATE SCHEMA sales; CREATE TABLE sales.fruit (name TEXT, price INT); CREATE TABLE veg (name TEXT)")
+        db.execute("INSERT INTO sales.fruit VALUES ('Plum', 3)")
+    typed = ["\\table sales.fruit", "which?", "\\correct SELECT name FROM sales.fruit", "\\correct SELECT 1 FROM veg"]
+    ended = t2s("repl", "-m", "peaks/tiny", "--db", tmp_path / "sold.duckdb", stdin="\n".join(typed) + "\n")
+    assert "FROM sales.fruit" in ended.out and "Plum" in ended.out
+    assert ended.err.count("kept for 'which?'") == 1 and "the correction cannot be used" in ended.err
+
+
 def read_own_config(file: Path) -> OwnDataset:
     config = read_dataset(file)
     assert isinstance(config, OwnDataset)
@@ -99,6 +144,25 @@ def test_a_session_switches_between_models(t2s: T2S, serving: ProjectFiles, peak
     assert "peaks/short answers" in ended.err and "no trained adapter nope/nope" in ended.err
     first, second, third = [line for line in ended.out.splitlines() if line.startswith(("SELECT", "--"))]
     assert first == third != second
+
+
+def test_a_champion_that_is_loaded_is_not_loaded_again(
+    serving: ProjectFiles, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = open_source(ddl=FRUIT)
+
+    def load(name: str) -> Text2SQL:
+        raise AssertionError(f"{name} is loaded")
+
+    champion = serving.project.path("peaks", "champion") / CHAMPION
+    champion.parent.mkdir(parents=True)
+    write_json(champion, {"experiment": "tiny"})
+    try:
+        with Text2SQL.load("peaks/tiny", project=serving.project) as model:
+            Session(model, source, source.table(), load=load).handle("\\model peaks")
+    finally:
+        shutil.rmtree(champion.parent)
+    assert "peaks/tiny answers" in capfd.readouterr().err
 
 
 def test_repl_ends_with_its_input(t2s: T2S, serving: ProjectFiles) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from t2s_assets.text2sql.checking import checked
+from t2s_assets.text2sql.checking import checked, checked_over
 from t2s_assets.text2sql.execution import Database, Relation, SqlExecutor
 from t2s_assets.text2sql.tables.user_tables import UserTable
 
@@ -30,6 +30,11 @@ PLAIN = UserTable.of("fruit", ["name", "price"], ["text", "real"], where="test")
             "SELECT name, SUM(price) AS s FROM fruit GROUP BY name HAVING SUM(price) > 2 ORDER BY s DESC LIMIT 3",
         ),
         ("WITH t AS (SELECT 1 AS a) SELECT a FROM t", "WITH t AS (SELECT 1 AS a) SELECT a FROM t"),
+        ("SELECT T.name FROM t AS t", "SELECT T.name FROM fruit AS t"),
+        (
+            "SELECT t.* FROM t WHERE price = (SELECT MAX(x.price) FROM t AS x WHERE x.name = t.name)",
+            "SELECT fruit.* FROM fruit WHERE price = (SELECT MAX(x.price) FROM fruit AS x WHERE x.name = fruit.name)",
+        ),
     ],
 )
 def test_valid_sql_is_shown_with_the_tables_name(generated: str, shown: str) -> None:
@@ -52,6 +57,17 @@ def test_shown_sql_runs_in_the_users_database() -> None:
         assert executor.run_one(Database.of(relation), sql).rows == ((8611.0,),)
 
 
+def test_sql_over_several_tables_is_shown_with_their_schemas_and_own_columns() -> None:
+    orders = UserTable.of(("sales", "orders"), ["First\nname", "id"], ["text", "real"], where="test")
+    staff = UserTable.of("staff", ["First name", "id"], ["text", "real"], where="test")
+    generated = 'SELECT "First name" FROM staff WHERE id IN (SELECT id FROM orders WHERE "First name" = \'K\')'
+    shown = 'SELECT "First name" FROM staff WHERE id IN (SELECT id FROM sales.orders WHERE "First\nname" = \'K\')'
+    assert checked_over(generated, [orders, staff]) == (shown, None)
+    assert checked_over("SELECT id FROM orders", [orders]) == ("SELECT id FROM sales.orders", None)
+    assert checked_over("select  ID from STAFF", [staff]) == ("select  ID from STAFF", None)
+    assert checked_over("SELECT id FROM other", [staff])[1] is not None
+
+
 @pytest.mark.parametrize(
     ("generated", "problem"),
     [
@@ -64,6 +80,7 @@ def test_shown_sql_runs_in_the_users_database() -> None:
         ('SELECT "name" FROM t WHERE "Weight" > 3', "no column 'Weight'"),
         ('SELECT SUM("name") FROM t', "SUM needs numbers, and column 'name' holds text"),
         ('SELECT AVG("name") FROM t', "AVG needs numbers"),
+        ("(price) UNION SELECT price FROM t", "what it names cannot be told"),
         (
             'SELECT "name" FROM t WHERE "price" = \'cheap\'',
             "column 'price' holds numbers and is compared with the text 'cheap'",

@@ -16,6 +16,7 @@ from t2s_assets.text2sql.confidence import (
     reason_to_abstain,
     shared_words,
 )
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 
@@ -27,7 +28,7 @@ def fit() -> Confidence:
     for at in range(2000):
         logprob = -2 * draw.random()
         verdicts.append(Verdict(logprob, draw.random() < 1 + logprob / 2, 0 if at % 10 == 0 else 2))
-    found = fit_confidence(verdicts, "v1")
+    found = fit_confidence(verdicts, "v1", DecodingConfig())
     assert found is not None
     return found
 
@@ -49,7 +50,7 @@ def test_strangers_are_refused_below_the_threshold_only(fit: Confidence) -> None
 
 
 def test_few_strangers_in_validation_do_not_refuse_sure_answers() -> None:
-    fit = fit_confidence([Verdict(-0.1, True, 2)] * FEWEST, "v1")
+    fit = fit_confidence([Verdict(-0.1, True, 2)] * FEWEST, "v1", DecodingConfig())
     assert fit is not None
     assert reason_to_abstain(fit, -0.5, 0, 0.0) is None
     assert reason_to_abstain(fit, -1.0, 0, 0.0) is not None
@@ -61,11 +62,13 @@ def test_a_minimum_withholds_unsure_answers(fit: Confidence) -> None:
 
 
 def test_few_answers_or_another_adapter_give_no_calibration(fit: Confidence, tmp_path: Path) -> None:
-    assert fit_confidence([Verdict(-1.0, True, 1)] * (FEWEST - 1), "v1") is None
-    assert load_confidence(tmp_path, "v1") is None
+    assert fit_confidence([Verdict(-1.0, True, 1)] * (FEWEST - 1), "v1", DecodingConfig()) is None
+    assert load_confidence(tmp_path, "v1", DecodingConfig()) is None
     fit.save(tmp_path)
-    assert load_confidence(tmp_path, "v1") == fit
-    assert load_confidence(tmp_path, "v2") is None
+    assert load_confidence(tmp_path, "v1", DecodingConfig()) == fit
+    assert load_confidence(tmp_path, "v2", DecodingConfig()) is None
+    assert load_confidence(tmp_path, "v1", DecodingConfig(execution_guided=True)) is None
+    assert load_confidence(tmp_path, "v1", DecodingConfig(batch_tokens=64)) == fit
 
 
 def test_words_are_shared_by_their_beginnings() -> None:

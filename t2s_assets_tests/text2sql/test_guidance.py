@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.decoding.grounding import MAX_VALUES, ground
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.execution import Database, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.guidance import SAMPLES, Content, bound, improved, usable
@@ -15,7 +16,7 @@ from t2s_assets.text2sql.schema import Column, TableSchema
 SCHEMA = TableSchema("t", (Column("Club", "text"), Column("Year", "real")))
 ROWS = [("Ajax", 1990.0), ("Celtic", 1991.0)]
 DATABASE = Database.of(Relation.from_rows("t", [("Club", "VARCHAR"), ("Year", "DOUBLE")], ROWS))
-CONTENT = Content(DATABASE, lambda name: [r[0] for r in ROWS] if name == "Club" else [])
+CONTENT = Content.of(DATABASE)
 
 
 def written(text: str, logprob: float) -> Completion:
@@ -63,6 +64,40 @@ def test_without_a_usable_draw_or_rows_the_greedy_answer_stays() -> None:
 
 def test_grounding_comes_before_guidance() -> None:
     assert guided(EMPTY, [written(GOOD, -1.0)], value_grounding=True).endswith("'Ajax'")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "grounded"),
+    [
+        (["VARCHAR COLLATE NOCASE"], "ajax"),
+        (["VARCHAR"], "Ajax"),
+        (["VARCHAR", "VARCHAR COLLATE NOCASE"], "Ajax"),  # which of them a query means is not asked
+        (["DOUBLE"], "ajax"),
+    ],
+)
+def test_a_value_is_grounded_where_the_columns_collation_finds_no_cell(kinds: list[str], grounded: str) -> None:
+    tables = [
+        Relation.from_rows(f"t{at}", [("Club", kind)], [("Ajax" if "VARCHAR" in kind else 1.0,), (None,)])
+        for at, kind in enumerate(kinds)
+    ]
+    sql = "SELECT * FROM t0 WHERE Club = '{}'"
+    assert ground(sql.format("ajax"), Content.of(Database.of(*tables)).cells) == sql.format(grounded)
+
+
+def test_the_cells_of_a_column_are_read_once_for_a_database() -> None:
+    database = Database.of(Relation.from_rows("t", [("Club", "VARCHAR"), ("Town", "VARCHAR")], [("Ajax", "Bern")] * 3))
+    first = Content.of(database).cells("Club")
+    assert first is not None and first.nearest("Ajex") is None and first.nearest("Ajaxx") == "Ajax"
+    assert Content.of(database).cells("club") is first
+    assert Content.of(database).cells("Town") is not first
+
+
+def test_columns_of_too_many_values_are_left_alone() -> None:
+    rows = [(str(number), "same") for number in range(MAX_VALUES + 1)]
+    database = Database.of(Relation.from_rows("t", [("Club", "VARCHAR"), ("Town", "VARCHAR")], rows))
+    assert Content.of(database).cells("Club") is None
+    assert Content.of(database).cells("Town") is not None
+    assert Content.of(database).cells("Year") is None
 
 
 def test_nothing_but_nulls_is_not_usable() -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.answers import Answer
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, ModelError, PromptError
 from t2s_assets.text2sql.execution import check_sql
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import MANIFEST, Project, write_json
 from t2s_assets.text2sql.tables.sources import as_table, from_ddl
-from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.tables.user_tables import Content, UserTable
 from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.projects import ProjectFiles
 
@@ -69,6 +70,29 @@ def test_what_cannot_be_asked_spoils_nothing_else(tiny: Text2SQL, peaks: UserTab
     assert [type(a) for a in found] == [Answer, PromptError, PromptError, Answer]
     assert "the question is empty" in str(found[1])
     assert "400 columns" in str(found[2]) and "prompt.max_length = 512" in str(found[2])
+
+
+def test_a_table_that_cannot_be_read_spoils_no_other_answer_that_looks_at_rows(
+    served: ProjectFiles, peaks: UserTable
+) -> None:
+    def unreadable(typed: bool) -> Content:
+        raise DataError("its file is gone")
+
+    gone = UserTable.of("gone", ["Name"], ["text"], unreadable, where="test")
+    guided = DecodingConfig(execution_guided=True)
+    with Text2SQL.load("peaks/tiny", project=served.project, decoding=guided) as model:
+        first, failed, last = model.ask_many([(QUESTIONS[0], peaks), (QUESTIONS[0], gone), (QUESTIONS[1], peaks)])
+        assert isinstance(failed, DataError) and "its file is gone" in str(failed)
+        assert isinstance(first, Answer) and first.uses_table_content
+        assert isinstance(last, Answer) and last.sql == model.ask(QUESTIONS[1], peaks).sql
+
+
+def test_an_answer_that_was_cut_off_says_so(served: ProjectFiles, peaks: UserTable) -> None:
+    for grammar in ("schema", "none"):
+        short = DecodingConfig(max_new_tokens=3, grammar=grammar)
+        with Text2SQL.load("peaks/tiny", project=served.project, decoding=short) as model:
+            answer = model.ask(QUESTIONS[0], peaks)
+        assert not answer.valid and answer.problem == "cut off at decoding.max_new_tokens = 3 before the SQL ended"
 
 
 def test_rows_that_were_not_given_are_missed_only_when_run(tiny: Text2SQL) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import torch
 from t2s_assets.text2sql import adapters, merged, parity
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.decoding import packed
+from t2s_assets.text2sql.decoding.packed import packed_from
 from t2s_assets.text2sql.storage import write_json
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.serving import save_adapter
@@ -40,7 +44,7 @@ def served(project_files: ProjectFiles, tiny_base: Path) -> Served:
 def weights_as_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before they are laid out for decoding, so that they can be looked at."""
     monkeypatch.setattr(merged, "with_weights", lambda model, decoding: model)
-    monkeypatch.setattr("t2s_assets.text2sql.decoding.packed.packed_from", lambda *_: None)
+    monkeypatch.setattr(packed, "packed_from", lambda *_: None)
 
 
 def ready(served: Served, placement: Placement) -> Any:
@@ -124,3 +128,61 @@ def test_without_a_probe_the_missing_check_is_said(served: Served, caplog: pytes
     with caplog.at_level(logging.WARNING):
         ready(served, CPU)
     assert "whether merging changes its answers is not checked" in caplog.text
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        truncate,
+        lambda folder: (folder / "model.safetensors").unlink(),
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("{"),
+    ],
+    ids=["short weights", "no weights", "config", "manifest"],
+)
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_a_kept_copy_that_cannot_be_read_is_told_and_made_anew(
+    served: Served,
+    harm: Callable[[Path], None],
+    laid_out: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if laid_out:
+        monkeypatch.setattr(packed, "packed_from", packed_from)
+    ready(served, CPU)
+    (folder,) = served[0].project.cache("merged").iterdir()
+    before = (folder / "model.safetensors").read_bytes()
+    harm(folder)
+    assert ready(served, CPU) is not None
+    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("t2s_assets")]
+    assert told.startswith(f"the merged weights kept in {folder} cannot be read") and told.endswith("merging anew")
+    assert (folder / "model.safetensors").read_bytes() == before
+    caplog.clear()
+    ready(served, CPU)
+    assert not [r for r in caplog.records if r.name.startswith("t2s_assets")]
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may have over 100 kB: a write past that fails as on a full disk, in the middle of the weights."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_weights_that_cannot_be_written_are_used_and_not_kept(
+    served: Served, small_files: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    files, adapter = served
+    model = ready(served, CPU)
+    beside, tokenizer = adapters.load_unmerged(adapter, files.project, CPU)
+    torch.testing.assert_close(logits_of(model, tokenizer), logits_of(beside, tokenizer), rtol=1e-3, atol=1e-3)
+    assert "are not kept in" in caplog.text and "the next start is slower" in caplog.text
+    assert not list(files.project.cache("merged").iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable
 from t2s_assets.text2sql.wording import in_words
 
 PEAKS = UserTable.of("peaks", ["Name", "Height (m)"], ["text", "real"], where="test")
@@ -34,3 +34,37 @@ PEAKS = UserTable.of("peaks", ["Name", "Height (m)"], ["text", "real"], where="t
 )
 def test_in_words(sql: str, words: str | None) -> None:
     assert in_words(sql, PEAKS) == words
+
+
+BOOKS = UserTable.of(
+    ("lib", "books"), ["title", "price", "out"], ["text", "real", "text"], where="test",
+    sql_types=["VARCHAR", "DECIMAL(6,2)", "DATE"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT title FROM Books", "“title” in lib.books"),
+        ('SELECT b."title" FROM books AS b WHERE b.price > 9', "“title” in lib.books, where “price” is over 9"),
+        ("SELECT price FROM books WHERE title = 'Sult'", "“price” in lib.books, where “title” is ‘Sult’"),
+        (
+            "SELECT MAX(out) FROM books WHERE out < '1950-01-01'",
+            "the latest “out” in lib.books, where “out” is before ‘1950-01-01’",
+        ),
+        ("SELECT title FROM books, peaks", None),
+        ("SELECT title FROM t", None),
+        ('SELECT "Height (m)" FROM peaks', "“Height (m)” in peaks"),
+    ],
+)
+def test_in_words_over_tables_under_their_own_names(sql: str, words: str | None) -> None:
+    assert in_words(sql, UserDatabase("library", (PEAKS, BOOKS))) == words
+
+
+def test_one_table_under_its_own_name_compares_to_the_letter() -> None:
+    assert in_words('SELECT "Name" FROM peaks WHERE "Name" = \'K2\'', PEAKS) == (
+        "“Name” in peaks, where “Name” is ‘K2’"
+    )
+    assert in_words("SELECT title FROM t WHERE out > '1950'", BOOKS) == (
+        "“title” in lib.books, where “out” comes alphabetically after ‘1950’"
+    )

@@ -172,19 +172,13 @@ class Decoder:
             logits = logits.masked_fill(~allowed, -torch.inf)
         chosen = logits.argmax(-1)
         starts = np.cumsum([0, *(len(row.points) for row in active)]).tolist()
-        for row, at in zip(active, starts):
-            if row.draw is not None and not row.scoped:
-                these = slice(at, at + len(row.points))
-                chosen[these] = torch.multinomial(logits[these].softmax(-1).cpu(), 1, generator=row.draw)[:, 0]
         scores = (logits.gather(-1, chosen[:, None])[:, 0] - normalisers).tolist()
         first = list(zip(chosen.tolist(), scores))
         now = perf_counter()
         for slot, (row, at) in enumerate(zip(active, starts)):
             row.first = row.first or now
             these = slice(at, at + len(row.points))
-            row.choose(
-                _Choices(first[these], logits[these], normalisers[these], row.draw if row.scoped else None), self._eos
-            )
+            row.choose(_Choices(first[these], logits[these], normalisers[these], row.draw), self._eos)
             if row.keep_prefix:
                 self._prefixes.put(row.prefix, cache.read(slot, row.shared))
                 row.keep_prefix = False
@@ -228,6 +222,7 @@ class Decoder:
             prefill_seconds=row.first - row.started,
             decode_seconds=now - row.first,
             finished=row.finished and not cut,
+            stuck=row.stuck,
         )
 
 

@@ -21,7 +21,7 @@ from llguidance import LLMatcher
 
 from t2s_assets.text2sql.decoding.guide import Guide, ScopedGuide
 from t2s_assets.text2sql.decoding.scopes import Scopes
-from t2s_assets.text2sql.decoding.select_grammar import select_grammar
+from t2s_assets.text2sql.decoding.select_grammar import any_of, select_grammar
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import (
@@ -60,10 +60,6 @@ def numbers_in(question: str) -> list[str]:
     return list(found)
 
 
-def _any_of(texts: list[str]) -> str:
-    return " | ".join(json.dumps(text) for text in texts)
-
-
 def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str:
     """The grammar for one question on one table, in llguidance's dialect of Lark.
 
@@ -76,7 +72,7 @@ def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str
     selected, tests, terminals = [], [], []
     if text:
         selected.append('TEXT_COLUMN | ANY_AGGREGATE "(" TEXT_COLUMN ")"')
-        terminals.append(f"TEXT_COLUMN: {_any_of(text)}")
+        terminals.append(f"TEXT_COLUMN: {any_of(text)}")
         if question:
             chunks = [character.replace("'", "''") for character in question]
             terminals.append(f"SPAN: %regex {json.dumps({'substring_chunks': chunks})}")
@@ -85,10 +81,10 @@ def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str
             tests.append("TEXT_COLUMN OPERATOR STRING")
     if real:
         selected.append('REAL_COLUMN | ANY_AGGREGATE "(" REAL_COLUMN ")" | REAL_AGGREGATE "(" REAL_COLUMN ")"')
-        terminals.append(f"REAL_COLUMN: {_any_of(real)}")
+        terminals.append(f"REAL_COLUMN: {any_of(real)}")
         terminals.append('REAL_AGGREGATE: "SUM" | "AVG"')
         if numbers:
-            terminals.append(f"NUMBER: {_any_of(numbers)}")
+            terminals.append(f"NUMBER: {any_of(numbers)}")
             tests.append("REAL_COLUMN OPERATOR NUMBER")
     where = f'(" WHERE " test (" AND " test){{0,{MAX_CONDITIONS - 1}}})?' if tests else ""
     source = json.dumps(f" FROM {table_identifier(schema.name)}")

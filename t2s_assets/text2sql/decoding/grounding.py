@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable
 import sqlglot
 from sqlglot import exp
 
-Cells = Callable[[str], Iterable[str]]
-"""The text cells of the column of a name, in any order; nothing for a name that is no text column."""
-
 LIKENESS = 0.8
 """The least likeness (Ratcliff and Obershelp's, 0 to 1) of a value and the stored one that replaces it."""
 
@@ -21,40 +18,73 @@ MAX_VALUES = 20_000
 """Columns with more different values are left alone: comparing takes about 10 microseconds a value."""
 
 
+class Stored:
+    """The text cells of a column, for finding the one that a value means.
+
+    `ignores_case` is how SQL compares them: as the collation NOCASE does, or exactly.
+    """
+
+    def __init__(self, cells: Iterable[str], *, ignores_case: bool) -> None:
+        self._compared: Callable[[str], str] = str.lower if ignores_case else str
+        self._there: set[str] = set()
+        self._spellings: dict[str, str | None] = {}  # None for texts that stand there in several
+        for cell in cells:
+            compared = self._compared(cell)
+            if compared not in self._there:
+                self._there.add(compared)
+                text = _text(cell)
+                self._spellings[text] = None if text in self._spellings else cell
+
+    def nearest(self, value: str) -> str | None:
+        """The cell that `value` means, or None where it equals one already, none is near, or two are."""
+        if self._compared(value) in self._there:
+            return None
+        wanted = _text(value)
+        text = wanted if wanted in self._spellings else self._likest(wanted)
+        return None if text is None else self._spellings[text]
+
+    def _likest(self, wanted: str) -> str | None:
+        matcher = difflib.SequenceMatcher(b=wanted, autojunk=False)
+        found: list[tuple[float, str]] = []
+        for text in self._spellings:
+            matcher.set_seq1(text)
+            if matcher.real_quick_ratio() >= LIKENESS - MARGIN and matcher.quick_ratio() >= LIKENESS - MARGIN:
+                found.append((matcher.ratio(), text))
+        found.sort(reverse=True)
+        if not found or found[0][0] < LIKENESS or (len(found) > 1 and found[1][0] > found[0][0] - MARGIN):
+            return None
+        return found[0][1]
+
+
+Cells = Callable[[str], Stored | None]
+"""What is stored in the column of a name; None for a name that is no text column, or one of too many values."""
+
+
 def ground(sql: str, cells: Cells) -> str:
     """`sql` with the values of `column = 'text'` grounded in the column's cells; `sql` itself where nothing changes.
 
-    Text is compared ignoring case and white space at either end. A value is replaced by the nearest cell that is at
-    least `LIKENESS` like it, if no other is within `MARGIN` of that. SQL that does not parse is returned as it is.
+    A value that equals no cell is replaced by the one that differs in case and white space at either end alone, else by
+    the nearest that is at least `LIKENESS` like it, if no other is within `MARGIN` of that. Names that the query itself
+    gives may stand for other values than a column's, and are left alone. SQL that does not parse is returned as it is.
     """
     try:
         tree = sqlglot.parse_one(sql, read="duckdb")
     except (sqlglot.errors.SqlglotError, RecursionError):
         return sql
+    given = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
+    given |= {name.name.casefold() for alias in tree.find_all(exp.TableAlias) for name in alias.columns}
     changed = False
     for test in tree.find_all(exp.EQ):
         column, value = test.left, test.right
-        if isinstance(column, exp.Column) and isinstance(value, exp.Literal) and value.is_string:
-            stored = nearest(value.name, cells(column.name))
-            if stored is not None:
-                value.replace(exp.Literal.string(stored))
-                changed = True
+        if not (isinstance(column, exp.Column) and isinstance(value, exp.Literal) and value.is_string):
+            continue
+        stored = None if column.name.casefold() in given else cells(column.name)
+        if stored is not None and (nearest := stored.nearest(value.name)) is not None:
+            value.replace(exp.Literal.string(nearest))
+            changed = True
     return tree.sql(dialect="duckdb") if changed else sql
 
 
-def nearest(value: str, cells: Iterable[str]) -> str | None:
-    """The cell that `value` means, or None where a cell holds it already, none is near, or two are."""
-    wanted = value.strip().casefold()
-    spellings = {cell.strip().casefold(): cell for cell in cells}
-    if wanted in spellings or len(spellings) > MAX_VALUES:
-        return None
-    matcher = difflib.SequenceMatcher(b=wanted, autojunk=False)
-    found: list[tuple[float, str]] = []
-    for text in spellings:
-        matcher.set_seq1(text)
-        if matcher.real_quick_ratio() >= LIKENESS - MARGIN and matcher.quick_ratio() >= LIKENESS - MARGIN:
-            found.append((matcher.ratio(), text))
-    found.sort(reverse=True)
-    if not found or found[0][0] < LIKENESS or (len(found) > 1 and found[1][0] > found[0][0] - MARGIN):
-        return None
-    return spellings[found[0][1]]
+def _text(cell: str) -> str:
+    """What cells are likened by."""
+    return cell.strip().casefold()

@@ -2,8 +2,10 @@
 
 One token, or a few, make a forward pass wait for its weights: as int8 they are a quarter of the bytes. Weights have
 one scale a row and 7 bits, activations one scale a pass and 8 bits: with 8 bits in both, the 16-bit sums of AVX2
-saturate. Prompts, whose first token has activations hundreds of times larger than the others' ("massive activations",
-Sun et al. 2024, arXiv:2402.17762), keep the full weights, and so do batches.
+saturate. A layer goes by the rows of its input alone. Whole prompts, whose first token has activations hundreds of
+times larger than the others' ("massive activations", Sun et al. 2024, arXiv:2402.17762), have more than a few, and so
+have full batches: they read the full weights. A small batch, or the rest of a prompt after a kept schema, may have few;
+the output layer, which sees only the tokens that are asked for, mostly has.
 """
 
 from __future__ import annotations

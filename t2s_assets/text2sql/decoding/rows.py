@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from t2s_assets.text2sql.decoding.drafts import Drafter
-from t2s_assets.text2sql.decoding.guide import Guide, ScopedGuide
+from t2s_assets.text2sql.decoding.guide import Guide
 
 
 class Choices(Protocol):
@@ -61,11 +61,6 @@ class Row:
     def prefix(self) -> tuple[int, ...]:
         """The prompt's tokens that do not depend on its question."""
         return tuple(self.prompt[: self.shared])
-
-    @property
-    def scoped(self) -> bool:
-        """Whether the guide may refuse what its mask allows."""
-        return isinstance(self.guide, ScopedGuide)
 
     @property
     def done(self) -> bool:

@@ -334,11 +334,11 @@ def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
     """Terminals that spell the schema's names, and the names that a query may give."""
     lines = []
     for number, schema in enumerate(schemas):
-        lines.append(f"TABLE_{number}: {_any_of(spellings(schema.name))}")
+        lines.append(f"TABLE_{number}: {any_of(spellings(schema.name))}")
         for kind in sorted(present):
             names = [c.name for c in schema.columns if kind in _kinds(c)]
             if names:
-                lines.append(f"{kind.upper()}COLUMN_{number}: {_any_of(s for n in names for s in spellings(n))}")
+                lines.append(f"{kind.upper()}COLUMN_{number}: {any_of(s for n in names for s in spellings(n))}")
     lines.append(f"TABLE: {' | '.join(f'TABLE_{number}' for number in range(len(schemas)))}")
     for kind in sorted(present):
         parts = [
@@ -350,7 +350,7 @@ def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
     lines.append(f"COLUMN: {' | '.join(f'{kind.upper()}COLUMN' for kind in sorted(present))}")
     taken = [*RESERVED_NAMES, *(s.name.lower() for s in schemas if s.name.isascii() and s.name.isidentifier())]
     bare = rf"/[A-Za-z_][A-Za-z0-9_]{{0,47}}/ & ~/(?i:{'|'.join(sorted(set(taken)))})/"
-    quoted = r'/"[^"\x00-\x1f\x7f]{1,60}"/ & ~(' + _any_of(identifier(s.name) for s in schemas) + ")"
+    quoted = r'/"[^"\x00-\x1f\x7f]{1,60}"/ & ~(' + any_of(identifier(s.name) for s in schemas) + ")"
     lines.append(f"NAME: ({bare}) | ({quoted})")
     return lines
 
@@ -362,5 +362,6 @@ def spellings(name: str) -> list[str]:
     return [name, identifier(name)] if bare else [identifier(name)]
 
 
-def _any_of(texts: Iterable[str]) -> str:
+def any_of(texts: Iterable[str]) -> str:
+    """A choice of literal texts, in llguidance's dialect of Lark."""
     return " | ".join(json.dumps(text) for text in dict.fromkeys(texts))

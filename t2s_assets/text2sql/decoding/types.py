@@ -46,7 +46,7 @@ class Completion:
     probabilities of the chosen tokens, EOS included, under the model's own softmax, before any grammar mask.
     `prefill_seconds` is wall time from the row's admission to its first chosen token, `decode_seconds` from
     there to its end; in a batch both include the time spent on the other rows. `finished` is False when
-    `max_new_tokens` cut it.
+    `max_new_tokens` cut it, or when it was `stuck`: none of the tokens that the grammar allows next may come.
     """
 
     text: str
@@ -58,6 +58,7 @@ class Completion:
     prefill_seconds: float
     decode_seconds: float
     finished: bool
+    stuck: bool = False
 
 
 @dataclass(frozen=True)

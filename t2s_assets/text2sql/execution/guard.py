@@ -91,7 +91,9 @@ def _shape(tokens: list[tuple[str, str]], tables: set[str]) -> str:
     shape = ""
     for kind, text in tokens:
         if kind == "quoted":
-            shape += "t" if folded(kind, text) in tables else "q"
+            # Where no column has it, DuckDB reads the name of a session function as a call, quoted or not.
+            name = folded(kind, text)
+            shape += "?" if name in SESSION_NAMES else "t" if name in tables else "q"
         elif kind in ("string", "number"):
             shape += kind[0]
         elif (known := _FLAT_WORDS.get(text.lower())) is not None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Protocol
+
+from sqlglot import exp
 
 from t2s_assets.text2sql import checking
 from t2s_assets.text2sql.errors import PromptError
-from t2s_assets.text2sql.execution import Database
+from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
 from t2s_assets.text2sql.schema import TABLE, TableSchema
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable
 
@@ -29,11 +30,13 @@ class Asked(Protocol):
 
     @property
     def database(self) -> Database:
-        """The rows that generated SQL runs on. Raises DataError where only a schema was given."""
+        """The rows that generated SQL may read. Raises DataError where only a schema was given."""
 
-    @property
-    def rows_copied(self) -> int | None:
-        """How many rows of the first table that was cut are in `database`; None where all are."""
+    def database_for(self, sql: str) -> Database:
+        """The tables of `database` that a query names. Raises DataError where only their schema was given."""
+
+    def rows_copied_for(self, sql: str) -> int | None:
+        """How many rows of the first cut table that a query names are in `database`; None where all are."""
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """(SQL with the user's names, None), or (SQL, what is wrong with it)."""
@@ -77,8 +80,11 @@ class OneTable:
         """Its rows as `t`, as text and numbers."""
         return self.table.database(TABLE)
 
-    @property
-    def rows_copied(self) -> int | None:
+    def database_for(self, sql: str) -> Database:
+        """Its rows, whatever the query."""
+        return self.database
+
+    def rows_copied_for(self, sql: str) -> int | None:
         """How many of its rows are copied, where that is not all."""
         content = self.table.content
         return content.data.num_rows if content.truncated else None
@@ -105,16 +111,36 @@ class NamedTables:
         found = [t.typed_sample_rows for t in self.tables]
         return None if any(rows is None for rows in found) else [rows for rows in found if rows is not None]
 
-    @cached_property
+    @property
     def database(self) -> Database:
         """The rows of all tables."""
-        return Database.of(*(t.relation(t.path[-1], typed=True) for t in self.tables))
+        return _database(self.tables)
 
-    @property
-    def rows_copied(self) -> int | None:
-        """How many rows of the first table that was cut are copied."""
-        return next((t.typed_content.data.num_rows for t in self.tables if t.typed_content.truncated), None)
+    def database_for(self, sql: str) -> Database:
+        """The rows of the tables that the query names."""
+        return _database(named_in(sql, self.tables))
+
+    def rows_copied_for(self, sql: str) -> int | None:
+        """How many rows are copied of the first table that was cut, of those that the query names."""
+        contents = (t.typed_content for t in named_in(sql, self.tables))
+        return next((content.data.num_rows for content in contents if content.truncated), None)
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked_over`."""
         return checking.checked_over(text, self.tables)
+
+
+def named_in(sql: str, tables: Sequence[UserTable]) -> tuple[UserTable, ...]:
+    """The tables that a query may read; all where it is none that may run."""
+    try:
+        tree = check_sql(sql, None)
+    except RefusedSQL:
+        return tuple(tables)
+    named = {node.name.lower() for node in tree.find_all(exp.Table)}
+    return tuple(t for t in tables if t.path[-1].lower() in named)
+
+
+def _database(tables: Sequence[UserTable]) -> Database:
+    """The tables together. Each is hashed once, whatever it stands with."""
+    parts = [t.database(t.path[-1], typed=True) for t in tables]
+    return Database("+".join(p.key for p in parts), tuple(r for p in parts for r in p.relations))

@@ -121,31 +121,31 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
 def _duckdb(path: Path) -> Source:
     with closing(_connect(path)) as connection:
         found = connection.execute(
-            "SELECT table_schema, table_name FROM information_schema.tables "
+            "SELECT table_catalog, table_schema, table_name FROM information_schema.tables "
             "WHERE table_catalog = current_database() ORDER BY table_schema <> 'main', table_schema, table_name"
         ).fetchall()
-    names = {t if s == "main" else f"{s}.{t}": (s, t) for s, t in found}
 
-    def opened(name: str) -> UserTable:
-        relation = ".".join(identifier(part) for part in names[name])
+    # DuckDB calls the catalog as the file; in a name of two parts it would be taken for a schema of that name.
+    full = {((t,) if s == "main" else (s, t)): ".".join(map(identifier, (c, s, t))) for c, s, t in found}
+
+    def opened(known_as: tuple[str, ...]) -> UserTable:
+        relation, name = full[known_as], ".".join(known_as)
         with closing(_connect(path)) as connection:
             try:
                 columns = _described(connection, relation)
             except duckdb.Error as e:
                 raise DataError(f"{path}: table {name!r} cannot be read ({_reason(e)})") from e
-        schema, table = names[name]
-        known_as = (table,) if schema == "main" else (schema, table)
-        return _table(known_as, columns, partial(_duckdb_rows, path, relation, columns), str(path))
+        return _table(known_as, columns, partial(_duckdb_rows, path, name, relation, columns), str(path))
 
-    return Source(str(path), tuple(names), opened)
+    return Source(str(path), tuple(full), opened)
 
 
-def _duckdb_rows(path: Path, relation: str, columns: list[Kept], typed: bool) -> Content:
+def _duckdb_rows(path: Path, name: str, relation: str, columns: list[Kept], typed: bool) -> Content:
     with closing(_connect(path)) as connection:
         try:
             return _copied(connection, relation, columns, typed)
         except duckdb.Error as e:
-            raise DataError(f"{path}: {relation} cannot be read ({_reason(e)})") from e
+            raise DataError(f"{path}: table {name!r} cannot be read ({_reason(e)})") from e
 
 
 def _sqlite_connect(path: Path) -> sqlite3.Connection:
@@ -154,11 +154,14 @@ def _sqlite_connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _sqlite_query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+def _sqlite_query(path: Path, sql: str, table: str | None = None) -> list[tuple[Any, ...]]:
+    """The rows of a query of our own, about one `table` or about the file."""
     try:
         with closing(_sqlite_connect(path)) as connection:
             return connection.execute(sql).fetchall()
     except sqlite3.Error as e:
+        if table is not None:
+            raise DataError(f"{path}: table {table!r} cannot be read ({_reason(e)})") from e
         raise DataError(f"{path} cannot be read as a SQLite database ({_reason(e)})") from e
 
 
@@ -168,27 +171,27 @@ def _sqlite(path: Path) -> Source:
         "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_' "
         "ORDER BY name",
     )
-    names = tuple(row[0] for row in found)
 
-    def opened(name: str) -> UserTable:
-        info = _sqlite_query(path, f"PRAGMA table_info({string_literal(name)})")
+    def opened(known_as: tuple[str, ...]) -> UserTable:
+        (name,) = known_as
+        info = _sqlite_query(path, f"PRAGMA table_info({string_literal(name)})", name)
         header = [row[1] for row in info]
         columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1])) for row in info]
         if not header:
             raise DataError(f"{path}: table {name!r} has no columns; a question needs at least one")
         return _table(name, columns, partial(_sqlite_rows, path, name, columns), str(path))
 
-    return Source(str(path), names, opened)
+    return Source(str(path), tuple(found), opened)
 
 
 def _stored(path: Path, table: str, column: str) -> set[str]:
     """SQLite's storage classes of a column's values, `null` left out."""
-    rows = _sqlite_query(path, f"SELECT DISTINCT typeof({identifier(column)}) FROM {identifier(table)}")
+    rows = _sqlite_query(path, f"SELECT DISTINCT typeof({identifier(column)}) FROM {identifier(table)}", table)
     return {row[0] for row in rows} - {"null"}
 
 
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:
-    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}")
+    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}", name)
     return from_rows(rows, [c.copied(typed) for c in columns])
 
 

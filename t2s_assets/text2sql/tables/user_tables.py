@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import decimal
 import math
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Relation
 from t2s_assets.text2sql.query import identifier, number_literal, parse_number, table_identifier
-from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names
+from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names, one_line
 
 MAX_ROWS = 100_000
 MAX_CELLS = 10_000_000
@@ -122,14 +124,14 @@ class UserTable:
         return [tuple(row.values()) for row in self.typed_content.data.slice(0, _SAMPLED_ROWS).to_pylist()]
 
     @cached_property
-    def _databases(self) -> dict[str, Database]:
+    def _databases(self) -> dict[tuple[str, bool], Database]:
         return {}
 
-    def database(self, name: str) -> Database:
-        """The rows for execution under an SQL name, made once."""
-        if name not in self._databases:
-            self._databases[name] = Database.of(self.relation(name))
-        return self._databases[name]
+    def database(self, name: str, *, typed: bool = False) -> Database:
+        """`relation` for execution, made once: its key is a hash of all rows."""
+        if (name, typed) not in self._databases:
+            self._databases[name, typed] = Database.of(self.relation(name, typed=typed))
+        return self._databases[name, typed]
 
     def relation(self, name: str, *, typed: bool = False) -> Relation:
         """The rows under an SQL name: text compares ignoring case, as WikiSQL's does; or with real types, as it is."""
@@ -137,6 +139,16 @@ class UserTable:
         types = [t if typed or t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
         columns = tuple(zip((c.name for c in self.columns), types))
         return Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
+
+    def own_schema(self) -> TableSchema:
+        """The schema as the user's database has it, for SQL that people write."""
+        return TableSchema(self.path[-1], tuple(replace(c, name=h) for c, h in zip(self.columns, self.header)))
+
+    def own_relation(self, *, typed: bool) -> Relation:
+        """The rows under the names of `own_schema`."""
+        shown = self.relation(self.path[-1], typed=typed)
+        columns = tuple(zip(self.header, (t for _, t in shown.columns)))
+        return Relation(shown.name, columns, shown.data.rename_columns(list(self.header)))
 
     def sql_name(self) -> str:
         """The table's name as SQL text."""
@@ -156,10 +168,14 @@ def _as_text(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class UserDatabase:
-    """All tables of a user's source, for models that answer over several."""
+    """All tables of a user's source, for models that answer over several.
+
+    `left_out` says in a line each which tables cannot be opened, and why.
+    """
 
     name: str
     tables: tuple[UserTable, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -176,46 +192,98 @@ class UserDatabase:
         return ";\n".join(t.create_table() for t in self.tables)
 
 
+def tables_of(about: UserTable | UserDatabase) -> tuple[UserTable, ...]:
+    """The tables asked about."""
+    return about.tables if isinstance(about, UserDatabase) else (about,)
+
+
 @dataclass(frozen=True)
 class Source:
-    """Where tables come from: their names, and each table when it is asked for."""
+    """Where tables come from: their paths, as `UserTable` has them, and each table when it is asked for."""
 
     where: str
-    names: tuple[str, ...]
-    open: Callable[[str], UserTable] = field(repr=False, compare=False)
+    paths: tuple[tuple[str, ...], ...]
+    open: Callable[[tuple[str, ...]], UserTable] = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What all tables together are called: as their file or folder, where they come from one."""
+        path = os.path.abspath(self.where)
+        return Path(path).stem if os.path.exists(path) else self.where
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The tables' names for people and for `--table`."""
+        return tuple(".".join(path) for path in self.paths)
 
     def asked(self, name: str | None, *, many: bool) -> UserTable | UserDatabase:
         """What a question is put to: the table called `name`, or, with `many` and no name, all of them."""
         return self.database() if many and name is None else self.table(name)
 
     def database(self) -> UserDatabase:
-        """All tables of the default schema. Raises DataError where there is none."""
-        tables = tuple(t for t in map(self.open, self.names) if len(t.path) == 1)
-        if not tables:
+        """All tables of the default schema that can be opened.
+
+        Raises:
+            DataError: there is no table, none is in a default schema, or none can be opened.
+        """
+        if not self.paths:
             raise DataError(f"{self.where}: there is no table")
-        return UserDatabase(self.where, tables)
+        if not self._default:
+            schemas = ", ".join(sorted({path[0] for path in self.paths}))
+            raise DataError(
+                f"{self.where}: its tables are in several schemas ({schemas}), and a query over several tables names "
+                f"none; choose one table with --table; there are: {self._listed}"
+            )
+        tables, problems = [], []
+        for path in self._default:
+            try:
+                tables.append(self.open(path))
+            except DataError as e:
+                problems.append(e)
+        if not tables:
+            raise problems[0]
+        return UserDatabase(self.name, tuple(tables), tuple(one_line(str(e)) for e in problems))
 
     def table(self, name: str | None = None) -> UserTable:
         """The table called `name` (ignoring case), or the only one. Raises DataError that lists the tables."""
-        if not self.names:
+        if not self.paths:
             raise DataError(f"{self.where}: there is no table")
-        listed = ", ".join(self.names[:50]) + (f" and {len(self.names) - 50} more" if len(self.names) > 50 else "")
         if name is None:
-            if len(self.names) > 1:
-                raise DataError(f"{self.where} holds several tables, choose one with --table; there are: {listed}")
-            return self.open(self.names[0])
-        exact = [n for n in self.names if n == name] or [n for n in self.names if n.casefold() == name.casefold()]
-        if not exact:
-            raise DataError(f"{self.where}: no table {name!r}; there are: {listed}")
-        return self.open(exact[0])
+            if len(self.paths) > 1:
+                raise DataError(
+                    f"{self.where} holds several tables, choose one with --table; there are: {self._listed}"
+                )
+            return self.open(self.paths[0])
+        folded = name.casefold()
+        found = (
+            [path for path, known in zip(self.paths, self.names) if known == name]
+            or [path for path, known in zip(self.paths, self.names) if known.casefold() == folded]
+            or [path for path in self._default if path[-1].casefold() == folded]
+        )
+        if not found:
+            raise DataError(f"{self.where}: no table {name!r}; there are: {self._listed}")
+        return self.open(found[0])
+
+    @property
+    def _default(self) -> tuple[tuple[str, ...], ...]:
+        """The tables of the default schema; where there is none in it, of the only other one."""
+        default = tuple(path for path in self.paths if len(path) == 1)
+        if not default and len({path[0].casefold() for path in self.paths}) == 1:
+            return self.paths
+        return default
+
+    @property
+    def _listed(self) -> str:
+        more = f" and {len(self.names) - 50} more" if len(self.names) > 50 else ""
+        return ", ".join(self.names[:50]) + more
 
 
 def of_tables(where: str, tables: Sequence[UserTable]) -> Source:
     """A source of tables that are already here. Raises DataError when two share a name."""
-    by_name = {t.name: t for t in tables}
-    if len({n.casefold() for n in by_name}) < len(tables):
+    by_path = {t.path: t for t in tables}
+    if len({t.name.casefold() for t in tables}) < len(tables):
         raise DataError(f"{where}: two tables share a name among {', '.join(t.name for t in tables)}; rename one")
-    return Source(where, tuple(by_name), by_name.__getitem__)
+    return Source(where, tuple(by_path), by_path.__getitem__)
 
 
 def row_cap(width: int) -> int:
@@ -246,7 +314,10 @@ def from_rows(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Content:
 
 def _number(cell: Any) -> float | None:
     if isinstance(cell, (int, float)):
-        return float(cell)
+        try:
+            return float(cell)
+        except OverflowError:  # a whole number of over 308 digits
+            return None
     return parse_number(cell) if isinstance(cell, str) else None
 
 

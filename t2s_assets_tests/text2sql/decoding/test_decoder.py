@@ -145,7 +145,7 @@ def test_a_cut_completion_says_so(model: Any, tokenizer: Any) -> None:
     for draft_tokens in (0, 8):
         options = DecodingOptions(max_new_tokens=5, draft_tokens=draft_tokens, batch_size=1)
         for got in Decoder(model, tokenizer, options).generate(requests):
-            assert not got.finished
+            assert not got.finished and not got.stuck
             assert len(got.token_ids) == got.n_tokens == 5
             assert 0 <= got.n_forced <= 5
 
@@ -261,7 +261,7 @@ def test_whatever_select_ends_binds(model: Any, tokenizer: Any, asked: list[Requ
     assert ended > 0
 
 
-@pytest.mark.parametrize(
+in_a_batch_and_with_guesses = pytest.mark.parametrize(
     "options",
     [
         DecodingOptions(max_new_tokens=40, batch_size=7),
@@ -270,8 +270,43 @@ def test_whatever_select_ends_binds(model: Any, tokenizer: Any, asked: list[Requ
     ],
     ids=["a batch", "guesses alone", "guesses in a batch"],
 )
+
+
+@in_a_batch_and_with_guesses
 def test_selects_are_the_same_in_a_batch_and_with_guesses(
     model: Any, tokenizer: Any, asked: list[Request], options: DecodingOptions
 ) -> None:
     alone = Decoder(model, tokenizer, PLAIN).generate(asked)
     assert answers(Decoder(model, tokenizer, options).generate(asked)) == answers(alone)
+
+
+@in_a_batch_and_with_guesses
+@pytest.mark.parametrize("grammar", ["schema", "none"])
+def test_drawn_sketches_and_texts_are_the_same_in_a_batch_and_with_guesses(
+    model: Any, tokenizer: Any, many: list[Request], grammar: Any, options: DecodingOptions
+) -> None:
+    draws = [replace(one, draw=number) for one in many[:8] for number in (1, 2, 3)]
+    alone = Decoder(model, tokenizer, replace(PLAIN, grammar=grammar)).generate(draws)
+    assert answers(Decoder(model, tokenizer, replace(options, grammar=grammar)).generate(draws)) == answers(alone)
+
+
+def test_an_answer_that_the_scopes_leave_without_a_token_is_stuck_and_not_cut(
+    model: Any, tokenizer: Any, asked: list[Request]
+) -> None:
+    """The model knows no tokens but these, so no table can bring a column that is no table's."""
+    known = tokenizer("SELECT a FROM two").input_ids
+
+    def only_known(module: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        kept = logits[..., known].clone()
+        logits[:] = -torch.inf
+        logits[..., known] = kept
+        return logits
+
+    hook = model.get_output_embeddings().register_forward_hook(only_known)
+    try:
+        completions = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=40)).generate(asked)
+    finally:
+        hook.remove()
+    for got in completions:
+        assert got.stuck and not got.finished
+        assert got.n_tokens < 40

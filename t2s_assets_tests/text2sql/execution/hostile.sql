@@ -304,6 +304,11 @@ SELECT memory.main."table"."Name" FROM "table"
 # session: who runs this
 SELECT current_user
 SELECT session_user
+SELECT "current_user" FROM "table"
+SELECT "Current_Catalog" FROM races
+SELECT max("current_schema") FROM "table"
+SELECT "Name" FROM "table" WHERE "user" = 'duckdb'
+SELECT "Name" FROM "table" WHERE "Year" > 1990 AND "session_user" <> ''
 SELECT current_schema
 SELECT current_catalog
 SELECT "current_database"

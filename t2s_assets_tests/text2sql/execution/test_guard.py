@@ -93,6 +93,9 @@ def test_tables_are_found_ignoring_case_and_unchecked_without_a_schema() -> None
 def test_a_real_column_may_be_called_like_a_session_function() -> None:
     schema = {"t": ["user", "current_schema"]}
     assert check_sql('SELECT "user", current_schema FROM t', schema).sql("duckdb")
+    allow_sql('SELECT "user" FROM t', {"t": {"user": "VARCHAR"}})
+    with pytest.raises(RefusedSQL, match="session"):
+        allow_sql('SELECT "user" FROM "user"', {"user": {"a": "VARCHAR"}})
 
 
 def test_the_size_of_a_query_is_limited() -> None:

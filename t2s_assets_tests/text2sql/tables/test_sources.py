@@ -56,6 +56,23 @@ def test_several_create_tables_want_a_choice() -> None:
     assert kinds(source.table("B")) == {"y": "real"}
 
 
+def test_the_only_schema_of_a_dump_is_the_default_one() -> None:
+    source = from_ddl("CREATE TABLE public.people (id INT); CREATE TABLE PUBLIC.pets (owner INT);")
+    assert [t.path for t in source.database().tables] == [("public", "people"), ("PUBLIC", "pets")]
+    assert source.table("People").sql_name() == source.table("public.people").sql_name() == "public.people"
+    mixed = from_ddl("CREATE TABLE a (x INT); CREATE TABLE a.b (y INT);")
+    assert [t.name for t in mixed.database().tables] == ["a"]
+
+
+def test_tables_of_several_schemas_want_a_choice() -> None:
+    source = from_ddl("CREATE TABLE sales.orders (id INT); CREATE TABLE staff.people (id INT);")
+    with pytest.raises(DataError, match=r"--ddl: .*\(sales, staff\).* --table; there are: sales.orders, staff.people"):
+        source.database()
+    assert source.table("staff.people").path == ("staff", "people")
+    with pytest.raises(DataError, match="no table 'people'"):
+        source.table("people")
+
+
 @pytest.mark.parametrize(
     ("ddl", "problem"),
     [
@@ -94,6 +111,12 @@ def test_json_schemas(tmp_path: Path) -> None:
     assert (table.header, kinds(table)) == (("A\nb", "a b"), {"A b": "real", "a b (2)": "text"})
     assert [list(r.values()) for r in table.content.data.to_pylist()] == [[1100.0, "x"], [None, None]]
     assert from_json([{"table": "a", **_ONE}, {"table": "b", **_ONE}], where="w").names == ("a", "b")
+
+
+def test_a_number_too_large_for_a_float_is_lost() -> None:
+    rows = [[10**400], [-(10**400)], [7]]
+    content = from_json({"header": ["n"], "types": ["real"], "rows": rows}, where="w").table().content
+    assert (content.data.column(0).to_pylist(), content.lost) == ([None, None, 7.0], 2)
 
 
 _ONE = {"columns": [{"name": "x", "type": "text"}]}
@@ -160,6 +183,50 @@ def test_duckdb_files(files: Path) -> None:
 def test_a_view_cannot_reach_another_file(files: Path) -> None:
     with pytest.raises(DataError, match=r"'spy' cannot be read .*disabled by configuration"):
         open_source(db=files / "shop.duckdb").table("spy")
+
+
+def test_a_duckdb_file_with_all_tables_in_one_schema(tmp_path: Path) -> None:
+    path = tmp_path / "sales.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        # DuckDB calls the catalog as the file, and so takes sales.orders for either.
+        connection.execute("CREATE SCHEMA sales; CREATE TABLE sales.sales.orders AS SELECT 7 AS id")
+    (table,) = open_source(db=path).database().tables
+    assert (table.path, table.sample_rows) == (("sales", "orders"), [("7",)])
+
+
+def test_a_database_leaves_out_what_cannot_be_opened(files: Path) -> None:
+    database = open_source(db=files / "shop.duckdb").database()
+    assert (database.name, [t.name for t in database.tables]) == ("shop", ["My T", "v"])
+    (reason,) = database.left_out
+    assert "table 'spy' cannot be read" in reason and "\n" not in reason
+
+    lite = sqlite3.connect(files / "shop.sqlite")
+    lite.execute("CREATE VIEW gone AS SELECT * FROM nowhere")
+    lite.execute("PRAGMA writable_schema = ON")
+    virtual = "CREATE VIRTUAL TABLE search USING nonsuch(x)"
+    lite.execute("INSERT INTO sqlite_master VALUES ('table', 'search', 'search', 0, ?)", (virtual,))
+    lite.commit()
+    database = open_source(db=files / "shop.sqlite").database()
+    assert [t.name for t in database.tables] == ["u"]
+    gone, search = database.left_out
+    assert "table 'gone' cannot be read (no such table: main.nowhere)" in gone
+    assert "table 'search' cannot be read (no such module: nonsuch)" in search
+    lite.execute("DELETE FROM sqlite_master WHERE name = 'u'")
+    lite.commit()
+    lite.close()
+    with pytest.raises(DataError, match="table 'gone' cannot be read"):
+        open_source(db=files / "shop.sqlite").database()
+
+
+def test_all_tables_together_are_called_as_their_file(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_source(db=files / "my.parquet").database().name == "my"
+    assert open_source(db=files / "shop.sqlite").where == str(files / "shop.sqlite")
+    folder = files / "zoo"
+    folder.mkdir()
+    (folder / "pets.csv").write_text("a\n1\n")
+    monkeypatch.chdir(folder)
+    assert {open_source(db=given).database().name for given in (folder, ".", "../zoo")} == {"zoo"}
+    assert from_ddl("CREATE TABLE a (x INT)").database().name == "--ddl"
 
 
 def test_opening_changes_no_file(files: Path) -> None:
