@@ -132,12 +132,9 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     """The experiment's own training on the same examples: an epoch of them, its clock and checkpoints left out."""
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
 
     from t2s_assets.text2sql.training.clock import Clock
-    from t2s_assets.text2sql.training.flat_batches import FlatBatches
-    from t2s_assets.text2sql.training.fused import why_not
-    from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments, step_arguments
 
     placement = base_models.place(config.hardware)
     base = base_models.fetch(config.base_model, project)
@@ -155,30 +152,17 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     args.logging_steps = options.logging
     args.train_sampling_strategy = "sequential"
     model = base_models.load_model(base, placement)
-    fused = cost.may_fuse(config.lora, t, placement) and why_not(model, lora_dropout=config.lora.dropout) is None
-    batches = FlatBatches(
-        pad_token=tokenizer.eos_token_id,
-        share=False,
-        pass_tokens=cost.fused_pass_tokens(placement),
-        threads=torch.get_num_threads(),
-    )
+    alone = t.model_copy(update={"questions_a_table": 1})
+    threads = torch.get_num_threads()
     trainer = BudgetTrainer(
         model=model,
         args=args,
-        data_collator=batches if fused else None,
-        fused=fused,
         processing_class=tokenizer,
         train_dataset=data,
-        peft_config=LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=list(config.lora.targets),
-            task_type="CAUSAL_LM",
-        ),
         clock=Clock(folder / "plan.json"),
         budget_seconds=None,
         warmup=t.warmup_ratio,
+        **step_arguments(model, tokenizer, config.lora, alone, placement, threads=threads, log=print),
     )
     return _measured(trainer, train, config, options, tokenizer, project)
 

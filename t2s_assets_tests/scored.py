@@ -9,7 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from t2s_assets.text2sql.examination import gold_version
+from t2s_assets.text2sql.prepare import make_questions, make_sql, make_tables
 from t2s_assets.text2sql.storage import Project, content_hash, write_json, write_manifest
+from t2s_assets_tests.projects import ProjectFiles, question, table
 
 Row = dict[str, Any]
 
@@ -37,6 +40,19 @@ TRAINING: dict[str, Any] = {
     "world_size": 1,
 }
 HISTORY = [{"step": 10, "loss": 1.0}, {"step": 20, "loss": 0.5}, {"step": 20, "eval_loss": 0.6}]
+
+
+def prepare_gold(files: ProjectFiles, dataset: str = "towns", *, answer: str = "K2", trained: int = 1) -> str:
+    """Make tables, questions and sql of a dataset with `trained` training questions. Returns its gold's version."""
+    asked = {"train": trained, "dev": 1, "test": 1}
+    content = {
+        split: ([table(split, ["Peak"], "t", [[answer]])], [question(split, f"Which? {i}", 0) for i in range(n)])
+        for split, n in asked.items()
+    }
+    files.dataset(dataset, content)
+    for make in (make_tables, make_questions, make_sql):
+        make(files.project, dataset, [].append)
+    return gold_version(files.project, dataset)
 
 
 def row(id: str, *, right: bool = True, split: str = "test", **changes: Any) -> Row:
@@ -78,8 +94,12 @@ def save(
     of: dict[str, int] | None = None,
     latency: dict[str, Any] = LATENCY,
     training: dict[str, Any] = TRAINING,
+    gold: str = "gold",
 ) -> Path:
-    """Put `predictions` and what a report reads of `adapter` into a project. Returns the predictions' folder."""
+    """Put `predictions`, scored by the version `gold`, and what a report reads of `adapter` into a project.
+
+    Returns the predictions' folder.
+    """
     adapter = project.path(dataset, "adapter", experiment)
     adapter.mkdir(parents=True, exist_ok=True)
     write_json(adapter / "training.json", training)
@@ -92,6 +112,11 @@ def save(
         pq.write_table(pa.Table.from_pylist(base), folder / "base.parquet")
     write_json(folder / "latency.json", latency)
     counts = {s: sum(r["split"] == s for r in rows) for s in ("test", "validation")}
-    facts = {"questions": counts, "of": of or counts, "adapter_version": content_hash("adapter", experiment)}
+    facts = {
+        "questions": counts,
+        "of": of or counts,
+        "adapter_version": content_hash("adapter", experiment),
+        "gold_version": gold,
+    }
     write_manifest(folder, content_hash(rows, base), facts)
     return folder

@@ -254,6 +254,7 @@ def test_much_gold_that_does_not_run_blocks(fresh: ProjectFiles, instance_of_tes
     done = run(fresh, instance_of_test, "tables", "questions", "sql", "prompts")
     assert not done.result.success
     assert not done.checks["gold_runs"].passed
+    assert "1 of 19 in train" in done.checks["gold_runs"].description
     assert set(done.materializations) == {"tables", "questions", "sql"}
 
 

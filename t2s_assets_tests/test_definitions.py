@@ -30,7 +30,7 @@ ASSETS = {
         True,
         {"em_target": False, "ex_target": False, "latency_target": False},
     ),
-    "champion": (["predictions"], {"duckdb"}, False, {}),
+    "champion": (["predictions", "report"], {"duckdb"}, False, {}),
 }
 BASE = Path("no-model-is-loaded-here")
 

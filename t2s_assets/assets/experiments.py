@@ -135,7 +135,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         project, experiment = folders.project, context.partition_key
         config = project.experiment(dataset, experiment)
         if evaluation.in_this_process(config):
-            manifest = predictions.make_predictions(project, dataset, experiment, context.log.info)
+            manifest = evaluation.alone(project, dataset, experiment, context.log.info)
         else:
             line, variables = evaluation.command(dataset, experiment, config), evaluation.environment(project, config)
             run_ranks(context, pipes, config, line, variables)
@@ -180,7 +180,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
 
     @dg.asset(
         key=key["champion"],
-        deps=[key["predictions"]],
+        deps=[key["predictions"], key["report"]],  # a report is compared with the champion that served before it
         kinds={"duckdb"},
         description="Which experiment serves, chosen on validation questions.",
         **unpartitioned,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from t2s_assets.text2sql.data_verdicts import DataVerdict
     from t2s_assets.text2sql.storage import Project
 
 Experiment = Annotated[str, typer.Argument(metavar="DATASET/EXPERIMENT", help="As in configs/DATASET/EXPERIMENT.yaml.")]
@@ -53,25 +54,31 @@ def prepare(
 
 
 def _prepare(project: Project, address: str) -> None:
-    from t2s_assets.text2sql.errors import DataError
-    from t2s_assets.text2sql.prepare import leaks, make_questions, make_sql, make_tables
+    from t2s_assets.text2sql import data_verdicts
+    from t2s_assets.text2sql.prepare import gold_against_gold, leaks, make_questions, make_sql, make_tables
 
     dataset, _, experiment = address.partition("/")
-    for name, make in (("tables", make_tables), ("questions", make_questions), ("sql", make_sql)):
-        _say(f"{dataset}/{name}")
-        make(project, dataset, _say)
-        if name == "questions":
-            shared, _ = leaks(project, dataset)
-            if shared:
-                raise DataError(
-                    f"{dataset}: {len(shared)} tables or questions are in two splits, so a model would be tested on "
-                    f"what it was trained on: {', '.join(shared[:10])}; mend the source"
-                )
+    _say(f"{dataset}/tables")
+    make_tables(project, dataset, _say)
+    _say(f"{dataset}/questions")
+    make_questions(project, dataset, _say)
+    _stop_at(dataset, data_verdicts.splits_disjoint(leaks(project, dataset)[0]))
+    _say(f"{dataset}/sql")
+    _stop_at(dataset, data_verdicts.gold_runs(make_sql(project, dataset, _say)))
+    _stop_at(dataset, data_verdicts.gold_matches_itself(gold_against_gold(project, dataset, _say)))
     if experiment:
         from t2s_assets.text2sql.prompt_datasets import make_prompts
 
         _say(f"{dataset}/prompts/{experiment}")
         make_prompts(project, dataset, experiment, _say)
+
+
+def _stop_at(dataset: str, verdict: DataVerdict) -> None:
+    """Go on where Dagster would. Raises DataError."""
+    from t2s_assets.text2sql.errors import DataError
+
+    if not verdict.passed:
+        raise DataError(f"{dataset}: {verdict.message}")
 
 
 def train(

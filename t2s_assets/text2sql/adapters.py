@@ -55,8 +55,12 @@ def open_adapter(folder: Path, *, made_by: str) -> Adapter:
 
 
 def trained_otherwise(adapter: Adapter, config: Experiment) -> list[str]:
-    """The settings of LoRA and training that made the adapter and are others in `config`, a line each."""
+    """The base and the settings of LoRA and training that made the adapter and are others in `config`, a line each."""
     lines = []
+    base, wanted = (e.base_model.model_dump(mode="json") for e in (adapter.experiment, config))
+    for name in sorted(base.keys() | wanted.keys()):
+        if base.get(name) != wanted.get(name):
+            lines.append(f"base_model.{name} was {base.get(name)}, is {wanted.get(name)}")
     for section in ("lora", "training"):
         was, now = getattr(adapter.experiment, section), getattr(config, section)
         # Of a field that neither gives, a later version may have another default.

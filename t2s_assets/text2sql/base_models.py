@@ -7,6 +7,7 @@ records. A GGUF is dequantised once and kept as safetensors: unpacking it anew t
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 from t2s_assets.text2sql.config import FolderModel, GgufModel, Hardware, HubModel, WheelModel
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.errors import ModelError
-from t2s_assets.text2sql.storage import Project, content_hash, file_hash, read_json, replacing_folder, write_json
+from t2s_assets.text2sql.storage import Project, content_hash, file_hash, replacing_folder, write_json
 
 Log = Callable[[str], None]
 
@@ -121,11 +122,20 @@ def _known_hash(files: list[Path], project: Project) -> str:
     index = project.cache("weights.json")
     key = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     name = content_hash(key)
-    known = read_json(index, made_by="") if index.exists() else {}
+    known = _known(index)
     if name not in known:
         known[name] = content_hash([file_hash(f) for f in files])
         write_json(index, known)
     return known[name]
+
+
+def _known(index: Path) -> dict[str, str]:
+    """The hashes in `index`; one that cannot be read holds none, since all can be made again."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _unpack_gguf(gguf: Path, identity: str, project: Project, log: Log) -> Path:

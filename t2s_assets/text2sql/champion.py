@@ -7,6 +7,7 @@ from typing import Any
 
 from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.examination import gold_version
 from t2s_assets.text2sql.metrics import mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.storage import (
@@ -29,26 +30,27 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
 
     The one that serves now stays unless another is right on more validation questions that both answered, by more
     than chance (McNemar's exact test, p < 0.05). Without one that serves, the highest validation EX wins, and the
-    first name among equals.
+    first name among equals. Who was evaluated on other questions or other gold than there are now is left out; the
+    one that serves then stays, since nothing says that another is better.
 
     Raises:
-        DataError: no experiment of the dataset has predictions on validation questions.
+        DataError: no experiment of the dataset has predictions on validation questions as they are now.
     """
-    candidates = {}
-    for name in experiment_names(project.configs, dataset):
-        if (project.path(dataset, "predictions", name) / MANIFEST).exists():
-            rows = [r for r in load_predictions(project, dataset, name) if r["split"] == "validation"]
-            if rows:
-                candidates[name] = {r["id"]: r for r in rows}
+    candidates, left_out = _candidates(project, dataset)
+    for name in left_out:
+        log(f"{dataset}/{name} was evaluated on other data; evaluate again with: t2s run {dataset}/{name}")
     if not candidates:
-        raise DataError(f"{dataset}: no experiment has predictions yet; make some with: t2s run {dataset}/EXPERIMENT")
+        raise DataError(
+            f"{dataset}: no experiment has predictions {'on its data as they are now' if left_out else 'yet'}; make "
+            f"some with: t2s run {dataset}/{left_out[0] if left_out else 'EXPERIMENT'}"
+        )
     scores = {name: summary(list(rows.values()))["ex"] for name, rows in candidates.items()}
     ranking = sorted(candidates, key=lambda n: (-(scores[n]["value"] or 0), n))
     serving = serving_experiment(project, dataset)
     comparisons = []
-    chosen = serving if serving in candidates else ranking[0]
+    chosen = serving if serving in candidates or serving in left_out else ranking[0]
     for challenger in ranking:
-        if challenger == chosen:
+        if challenger == chosen or chosen in left_out:
             continue
         comparison = compare(candidates[chosen], candidates[challenger])
         comparisons.append({**comparison, "champion": chosen, "challenger": challenger})
@@ -59,6 +61,7 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
         "before": serving,
         "validation_ex": scores,
         "comparisons": comparisons,
+        "left_out": left_out,
         "rule": f"a challenger needs more validation questions right, McNemar p < {SIGNIFICANT}",
     }
     folder = project.path(dataset, "champion")
@@ -74,10 +77,25 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
     return read_manifest(folder, made_by="")
 
 
+def _candidates(project: Project, dataset: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
+    names = experiment_names(project.configs, dataset)
+    predicted = {n: project.path(dataset, "predictions", n) for n in names}
+    predicted = {n: folder for n, folder in predicted.items() if (folder / MANIFEST).exists()}
+    now = gold_version(project, dataset) if predicted else None
+    candidates, left_out = {}, []
+    for name, folder in predicted.items():
+        if read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}").get("gold_version") != now:
+            left_out.append(name)
+        elif rows := [r for r in load_predictions(project, dataset, name) if r["split"] == "validation"]:
+            candidates[name] = {r["id"]: r for r in rows}
+    return candidates, left_out
+
+
 def serving_experiment(project: Project, dataset: str) -> str | None:
     """The champion as last chosen, or None."""
     path = project.path(dataset, "champion") / CHAMPION
-    return read_json(path, made_by="")["experiment"] if path.exists() else None
+    return read_json(path, made_by=f"t2s champion {dataset}")["experiment"] if path.exists() else None
 
 
 def compare(champion: dict[str, Any], challenger: dict[str, Any]) -> dict[str, Any]:

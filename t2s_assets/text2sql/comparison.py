@@ -23,12 +23,13 @@ Verdicts = dict[str, Any]
 
 
 def verdicts(experiment: str, predictions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Verdicts:
-    """The EX verdicts of predictions on test questions, with which predictions and which adapter they are of."""
+    """The EX verdicts of predictions on test questions, with which predictions, adapter and gold they are of."""
     tested = [r for r in rows if r["split"] == "test"]
     return {
         "experiment": experiment,
         "predictions": predictions["data_version"],
         "adapter": predictions["adapter_version"],
+        "gold": predictions.get("gold_version"),
         "right": sorted(r["id"] for r in tested if r["ex"]),
         "wrong": sorted(r["id"] for r in tested if not r["ex"]),
     }
@@ -53,7 +54,8 @@ def references(project: Project, dataset: str, experiment: str, own: Verdicts) -
 def _kept(report: Path) -> dict[str, Any]:
     restore_interrupted(report)
     path = report / COMPARED
-    return read_json(path, made_by="t2s report") if path.exists() else {}
+    address = f"{report.parent.parent.name}/{report.name}"
+    return read_json(path, made_by=f"t2s report {address}") if path.exists() else {}
 
 
 def _of_experiment(project: Project, dataset: str, experiment: str) -> Verdicts | None:
@@ -61,16 +63,17 @@ def _of_experiment(project: Project, dataset: str, experiment: str) -> Verdicts 
     if not (folder / MANIFEST).exists():
         return None
     rows = load_predictions(project, dataset, experiment)
-    return verdicts(experiment, read_manifest(folder, made_by=""), rows)
+    manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
+    return verdicts(experiment, manifest, rows)
 
 
 def compare(own: Verdicts, other: Verdicts | None) -> dict[str, Any] | None:
     """McNemar's test on EX over the test questions that both answered, and which of them were won and lost.
 
     `won_questions` are right in `own` alone, `lost_questions` in `other` alone, both in the order of their ids.
-    None where there is no other, or no question that both answered.
+    None where there is no other, or no question that both answered, or `on_other_data`.
     """
-    if other is None:
+    if other is None or on_other_data(own, other):
         return None
     mine, theirs = _by_id(own), _by_id(other)
     shared = sorted(mine.keys() & theirs.keys())
@@ -86,6 +89,22 @@ def compare(own: Verdicts, other: Verdicts | None) -> dict[str, Any] | None:
         "won_questions": [i for i in shared if mine[i] and not theirs[i]],
         "lost_questions": [i for i in shared if theirs[i] and not mine[i]],
     }
+
+
+def on_other_data(own: Verdicts, other: Verdicts) -> bool:
+    """Whether the questions that share an id are not the same ones, by their text and gold, or are not known to be."""
+    return own["gold"] is None or own["gold"] != other.get("gold")
+
+
+def not_compared(dataset: str, own: Verdicts, others: Mapping[str, Verdicts | None]) -> dict[str, str]:
+    """Why `own` is not compared with others that there are, by their names in `REFERENCES`."""
+    why = {}
+    for name, other in others.items():
+        if other is not None and on_other_data(own, other):
+            why[name] = f"{other['experiment']} was scored on other questions or other gold"
+            if name == "champion":
+                why[name] += f"; evaluate again with: t2s run {dataset}/{other['experiment']}"
+    return why
 
 
 def _by_id(of: Verdicts) -> dict[str, bool]:

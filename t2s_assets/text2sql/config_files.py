@@ -104,7 +104,7 @@ def read_yaml(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError as e:
-        there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else "no such folder"
+        there = _shown(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else "no such folder"
         raise ConfigError(f"{path}: no such file; {path.parent} holds {there}") from e
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: not readable as YAML: {e}") from e
@@ -162,7 +162,7 @@ def _tag(section: type[BaseModel]) -> str | None:
 
 def dataset_names(configs: Path) -> list[str]:
     """The datasets under `configs`: its folders that hold a dataset.yaml."""
-    names = sorted(p.parent.name for p in configs.glob("*/dataset.yaml"))
+    names = _shown(p.parent.name for p in configs.glob("*/dataset.yaml"))
     bad = [n for n in names if not DATASET_NAME.fullmatch(n)]
     if bad:
         raise ConfigError(f"{configs}: a dataset's folder name is letters, digits and _, a letter first; got {bad}")
@@ -171,11 +171,16 @@ def dataset_names(configs: Path) -> list[str]:
 
 def experiment_names(configs: Path, dataset: str) -> list[str]:
     """The experiments of `dataset`: every YAML file beside its dataset.yaml."""
-    names = sorted(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
+    names = _shown(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
     bad = [n for n in names if not _NAME.fullmatch(n)]
     if bad:
         raise ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -; got {bad}")
     return names
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """`names` in order without hidden ones: folders that are being written, and what editors and macOS put there."""
+    return sorted(n for n in names if not n.startswith("."))
 
 
 def expand_path(text: str, relative_to: Path) -> Path:

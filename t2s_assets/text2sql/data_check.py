@@ -6,7 +6,6 @@ Of a dataset of one's own, lines that cannot be read are put aside first, so tha
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from t2s_assets.text2sql.data_findings import (
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths, read_database, read_questions
 from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, PromptError
+from t2s_assets.text2sql.json_lines import whole_rows
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import Project
 
@@ -183,7 +183,9 @@ def _configs_without(lines: set[int], config: OwnDataset, project: Project, data
     """A copy of the dataset's configs whose questions leave those lines out; the others keep their numbers."""
     source = project.configs / dataset
     target = folder / "configs" / dataset
-    shutil.copytree(source, target, ignore=lambda where, names: [n for n in names if not n.endswith(".yaml")])
+    # Hidden files are none of the dataset's, and an editor's lock is a link to nothing.
+    unwanted = [p.name for p in source.iterdir() if p.suffix != ".yaml" or p.name.startswith(".")]
+    shutil.copytree(source, target, ignore=lambda where, names: unwanted)
     questions = expand_path(config.questions, source)
     kept = [b"" if number in lines else line for number, line in enumerate(questions.read_bytes().split(b"\n"), 1)]
     (target / questions.name).write_bytes(b"\n".join(kept))
@@ -237,10 +239,8 @@ def _quiet(line: str) -> None:
 def _left_out(project: Project, dataset: str, dialect: str, databases: Any) -> list[Finding]:
     """Findings for lines whose SQL cannot be read."""
     source = {q["id"]: q["table_id"] for q in _source_questions(project, dataset)}
-    path = project.path(dataset, "questions") / "left_out.jsonl"
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in whole_rows(project.path(dataset, "questions") / "left_out.jsonl", "id", "sql", "reason", "where"):
         schemas: Sequence[TableSchema] = databases[source[row["id"]]].schemas
         message = f"{row['sql']}: {row['reason']} {suggestion(row['sql'], dialect, schemas)}".strip()
         found.append(Finding("error", "SQL that cannot be used", row["where"], message))

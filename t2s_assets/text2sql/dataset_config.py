@@ -9,6 +9,7 @@ import sqlglot
 from pydantic import Field, field_validator, model_validator
 
 from t2s_assets.text2sql.config_files import Fraction, Section, Settings, read_yaml, validated
+from t2s_assets.text2sql.cron import check_cron
 from t2s_assets.text2sql.errors import ConfigError
 
 
@@ -63,7 +64,13 @@ class Retrain(Section):
     """The schedule that retrains one experiment; it is off until switched on in Dagster."""
 
     experiment: str
-    cron: str = Field("0 3 * * 0", pattern=r"^\S+ \S+ \S+ \S+ \S+$", description="Five cron fields, UTC.")
+    cron: str = Field("0 3 * * 0", description="Five cron fields, UTC.")
+
+    @field_validator("cron")
+    @classmethod
+    def _is_a_schedule(cls, value: str) -> str:
+        check_cron(value)
+        return value
 
 
 class Targets(Section):

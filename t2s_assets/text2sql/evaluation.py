@@ -11,13 +11,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 from t2s_assets.text2sql import launching
 from t2s_assets.text2sql.config import Experiment, TorchrunLaunch
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.stopping import is_main
+from t2s_assets.text2sql.locking import only_one
+from t2s_assets.text2sql.stopping import is_main, when_launcher_is_gone
 from t2s_assets.text2sql.storage import Project, read_manifest
 
 Log = Callable[[str], None]
@@ -47,18 +49,40 @@ def run(project: Project, dataset: str, experiment: str, log: Log = print) -> di
     """Evaluate here or where the experiment says, and return the manifest of `predictions`.
 
     Raises:
-        T2SError: as `make_predictions`, or the processes failed.
+        T2SError: as `make_predictions`, another process evaluates it, or the processes failed.
     """
-    from t2s_assets.text2sql.predictions import make_predictions
-
     config = project.experiment(dataset, experiment)
     if in_this_process(config):
-        return make_predictions(project, dataset, experiment, log)
+        return alone(project, dataset, experiment, log)
     what = f"evaluation of {dataset}/{experiment}"
     launching.run(config, command(dataset, experiment, config), environment(project, config), what=what)
     return read_manifest(
         project.path(dataset, "predictions", experiment), made_by=f"t2s evaluate {dataset}/{experiment}"
     )
+
+
+def alone(project: Project, dataset: str, experiment: str, log: Log) -> dict[str, Any]:
+    """Evaluate in this process, and return the manifest of `predictions`.
+
+    Raises:
+        T2SError: as `make_predictions`, or another process evaluates it.
+    """
+    from t2s_assets.text2sql.predictions import make_predictions
+
+    with only_evaluation(project, dataset, experiment, log):
+        return make_predictions(project, dataset, experiment, log)
+
+
+def only_evaluation(
+    project: Project, dataset: str, experiment: str, log: Log, *, wait_seconds: float = 90
+) -> AbstractContextManager[None]:
+    """Hold the lock of an experiment's evaluation: two would join and forget each other's answers and scores.
+
+    Raises:
+        T2SError: another process holds it still, after a while of waiting.
+    """
+    lock = project.path(dataset, "predictions") / f".{experiment}.lock"
+    return only_one(lock, f"evaluating {dataset}/{experiment}", log, wait_seconds=wait_seconds)
 
 
 def evaluate(project: Project, dataset: str, experiment: str, log: Log) -> None:
@@ -68,13 +92,19 @@ def evaluate(project: Project, dataset: str, experiment: str, log: Log) -> None:
     from t2s_assets.text2sql.predictions import answer_share, make_predictions
 
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    if ranks > 1:
-        dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
-        log(f"{ranks} ranks share the questions")
-        answer_share(project, dataset, experiment, rank=dist.get_rank(), ranks=ranks, wait=dist.barrier, log=log)
-        dist.destroy_process_group()
-    if is_main():
-        make_predictions(project, dataset, experiment, log)
+    with only_evaluation(project, dataset, experiment, log) if is_main() else nullcontext():
+        if ranks > 1:
+            dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+            log(f"{ranks} ranks share the questions")
+            answer_share(project, dataset, experiment, rank=dist.get_rank(), ranks=ranks, wait=dist.barrier, log=log)
+            dist.destroy_process_group()
+        if is_main():
+            make_predictions(project, dataset, experiment, log)
+
+
+def _end_at_once(launcher: int) -> None:
+    """Answers and scores are on the disk as they are made, and a rank may be waiting for others that will not come."""
+    os._exit(1)
 
 
 def main() -> int:
@@ -82,6 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="t2s evaluate", description="Answer and score one experiment's questions.")
     parser.add_argument("address", metavar="DATASET/EXPERIMENT")
     dataset, _, experiment = parser.parse_args().address.partition("/")
+    when_launcher_is_gone(_end_at_once)
 
     def say(line: str) -> None:
         if is_main():

@@ -16,14 +16,16 @@ from t2s_assets.text2sql.gold import AskedAbout, Question
 from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.kept_scores import KeptScores
 from t2s_assets.text2sql.merged import load_ready, with_weights
-from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable, sample
-from t2s_assets.text2sql.prompt_datasets import load_prompts
+from t2s_assets.text2sql.prepare import gold_of, load_questions, load_sql, load_tables, load_usable, sample
+from t2s_assets.text2sql.prompt_datasets import load_prompts, prompts_manifest
 from t2s_assets.text2sql.prompts import clean_question
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.storage import Project, content_hash, read_json, read_manifest
+from t2s_assets.text2sql.storage import Project, content_hash, read_json
 
 # A new number makes generations that were cached by older decoding code count as others.
 _DECODING_VERSION = 5
+
+_SPLITS = ("test", "validation")
 
 
 def _decoding_key(config: DecodingConfig) -> dict[str, Any]:
@@ -41,10 +43,13 @@ class Examination:
 
     project: Project
     dataset: str
+    experiment: str
     config: Experiment
     gold: Any
+    gold_version: str
     adapter: adapters.Adapter
-    linking: Any
+    prompts: Mapping[str, Any]
+    """The manifest of its prompts."""
     chosen: dict[str, list[Question]]
     tables: Mapping[str, AskedAbout]
     requests: dict[str, Request]
@@ -52,27 +57,29 @@ class Examination:
 
     @classmethod
     def of(cls, project: Project, dataset: str, experiment: str) -> Examination:
-        """That of an experiment. Raises DataError where its adapter was trained on other prompts or otherwise."""
+        """That of an experiment.
+
+        Raises:
+            DataError: its prompts are of other data, or its adapter was trained on other prompts or otherwise.
+        """
         config = project.experiment(dataset, experiment)
         gold = gold_of(project, dataset)
-        adapter = adapters.open_adapter(
-            project.path(dataset, "adapter", experiment), made_by=f"t2s train {dataset}/{experiment}"
-        )
-        prompts_manifest = read_manifest(
-            project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
-        )
-        prompts_version = prompts_manifest["data_version"]
-        trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["prompts_version"]
+        made_by = f"t2s train {dataset}/{experiment}"
+        adapter = adapters.open_adapter(project.path(dataset, "adapter", experiment), made_by=made_by)
+        manifest = prompts_manifest(project, dataset, experiment)
+        prompts_version = manifest["data_version"]
+        trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by=made_by)["prompts_version"]
         if trained_on != prompts_version:
             raise DataError(
                 f"{dataset}/{experiment}: the adapter was trained on prompts {trained_on}, but they are now "
-                f"{prompts_version}; train again with: t2s train {dataset}/{experiment}"
+                f"{prompts_version}; train again with: {made_by}"
             )
         if changed := adapters.trained_otherwise(adapter, config):
             raise DataError(
                 f"{dataset}/{experiment}: the adapter was trained with other settings ({'; '.join(changed)}); train "
-                f"again with: t2s train {dataset}/{experiment}, or put them back"
+                f"again with: {made_by}, or put them back"
             )
+        right = gold_version(project, dataset)
         chosen = choose_questions(project, dataset, config)
         data = load_prompts(project, dataset, experiment)
         prompts = {r["id"]: r["prompt"] for split in chosen for r in data[split].to_list()}
@@ -81,8 +88,20 @@ class Examination:
             q.id: question_request(q, tables, prompts, gold.FORMAT) for questions in chosen.values() for q in questions
         }
         placement = base_models.place(config.hardware)
-        linking = prompts_manifest.get("linking")
-        return cls(project, dataset, config, gold, adapter, linking, chosen, tables, requests, placement)
+        return cls(
+            project,
+            dataset,
+            experiment,
+            config,
+            gold,
+            right,
+            adapter,
+            manifest,
+            chosen,
+            tables,
+            requests,
+            placement,
+        )
 
     @property
     def everything(self) -> list[Question]:
@@ -108,10 +127,8 @@ class Examination:
 
     def kept_scores(self, log: Log) -> KeptScores:
         """Those of this evaluation, if it was killed."""
-        made_by = f"t2s prepare {self.dataset}"
-        folders = {name: self.project.path(self.dataset, name) for name in ("tables", "questions", "sql")}
-        data = {name: read_manifest(folder, made_by=made_by)["data_version"] for name, folder in folders.items()}
-        return KeptScores(self.project, data | {"evaluation": self.config.evaluation.model_dump()}, log)
+        decided_by = self.prompts["made_of"] | {"evaluation": self.config.evaluation.model_dump()}
+        return KeptScores(self.project, decided_by, log, of=f"{self.dataset}/{self.experiment}")
 
     def answers(self, log: Log, *, rank: int = 0, ranks: int = 1) -> tuple[Generated, Generated]:
         """What adapter and base answer (nothing without `evaluation.baseline`); of several ranks, one's share."""
@@ -143,6 +160,22 @@ class Examination:
                 if drawn.questions:
                     redrawn[name] = drawn.questions
         return found["adapter"], found["base"], redrawn
+
+
+def gold_version(project: Project, dataset: str) -> str:
+    """What names the validation and test questions and what is right for them: with another, verdicts on the same ids
+    are not on the same questions. Training questions do not count, so that more of them leave scores comparable.
+
+    Raises:
+        DataError: `sql` lacks a question that `questions` has.
+    """
+    sql, questions = load_sql(project, dataset, _SPLITS), load_questions(project, dataset, _SPLITS)
+    if new := [q.id for q in questions if q.id not in sql]:
+        raise DataError(
+            f"{dataset}: `sql` is of other questions, it has no {new[0]}; make it again with: t2s prepare {dataset}"
+        )
+    right = ("sql", "status", "fingerprint")
+    return content_hash(sorted([q.id, q.split, q.text, *(sql[q.id][n] for n in right)] for q in questions))
 
 
 def choose_questions(project: Project, dataset: str, config: Experiment) -> dict[str, list[Question]]:

@@ -27,7 +27,7 @@ from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.splits import GRAINS, Dealt, deal
-from t2s_assets.text2sql.sql_text import SqlTextError, read_sql, shape
+from t2s_assets.text2sql.sql_text import SqlTextError, read_sql, reads_the_clock, shape
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -192,6 +192,8 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
 def _gold_sql(row: dict[str, Any], dialect: str, database: OwnDatabase) -> str:
     """The row's SQL as DuckDB SQL over the tables that its prompt shows. Raises SqlTextError."""
     sql = read_sql(row["sql"], dialect, database.schemas)
+    if reads_the_clock(sql, database.schemas):
+        raise SqlTextError("reads the clock, so that its result, kept since `sql` was made, is another one later")
     shown = {name.casefold() for name in row["tables"]}
     if shown and (missing := [t for t in shape(sql).tables if t not in shown]):
         raise SqlTextError(f"reads {', '.join(missing)}, which its `tables` do not name")

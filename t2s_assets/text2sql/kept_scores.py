@@ -23,11 +23,12 @@ BLOCK = 1000
 
 
 class KeptScores:
-    """The rows of one evaluation, in a JSONL file that is named by all that decides a verdict beside the answer."""
+    """The rows of one evaluation, in a JSONL file that is named by whose they are (`of`, an experiment's address) and
+    by all that decides a verdict beside the answer. Shared, a file would go with the evaluation that ends first."""
 
-    def __init__(self, project: Project, decided_by: Mapping[str, Any], log: Log) -> None:
+    def __init__(self, project: Project, decided_by: Mapping[str, Any], log: Log, *, of: str) -> None:
         code = {str(path): file_hash(path) for path in sorted(Path(__file__).parent.rglob("*.py"))}
-        key = content_hash(dict(decided_by), code, duckdb.__version__, sqlglot.__version__)
+        key = content_hash(of, dict(decided_by), code, duckdb.__version__, sqlglot.__version__)
         self._path = project.cache("scores") / f"{key}.jsonl"
         self._log = log
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from t2s_assets.text2sql.query import Query, SketchError, from_sql, normal_form
+from t2s_assets.text2sql.query import Query, SketchError, from_sql, normal_form, predicted_form
 from t2s_assets.text2sql.schema import TableSchema
 
 ERROR_KINDS = ("unparsable", "SELECT column", "aggregate", "WHERE column", "operator", "value")
@@ -72,11 +72,12 @@ def exact_match(predicted: Query | None, gold: Query, schema: TableSchema) -> bo
     """EM of one question: does the prediction mean the gold's structured query?
 
     Over all questions: numerator, predictions whose parsed query equals the gold after normalisation (conditions
-    as a set, text values lower-cased, values on `real` columns as numbers); denominator, every question asked.
-    Nothing is left out: a prediction that does not parse, or says more than the sketch can, counts as wrong.
+    as a set, text values lower-cased, values on `real` columns as numbers, where a predicted string that spells none is
+    only its own text); denominator, every question asked. Nothing is left out: a prediction that does not parse, or
+    says more than the sketch can, counts as wrong.
     On WikiSQL this is the official logical-form accuracy.
     """
-    return predicted is not None and normal_form(predicted, schema) == normal_form(gold, schema)
+    return predicted is not None and predicted_form(predicted, gold, schema) == normal_form(gold, schema)
 
 
 def error_kinds(predicted: Query | None, gold: Query, schema: TableSchema) -> list[str]:
@@ -86,7 +87,7 @@ def error_kinds(predicted: Query | None, gold: Query, schema: TableSchema) -> li
     """
     if predicted is None:
         return ["unparsable"]
-    column, aggregate, conditions = normal_form(predicted, schema)
+    column, aggregate, conditions = predicted_form(predicted, gold, schema)
     gold_column, gold_aggregate, gold_conditions = normal_form(gold, schema)
     shared = {c for c, _, _ in conditions} & {c for c, _, _ in gold_conditions}
     mine = {c for c in conditions if c[0] in shared}

@@ -42,6 +42,7 @@ _OPERATORS: dict[type[exp.Expression], str] = {
     exp.LT: "<",
     exp.LTE: "<=",
 }
+_BOOLEANS = {**dict.fromkeys(("true", "t", "1"), True), **dict.fromkeys(("false", "f", "0"), False)}
 _FLIPPED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 
 
@@ -101,7 +102,8 @@ def perturbed(database: Database, golds: Iterable[str], *, copies: int, seed: in
 
 
 def conditions(sql: str) -> list[Test]:
-    """The comparisons of a column with a literal in `sql`; none where it does not parse."""
+    """The comparisons of a column with a literal in `sql`, a bare column as one with TRUE; none where it does not
+    parse."""
     try:
         tree = sqlglot.parse_one(sql, read="duckdb")
     except (sqlglot.errors.SqlglotError, RecursionError):
@@ -114,10 +116,14 @@ def conditions(sql: str) -> list[Test]:
             if isinstance(right, exp.Column):
                 left, right, operator = right, left, _FLIPPED.get(operator, operator)
             pairs = [(operator, right)]
+        elif isinstance(node, exp.Is) and isinstance(node.expression, exp.Boolean):
+            left, pairs = node.this.unnest(), [("=", node.expression)]
         elif isinstance(node, exp.Between):
             left, pairs = node.this.unnest(), [(">=", node.args["low"]), ("<=", node.args["high"])]
         elif isinstance(node, exp.In):
             left, pairs = node.this.unnest(), [("=", item) for item in node.expressions]
+        elif isinstance(node, exp.Column) and isinstance(_around(node), (exp.Where, exp.Connector, exp.Not)):
+            left, pairs = node, [("=", exp.true())]
         else:
             continue
         if isinstance(left, exp.Column):
@@ -128,10 +134,20 @@ def conditions(sql: str) -> list[Test]:
     return found
 
 
+def _around(node: exp.Expression) -> exp.Expression | None:
+    """What an expression stands in, parentheses aside."""
+    parent = node.parent
+    while isinstance(parent, exp.Paren):
+        parent = parent.parent
+    return parent
+
+
 def _value(node: exp.Expression) -> str | int | float | None:
+    if isinstance(node, exp.Boolean):
+        return bool(node.this)
     if isinstance(node, exp.Neg):
         value = _value(node.this)
-        return None if value is None or isinstance(value, str) else -value
+        return None if value is None or isinstance(value, (str, bool)) else -value
     if isinstance(node, exp.Cast):
         return _value(node.this)
     if not isinstance(node, exp.Literal):
@@ -193,34 +209,77 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _near(value: Any, operator: str, meets: bool, kind: pa.DataType, draw: random.Random) -> Any:
     """A cell close to `value` that meets, or misses, the comparison; None where the type knows no neighbours."""
-    if _is_number(kind) and isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if pa.types.is_date(kind) and isinstance(value, str):
-        try:
-            value = dt.date.fromisoformat(value)
-        except ValueError:
-            return None
-        step: Any = dt.timedelta(days=1)
-    else:
-        step = draw.choice((0.5, 1)) if pa.types.is_floating(kind) else 1
-    if isinstance(value, str):
-        above, below = value + draw.choice(("a", "1")), value[:-1]
-    elif isinstance(value, dt.date) or abs(value) < 1e15:
-        above, below = value + step, value - step
-    else:
-        above, below = value * 2, value / 2
+    value = _as_compared(value, kind)
+    if value is None:
+        return None
+    step = _step(kind, draw)
+    suffix = draw.choice(("a", "1")) if isinstance(value, str) else ""
     wanted = {
-        "=": ((value,), (above, below)),
-        "<>": ((above, below), (value,)),
-        ">": ((above,), (value, below)),
-        ">=": ((value, above), (below,)),
-        "<": ((below,), (value, above)),
-        "<=": ((value, below), (above,)),
-    }[operator]
-    return _typed(draw.choice(wanted[0] if meets else wanted[1]), kind)
+        "=": ("=", "><"),
+        "<>": ("><", "="),
+        ">": (">", "=<"),
+        ">=": ("=>", "<"),
+        "<": ("<", "=>"),
+        "<=": ("=<", ">"),
+    }[operator][0 if meets else 1]
+    found = [_typed(_moved(value, where, step, suffix), kind) for where in wanted]
+    cells = [cell for cell in found if cell is not None]
+    return draw.choice(cells) if cells else None
+
+
+def _as_compared(value: Any, kind: pa.DataType) -> Any:
+    """A literal as a column of that type compares with it; None where it spells no value of the type."""
+    try:
+        if pa.types.is_boolean(kind):
+            return _BOOLEANS.get(str(value).lower())
+        if isinstance(value, bool):
+            return None
+        if not isinstance(value, str):
+            temporal = pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind)
+            return None if temporal else value
+        if _is_number(kind):
+            return float(value)
+        if pa.types.is_date(kind):
+            return dt.date.fromisoformat(value.strip())
+        if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+            read = (dt.datetime if pa.types.is_timestamp(kind) else dt.time).fromisoformat
+            # Before Python 3.11, fromisoformat takes fractions of 3 or 6 digits only.
+            whole, dot, fraction = value.strip().partition(".")
+            point = read(f"{whole}.{fraction[:6]:0<6}" if dot else whole)
+            return point if point.tzinfo is None else None
+        return value
+    except ValueError:
+        return None
+
+
+def _step(kind: pa.DataType, draw: random.Random) -> Any:
+    """How far the neighbours of a value of this type are."""
+    if pa.types.is_date(kind):
+        return dt.timedelta(days=1)
+    if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+        return dt.timedelta(seconds=1)
+    return draw.choice((0.5, 1)) if pa.types.is_floating(kind) else 1
+
+
+def _moved(value: Any, where: str, step: Any, suffix: str) -> Any:
+    """`value` itself (=), or its neighbour above (>) or below (<); None at the end of what its type can say."""
+    above = where == ">"
+    if where == "=":
+        return value
+    if isinstance(value, str):
+        return value + suffix if above else value[:-1]
+    if isinstance(value, bool):
+        return None if value is above else above
+    try:
+        if isinstance(value, dt.time):
+            day = dt.date(2000, 1, 1)
+            moved = dt.datetime.combine(day, value) + (step if above else -step)
+            return moved.time() if moved.date() == day else None
+        if isinstance(value, dt.date) or abs(value) < 1e15:
+            return value + step if above else value - step
+        return value * 2 if above else value / 2
+    except OverflowError:
+        return None
 
 
 def _typed(value: Any, kind: pa.DataType) -> Any:

@@ -108,13 +108,14 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             "questions": {s: len(questions) for s, questions in chosen.items()},
             "of": total,
             "adapter_version": asked.adapter.version,
+            "gold_version": asked.gold_version,
             "uses_table_content": [*asked.adapter.format.content_read, *content_read(config.decoding)],
             "latency_p95_ms": latency["total_ms"].get("p95"),
             "error_kinds": list(asked.gold.ERROR_KINDS),
             **({"redrawn": redrawn} if redrawn else {}),
         }
         if (about := asked.gold.about(project, dataset)) is not None:
-            facts["data"] = about | {"linking": asked.linking}
+            facts["data"] = about | {"linking": asked.prompts.get("linking")}
         write_manifest(fresh, content_hash(*(file_hash(fresh / name) for name in sorted(sets))), facts)
     kept.forget()
     return read_manifest(folder, made_by="")

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2s_assets.text2sql import base_models
-from t2s_assets.text2sql.errors import PromptError
+from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.linking import recall
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
 from t2s_assets.text2sql.prompts import PromptFormat, resolve_format, shown_tables
 from t2s_assets.text2sql.storage import Project, content_hash, read_manifest, replacing_folder, write_manifest
+
+SOURCES = ("tables", "questions", "sql")
+"""The assets that prompts are made of."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,16 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
     """Write `prompts` as a `datasets.DatasetDict` with `prompt`, `completion` and their token counts.
 
     Training examples longer than `max_length` would lose the end of their SQL and their EOS, so they are kept
-    out of training, counted and listed. Raises PromptError when none is left.
+    out of training, counted and listed. The token counts of `train` are of those that are left.
+
+    Raises:
+        DataError: the dataset is not prepared, or has no training question.
+        PromptError: every training example is too long.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
     config = project.experiment(dataset, experiment)
+    made_of = data_versions(project, dataset)  # before they are read: what replaces them meanwhile is other data
     tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
     gold = gold_of(project, dataset)
     format = resolve_format(config.prompt, tokenizer, gold.FORMAT)
@@ -68,6 +76,8 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
     splits, statistics, too_long, linking = {}, {}, {}, {}
     for split in ("train", "validation", "test"):
         examples = build_examples(format, tokenizer, project, dataset, split)
+        if split == "train" and not examples:
+            raise DataError(f"{dataset}: no training question; give some split: train")
         prompt_ids = encode(tokenizer, [e.prompt for e in examples])
         completion_ids = encode(tokenizer, [e.completion for e in examples])
         lengths = [len(p) + len(c) + 1 for p, c in zip(prompt_ids, completion_ids)]
@@ -93,7 +103,7 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         ]
         # By column, since a split without examples has no row that names them.
         splits[split] = Dataset.from_dict({n: [r[n] for r in rows] for n in features}, features=features)
-        statistics[split] = length_statistics(lengths)
+        statistics[split] = length_statistics([n for n, k in zip(lengths, keep) if k])
         linking[split] = linking_facts(examples)
         log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
     folder = project.path(dataset, "prompts", experiment)
@@ -102,6 +112,7 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         DatasetDict(splits).save_to_disk(fresh / "dataset", num_shards=dict.fromkeys(splits, 1))
         format.save(fresh)
         facts = {
+            "made_of": made_of,
             "examples": {s: len(d) for s, d in splits.items()},
             "tokens": statistics,
             "over_max_length": {s: len(ids) for s, ids in too_long.items()},
@@ -114,6 +125,34 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         digest = content_hash([list(s[c]) for s in splits.values() for c in ("id", "prompt", "completion")])
         write_manifest(fresh, content_hash(digest, format.model_dump(exclude_defaults=True)), facts)
     return read_manifest(folder, made_by="")
+
+
+def data_versions(project: Project, dataset: str) -> dict[str, str]:
+    """The data versions of `SOURCES` as they are now. Raises DataError when one is not there."""
+    folders = {name: project.path(dataset, name) for name in SOURCES}
+    return {name: read_manifest(at, made_by=f"t2s prepare {dataset}")["data_version"] for name, at in folders.items()}
+
+
+def prompts_manifest(project: Project, dataset: str, experiment: str) -> dict[str, Any]:
+    """The manifest of an experiment's prompts.
+
+    Raises:
+        DataError: they are not there, or they are of other data than the dataset now has, or do not say of which.
+    """
+    made_by = f"t2s prepare {dataset}/{experiment}"
+    manifest = read_manifest(project.path(dataset, "prompts", experiment), made_by=made_by)
+    was = manifest.get("made_of", {})
+    changed = [
+        f"{name} was {was.get(name, 'not recorded')}, is {version}"
+        for name, version in data_versions(project, dataset).items()
+        if was.get(name) != version
+    ]
+    if changed:
+        raise DataError(
+            f"{dataset}/{experiment}: its prompts are of other data ({'; '.join(changed)}); make them again with: "
+            f"{made_by}"
+        )
+    return manifest
 
 
 def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:
@@ -143,12 +182,11 @@ def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def load_prompts(project: Project, dataset: str, experiment: str) -> Any:
-    """The saved `datasets.DatasetDict` of an experiment. Raises DataError when it is not there."""
+    """The saved `datasets.DatasetDict` of an experiment. Raises DataError as `prompts_manifest` does."""
     from datasets import load_from_disk
 
-    folder = project.path(dataset, "prompts", experiment)
-    read_manifest(folder, made_by=f"t2s prepare {dataset}/{experiment}")
-    return load_from_disk(str(folder / "dataset"))
+    prompts_manifest(project, dataset, experiment)
+    return load_from_disk(str(project.path(dataset, "prompts", experiment) / "dataset"))
 
 
 def prompt_problems(data: Any, tokenizer: Any) -> Counter[str]:

@@ -20,6 +20,7 @@ from sqlglot import exp
 
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<")
@@ -227,10 +228,11 @@ def from_sql(sql: str, schema: TableSchema) -> Query:
     Raises:
         SketchError: `sql` does not parse as DuckDB, names another table or column, or says more than the sketch can.
     """
-    try:
-        trees = [tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None]
-    except (sqlglot.errors.SqlglotError, RecursionError) as e:
-        raise SketchError(f"not DuckDB SQL: {str(e).splitlines()[0]}") from e
+    with sqlglot_errors(SketchError, "not DuckDB SQL: "):
+        return _from_trees([tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None], schema)
+
+
+def _from_trees(trees: list[exp.Expression], schema: TableSchema) -> Query:
     if len(trees) != 1 or not isinstance(trees[0], exp.Select):
         raise SketchError("one SELECT statement is wanted")
     select = trees[0]
@@ -324,10 +326,28 @@ def normal_form(query: Query, schema: TableSchema) -> NormalForm:
     return query.column, query.aggregate, frozenset(_normal_condition(c, schema) for c in query.conditions)
 
 
-def _normal_condition(condition: Condition, schema: TableSchema) -> tuple[int, int, str]:
+def predicted_form(predicted: Query, gold: Query, schema: TableSchema) -> NormalForm:
+    """The normal form of a prediction, to compare with the gold's.
+
+    A string on a `real` column is the number that it spells as a whole, or the gold's where it is the gold's own text.
+    The number inside other text is looked for in gold alone, which is written that way: DuckDB takes no such string for
+    a number, and to the official evaluator it is another text.
+    """
+    own = {(c.column, str(c.value).lower()) for c in gold.conditions}
+    return (
+        predicted.column,
+        predicted.aggregate,
+        frozenset(
+            _normal_condition(c, schema, whole=(c.column, str(c.value).lower()) not in own)
+            for c in predicted.conditions
+        ),
+    )
+
+
+def _normal_condition(condition: Condition, schema: TableSchema, *, whole: bool = False) -> tuple[int, int, str]:
     value = condition.value
     if schema.columns[condition.column].type == "real":
-        number = condition_number(value)
+        number = parse_number(value) if whole and isinstance(value, str) else condition_number(value)
         if number is not None:
             return condition.column, condition.operator, number_literal(number)
     return condition.column, condition.operator, str(value).lower()

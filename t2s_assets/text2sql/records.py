@@ -9,7 +9,10 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+LIBRARIES = (
+    *("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"),
+    *("numba", "llvmlite"),  # what they compile decides how sums of fused layers are rounded
+)
 
 
 def versions() -> dict[str, str]:
@@ -20,9 +23,11 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str | int]:
     """What of the machine decides the order in which numbers are summed: equal on two runs, or bits may differ."""
     import torch
+    from llvmlite import binding
 
     return {
         "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": binding.get_host_cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }

@@ -10,6 +10,7 @@ from t2s_assets.text2sql import adapters, comparison, plots
 from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
+from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.report_page import MEASURES, PLOTS, asked, headline, page
@@ -31,24 +32,33 @@ Row = dict[str, Any]
 
 
 def make_report(project: Project, dataset: str, experiment: str, log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Write `report` from `predictions` and the adapter's records. Returns its manifest."""
-    predictions = read_manifest(
-        project.path(dataset, "predictions", experiment), made_by=f"t2s evaluate {dataset}/{experiment}"
-    )
+    """Write `report` from `predictions` and the adapter's records. Returns its manifest.
+
+    Raises:
+        DataError: one of them is not there, or the predictions are another adapter's.
+    """
+    trains, evaluates = (f"t2s {command} {dataset}/{experiment}" for command in ("train", "evaluate"))
+    predictions = read_manifest(project.path(dataset, "predictions", experiment), made_by=evaluates)
     rows = load_predictions(project, dataset, experiment)
     base = load_predictions(project, dataset, experiment, "base")
-    latency = read_json(project.path(dataset, "predictions", experiment) / "latency.json", made_by="")
+    latency = read_json(project.path(dataset, "predictions", experiment) / "latency.json", made_by=evaluates)
     adapter = project.path(dataset, "adapter", experiment)
-    training = read_json(adapter / adapters.METRICS, made_by=f"t2s train {dataset}/{experiment}")
+    if (trained := read_manifest(adapter, made_by=trains)["data_version"]) != predictions["adapter_version"]:
+        raise DataError(
+            f"{dataset}/{experiment}: its predictions are those of adapter {predictions['adapter_version']}, but the "
+            f"adapter is now {trained}; evaluate again with: {evaluates}"
+        )
+    training = read_json(adapter / adapters.METRICS, made_by=trains)
+    history = read_json(adapter / "trainer_state.json", made_by=trains)["log_history"]
     own = comparison.verdicts(experiment, predictions, rows)
     others = comparison.references(project, dataset, experiment, own)
     compared = {name: comparison.compare(own, other) for name, other in others.items()}
     targets = project.dataset(dataset).targets
     report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions, compared, targets)
+    report["not_compared"] = comparison.not_compared(dataset, own, others)
     folder = project.path(dataset, "report", experiment)
     with replacing_folder(folder) as fresh:
         write_json(fresh / "report.json", report)
-        history = read_json(adapter / "trainer_state.json", made_by="")["log_history"]
         plots.plot_loss(history, fresh / "loss.png")
         title = f"{dataset}/{experiment} on {asked(report['test'])} test questions"
         plots.plot_rates(report["test"]["by_category"], fresh / "accuracy.png", title=title)
@@ -116,7 +126,7 @@ def build_report(
     p95 = latency["total_ms"].get("p95")
     report["targets"] = {
         **{target_name(m, target): _over(overall[m], target) for m, target in targets.given.items()},
-        "p95 < 500 ms": p95 is not None and p95 < LATENCY_TARGET_MS,
+        latency_target_name(): p95 is not None and p95 < LATENCY_TARGET_MS,
         "adapter < 100 MB": training["adapter_mb"] < ADAPTER_LIMIT_MB,
     }
     return report
@@ -125,6 +135,11 @@ def build_report(
 def target_name(measure: str, target: float) -> str:
     """How the report calls a target: `EM > 60 %`."""
     return f"{measure.upper()} > {100 * target:g} %"
+
+
+def latency_target_name() -> str:
+    """How the report calls the latency's target: `p95 < 500 ms`."""
+    return f"p95 < {LATENCY_TARGET_MS:g} ms"
 
 
 def _over(measured: Rate, target: float) -> bool:

@@ -115,7 +115,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
                         percent(r["ex"]),
                         f"{percent(r['ex_strict'])}, n={r['ex_strict']['n']:,}",
                     ]
-                    for g, r in (sorted(test[key].items()) if key == "by_conditions" else test[key].items())
+                    for g, r in (_by_number(test[key]) if key == "by_conditions" else test[key].items())
                 ],
             )
         )
@@ -124,7 +124,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     parts += _confusion(test["aggregate_confusion"])
     parts.append(f"![errors]({images['errors']})")
     parts += _broken(base)
-    parts += _comparisons(report["comparisons"])
+    parts += _comparisons(report["comparisons"], report.get("not_compared", {}))
     parts += _calibration(report["calibration"], images["calibration"])
     parts.append("## Latency\nOne query at a time, on the machine that ran the evaluation.")
     latency = report["latency"]
@@ -155,6 +155,10 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
             f"- differs in: {', '.join(failure['errors']) or 'the result alone'}"
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _by_number(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(counts.items(), key=lambda item: int(item[0]))
 
 
 def comparison_line(compared: Mapping[str, Any]) -> str:
@@ -204,12 +208,12 @@ _NONE = {
 _LISTED = 50
 
 
-def _comparisons(comparisons: Mapping[str, Any]) -> list[str]:
+def _comparisons(comparisons: Mapping[str, Any], not_compared: Mapping[str, str]) -> list[str]:
     parts = ["## Against others"]
     for name, what in _REFERENCES.items():
         compared = comparisons[name]
         if not compared:
-            parts.append(f"Nothing to compare with: {_NONE[name]}.")
+            parts.append(f"Nothing to compare with: {not_compared.get(name, _NONE[name])}.")
             continue
         parts.append(f"Against {what}, on test questions that both answered: {comparison_line(compared)} (McNemar).")
         for kind in ("won", "lost"):

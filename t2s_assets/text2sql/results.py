@@ -17,21 +17,32 @@ from t2s_assets.text2sql.execution import Outcome
 
 # A sum or an average may differ in its last bits with the order of additions, which DuckDB does not promise.
 _DIGITS = 12
+# From here on a float does not hold every whole number, so that a whole one may be a rounded sum.
+_WHOLE_FLOATS = 2.0**53
 
 
 def normal_cell(cell: Any, *, fold: bool = True) -> Any:
-    """A cell as compared: text lower-cased with `fold`, numbers as 12 significant digits, dates as ISO text."""
+    """A cell as compared: text lower-cased with `fold`, numbers as below, dates as ISO text.
+
+    Whole numbers are exact, of whatever type (of floats, those below 2^53); others have 12 significant digits.
+    """
     if cell is None or isinstance(cell, bool):
         return cell
     if isinstance(cell, str):
         return cell.lower() if fold else cell
     if isinstance(cell, (int, float, decimal.Decimal)):
-        return f"{float(cell) + 0.0:.{_DIGITS}g}"  # + 0.0 turns a negative zero into zero
+        return str(int(cell)) if _is_exact(cell) else f"{float(cell):.{_DIGITS}g}"
     if isinstance(cell, (datetime.date, datetime.time)):
         return cell.isoformat()
     if isinstance(cell, (list, tuple)):
         return [normal_cell(c, fold=fold) for c in cell]
     return str(cell).lower()
+
+
+def _is_exact(number: int | float | decimal.Decimal) -> bool:
+    if isinstance(number, float):
+        return number.is_integer() and abs(number) < _WHOLE_FLOATS
+    return isinstance(number, int) or (number.is_finite() and number == number.to_integral_value())
 
 
 # Made once: json.dumps with any option makes an encoder for each call.

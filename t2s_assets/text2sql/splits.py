@@ -1,8 +1,9 @@
 """Dealing questions out to train, validation and test, so that what is tested was not trained on.
 
 What stays together is chosen from the coarsest down: all questions of a database; all questions that share a table or a
-wording, directly or through others; all questions with the same gold or wording. The first of them that gives
-validation and test at least half of what `split` asks for, and leaves training at least half of its share, is taken.
+wording, directly or through others; all questions with the same gold or wording. Table, gold and wording are those of
+one database: what two databases are asked in the same words are two questions. The first grain that gives validation
+and test at least half of what `split` asks for, and leaves training at least half of its share, is taken.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Dealt:
 GRAINS = {
     "database": "no database is in two splits",
     "tables": "no table is in two splits",
-    "question": "no gold query and no wording is in two splits; tables are",
+    "question": "no gold query and no wording of one database is in two splits; tables are",
 }
 
 

@@ -8,7 +8,8 @@ and ORDER BY become what they stand for); what is then left open is put in one o
   BETWEEN is two comparisons, COUNT(1) is COUNT(*);
 - aliases of tables and columns, quotes, parentheses and the case of names do not count; a CTE is the derived table
   that it stands for;
-- numbers compare as numbers, strings to the letter, DATE '2024-01-01' as the string in it.
+- numbers compare as numbers, to the last digit, strings to the letter; DATE '2024-01-01' is the string in it where it
+  is compared with a column of that type, and so is a TIMESTAMP.
 
 Everything else must be equal. Two queries with one form mean the same; not all that mean the same have one form.
 """
@@ -20,19 +21,19 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
+from decimal import Decimal
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.annotate_types import annotate_types
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.schema import MappingSchema
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.query import number_literal, parse_number
 from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
 # A table joined with itself is numbered in every order while there are at most this many.
 _ORDERS = 24
@@ -71,7 +72,8 @@ CLAUSES = {
     "order": "ORDER BY",
     "limit": "LIMIT",
 }
-ERROR_KINDS = ("unparsable", *CLAUSES.values(), "value")
+ERROR_KINDS = ("unparsable", *CLAUSES.values(), "value", "no normal form")
+"""What a prediction may be wrong in; the last is for a gold without a normal form, whose clauses cannot be compared."""
 
 
 def normal_form(sql: str, schemas: Sequence[TableSchema], *, values: bool = True) -> NormalForm:
@@ -80,8 +82,10 @@ def normal_form(sql: str, schemas: Sequence[TableSchema], *, values: bool = True
     Raises:
         NormalFormError: `sql` is not one query, or a name in it is not in the schemas.
     """
-    with _told():
-        return _Writer(values).query(_qualified(sql, schemas), {}, {})
+    with sqlglot_errors(NormalFormError):
+        tree = _qualified(sql, schemas)
+        _drop_casts(tree, _mapping(tuple(schemas)))
+        return _Writer(values).query(tree, {}, {})
 
 
 def columns_of(sql: str, schemas: Sequence[TableSchema]) -> set[tuple[str, str]]:
@@ -90,7 +94,7 @@ def columns_of(sql: str, schemas: Sequence[TableSchema]) -> set[tuple[str, str]]
     Raises NormalFormError as `normal_form` does.
     """
     found = set()
-    with _told():
+    with sqlglot_errors(NormalFormError):
         for scope in traverse_scope(_qualified(sql, schemas)):
             for column in scope.columns:
                 source = scope.sources.get(column.table)
@@ -106,19 +110,23 @@ def _qualified(sql: str, schemas: Sequence[TableSchema]) -> exp.Query:
     return qualify(trees[0], schema=_mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Whatever sqlglot raises, as NormalFormError."""
-    try:
-        yield
-    except RecursionError as e:
-        raise NormalFormError("nested too deep") from e
-    except NormalFormError:
-        raise
-    except SqlglotError as e:
-        raise NormalFormError((str(e).splitlines() or [type(e).__name__])[0]) from e
-    except Exception as e:  # sqlglot meets some malformed text with KeyError, AttributeError and others
-        raise NormalFormError(f"{type(e).__name__}: {e}") from e
+def _drop_casts(tree: exp.Query, schema: MappingSchema) -> None:
+    """Leave strings that a comparison casts to the type of its column to DuckDB, which does the same."""
+    casts = [c for c in tree.find_all(exp.Cast) if type(c) is exp.Cast and c.to.this in _POINTS and c.this.is_string]
+    if not casts:
+        return
+    annotate_types(tree, schema=schema, dialect="duckdb")
+    for cast in casts:
+        parent = cast.parent
+        while isinstance(parent, exp.Paren):
+            parent = parent.parent
+        if not isinstance(parent, _COMPARISONS):
+            continue
+        other = parent.this.unnest()
+        if isinstance(parent, exp.Binary) and other is cast:
+            other = parent.expression.unnest()
+        if isinstance(other, exp.Column) and other.type is not None and other.type.this == cast.to.this:
+            cast.replace(cast.this)
 
 
 @functools.lru_cache(maxsize=64)
@@ -165,6 +173,8 @@ class _Source:
 
 _Names = Mapping[str, _Source]
 
+_COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Between, exp.In)
+_POINTS = (exp.DataType.Type.DATE, exp.DataType.Type.TIMESTAMP, exp.DataType.Type.TIMESTAMPNTZ)
 _SORTED = (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
 _FLATTENED = (exp.And, exp.Or, exp.Add, exp.Mul)
 _FLIPPED: dict[type[exp.Expression], str] = {exp.GT: "LT", exp.GTE: "LTE"}
@@ -319,7 +329,10 @@ class _Writer:
         limit, offset = node.args.get("limit"), node.args.get("offset")
         count = limit.args.get("count") if isinstance(limit, exp.Fetch) else limit.expression if limit else None
         parts = [self.key(e, ctes, names) for e in (count, offset.expression if offset else None) if e is not None]
-        return repr(parts) + (" from offset" if offset and not limit else "") if parts else ""
+        options = limit.args.get("limit_options") if limit else None
+        said = [name for name in ("percent", "with_ties") if options is not None and options.args.get(name)]
+        said += ["from offset"] if offset and not limit else []
+        return " ".join([repr(parts), *said]) if parts else ""
 
     def key(self, node: exp.Expression, ctes: _Names, names: _Names) -> str:
         """An expression as text in normal form."""
@@ -380,16 +393,23 @@ class _Writer:
     def _literal(self, node: exp.Expression) -> str | None:
         negative = isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal)
         literal = node.this if negative else node
-        if isinstance(node, exp.Cast) and isinstance(node.this, exp.Literal) and node.this.is_string:
-            literal = node.this if node.to.this in (exp.DataType.Type.DATE, exp.DataType.Type.TIMESTAMP) else node
         if not isinstance(literal, exp.Literal):
             return None
         if not self._values:
             return "?"
-        number = None if literal.is_string else parse_number(literal.name)
-        if number is None:
-            return f"{'-' if negative else ''}{literal.name!r}"
-        return number_literal(-number if negative else number)
+        number = None if literal.is_string else _exact(literal.name)
+        return f"{'-' if negative and number != '0' else ''}{repr(literal.name) if number is None else number}"
+
+
+def _exact(text: str) -> str | None:
+    """A number's one spelling: its digits without zeros at the end, and where the point stands; None for no number."""
+    try:
+        _, digits, exponent = Decimal(text).as_tuple()
+    except ArithmeticError:
+        return None
+    found = "".join(map(str, digits)).lstrip("0")
+    whole = found.rstrip("0")
+    return f"{whole}e{exponent + len(found) - len(whole)}" if whole else "0"
 
 
 def _numbered(found: Sequence[tuple[str, _Source]]) -> Iterator[list[tuple[str, _Source]]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ErrorLevel, SqlglotError
+from sqlglot.errors import ErrorLevel
 
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
+from t2s_assets.text2sql.execution.functions import CLOCK
+from t2s_assets.text2sql.execution.guard import visible_ctes
 from t2s_assets.text2sql.query import table_identifier
 from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
 CATEGORIES = (
     "simple",
@@ -43,14 +46,15 @@ def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
         SqlTextError: it is not one SELECT, does not parse, has no DuckDB counterpart, or names unknown tables.
     """
     tree = _parsed(sql, dialect)
+    for options in tree.find_all(exp.LimitOptions):
+        if options.args.get("with_ties") or (options.args.get("percent") and isinstance(options.parent, exp.Fetch)):
+            raise SqlTextError("no DuckDB counterpart: FETCH or TOP of a percentage or WITH TIES")
     if dialect != "duckdb":
-        tree = _as_meant(tree, dialect, schemas)
-        try:
-            text = tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
-        except (SqlglotError, RecursionError, ValueError) as e:
-            raise SqlTextError(f"no DuckDB counterpart: {_first_line(e)}") from e
+        with sqlglot_errors(SqlTextError, "no DuckDB counterpart: "):
+            text = _as_meant(tree, dialect, schemas).sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
         tree = _parsed(text, "duckdb")
-    written = styled(tree, schemas)
+    with sqlglot_errors(SqlTextError):
+        written = styled(tree, schemas)
     try:
         check_sql(written, {s.name: [c.name for c in s.columns] for s in schemas})
     except RefusedSQL as e:
@@ -59,18 +63,12 @@ def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
 
 
 def _parsed(sql: str, dialect: str) -> exp.Query:
-    try:
+    with sqlglot_errors(SqlTextError, f"does not parse as {dialect}: "):
         trees = [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
-    except (SqlglotError, RecursionError) as e:
-        raise SqlTextError(f"does not parse as {dialect}: {_first_line(e)}") from e
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         kinds = ", ".join(tree.key.upper() for tree in trees) or "nothing"
         raise SqlTextError(f"one SELECT is wanted; got {kinds}")
     return trees[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
@@ -92,26 +90,49 @@ def _as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> 
         for like in [node for node in tree.find_all(exp.Like) if type(node) is exp.Like]:
             like.replace(exp.ILike(this=like.this, expression=like.expression))
     if sqlglot.Dialect.get_or_raise(dialect).TYPED_DIVISION:
-        whole = {c.name.casefold(): c.sql_type == "BIGINT" for s in _used(tree, schemas) for c in s.columns}
+        whole = _WholeColumns(tree, schemas)
         for division in list(tree.find_all(exp.Div)):
             if _is_whole(division.this, whole) and _is_whole(division.expression, whole):
                 division.replace(exp.IntDiv(this=division.this, expression=division.expression))
     return tree
 
 
-def _is_whole(node: exp.Expression, columns: dict[str, bool]) -> bool:
+class _WholeColumns:
+    """Whether a column of a query holds whole numbers in every table that it may be of."""
+
+    def __init__(self, tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
+        kinds = {s.name.casefold(): {c.name.casefold(): c.sql_type == "BIGINT" for c in s.columns} for s in schemas}
+        self._used: list[dict[str, bool]] = []
+        self._by_qualifier: dict[str, list[dict[str, bool]]] = {}
+        for table in tree.find_all(exp.Table):
+            if table.name.casefold() in kinds and not _is_cte(table):
+                columns = kinds[table.name.casefold()]
+                self._used.append(columns)
+                self._by_qualifier.setdefault(table.alias_or_name.casefold(), []).append(columns)
+        for derived in tree.find_all(exp.Subquery, exp.CTE):
+            self._by_qualifier.pop(derived.alias.casefold(), None)
+        self._renamed = {a.alias.casefold() for a in tree.find_all(exp.Alias)}
+        self._renamed |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+
+    def __call__(self, column: exp.Column) -> bool:
+        name, named = column.name.casefold(), self._by_qualifier.get(column.table.casefold())
+        kinds = [columns[name] for columns in named or self._used if name in columns]
+        return bool(kinds) and all(kinds) and (named is not None or name not in self._renamed)
+
+
+def _is_whole(node: exp.Expression, is_whole_column: Callable[[exp.Column], bool]) -> bool:
     """Whether an expression is a whole number for sure."""
     node = node.unnest()
     if isinstance(node, exp.Literal):
         return node.is_int
     if isinstance(node, exp.Column):
-        return columns.get(node.name.casefold(), False)
+        return is_whole_column(node)
     if isinstance(node, exp.Cast):
         return node.to.is_type(*exp.DataType.INTEGER_TYPES)
     if isinstance(node, (exp.Add, exp.Sub, exp.Mul, exp.IntDiv)):
-        return _is_whole(node.this, columns) and _is_whole(node.expression, columns)
+        return _is_whole(node.this, is_whole_column) and _is_whole(node.expression, is_whole_column)
     if isinstance(node, (exp.Sum, exp.Min, exp.Max, exp.Abs, exp.Neg)):
-        return _is_whole(node.this, columns)
+        return _is_whole(node.this, is_whole_column)
     return isinstance(node, (exp.Count, exp.Length))
 
 
@@ -125,7 +146,6 @@ def styled(tree: exp.Query, schemas: Sequence[TableSchema]) -> str:
     """A DuckDB tree as text in the style of completions: the one place that says what it is."""
     tables = {s.name.casefold(): s.name for s in schemas}
     columns = {c.name.casefold(): c.name for s in _used(tree, schemas) for c in s.columns}
-    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
     tree = tree.copy()
     for node in tree.find_all(exp.Column, exp.Table):
         name = node.this
@@ -134,7 +154,7 @@ def styled(tree: exp.Query, schemas: Sequence[TableSchema]) -> str:
         spelt = columns if isinstance(node, exp.Column) else tables
         if isinstance(node, exp.Column) and isinstance(node.args.get("table"), exp.Identifier):
             _spell(node.args["table"], tables)
-        if isinstance(node, exp.Table) and name.name.casefold() in ctes:
+        if isinstance(node, exp.Table) and _is_cte(node):
             continue
         real = spelt.get(name.name.casefold())
         if real is not None:
@@ -177,8 +197,12 @@ class Shape:
 def shape(sql: str) -> Shape:
     """The shape of DuckDB SQL. Raises SqlTextError where it does not parse."""
     tree = _parsed(sql, "duckdb")
-    ctes = {cte.alias.casefold() for cte in tree.find_all(exp.CTE)}
-    tables = {t.name.casefold() for t in tree.find_all(exp.Table)} - ctes
+    with sqlglot_errors(SqlTextError):
+        return _shape(tree)
+
+
+def _shape(tree: exp.Query) -> Shape:
+    tables = {t.name.casefold() for t in tree.find_all(exp.Table) if not _is_cte(t)}
     clauses = list(tree.find_all(exp.Where, exp.Having))
     fits = {
         "filter": any(isinstance(c, exp.Where) for c in clauses),
@@ -193,6 +217,33 @@ def shape(sql: str) -> Shape:
     category = next((name for name in reversed(CATEGORIES) if fits.get(name)), "simple")
     conditions = sum(1 for c in clauses for test in _tests(c.this))
     return Shape(category, _aggregate(tree), conditions, is_ordered(tree), tuple(sorted(tables)))
+
+
+def _is_cte(table: exp.Table) -> bool:
+    """Whether a name where a table stands is that of a CTE."""
+    return table.name.lower() in set(visible_ctes(table))
+
+
+_CLOCK_NODES = (exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.Localtime, exp.Localtimestamp)
+
+
+def reads_the_clock(sql: str, schemas: Sequence[TableSchema]) -> bool:
+    """Whether the result of DuckDB SQL depends on when it runs. Raises SqlTextError where it does not parse."""
+    tree = _parsed(sql, "duckdb")
+    # A column or an alias of such a name comes before the function.
+    names = {c.name.casefold() for s in _used(tree, schemas) for c in s.columns}
+    names |= {a.alias.casefold() for a in tree.find_all(exp.Alias)}
+    names |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+    for node in tree.walk():
+        if isinstance(node, _CLOCK_NODES):
+            return True
+        if isinstance(node, exp.Anonymous) and node.name.casefold() in CLOCK:
+            # Of two points in time, age tells the distance.
+            if node.name.casefold() != "age" or len(node.expressions) < 2:
+                return True
+        if isinstance(node, exp.Column) and not node.table and node.name.casefold() in CLOCK - names:
+            return True
+    return False
 
 
 def is_ordered(tree: exp.Expression) -> bool:

@@ -6,12 +6,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from t2s_assets.text2sql.errors import T2SError
 
 LAUNCHER = "T2S_LAUNCHER"
-"""In a rank's environment: the process that waits for the training's end."""
+"""In a rank's environment: the process that waits for the end of all ranks."""
 
 _CHECK_SECONDS = 2.0
 
@@ -34,18 +35,30 @@ class StopSignal:
     def install(self) -> None:
         """Catch SIGTERM, and watch the launcher where there is one. Only in a process' main thread."""
         signal.signal(signal.SIGTERM, self._terminated)
-        launcher = os.environ.get(LAUNCHER)
-        if launcher:
-            threading.Thread(target=self._watch, args=(int(launcher),), daemon=True, name="launcher").start()
+        when_launcher_is_gone(self._left_alone)
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         self.reason = self.reason or "SIGTERM"
 
-    def _watch(self, launcher: int) -> None:
-        """A killed launcher cannot stop its children, and a retry would find them at the same checkpoints."""
-        while _alive(launcher):
-            time.sleep(_CHECK_SECONDS)
+    def _left_alone(self, launcher: int) -> None:
         self.reason = self.reason or f"the end of the process that launched it ({launcher})"
+
+
+def when_launcher_is_gone(act: Callable[[int], None]) -> None:
+    """Call `act` with the launcher's process id, from a thread, when it has ended; never where there is none.
+
+    A killed launcher cannot stop its children, and a retry would find them at the same files.
+    """
+    launcher = os.environ.get(LAUNCHER)
+    if not launcher:
+        return
+
+    def watch() -> None:
+        while _alive(int(launcher)):
+            time.sleep(_CHECK_SECONDS)
+        act(int(launcher))
+
+    threading.Thread(target=watch, daemon=True, name="launcher").start()
 
 
 def _alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,6 +20,9 @@ from t2s_assets.text2sql import config, config_files, dataset_config
 from t2s_assets.text2sql.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
+
+# A folder cannot be renamed to the name of one that holds something.
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -70,25 +74,60 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     restore_interrupted(folder)
     remove_leftovers(folder)
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.new")
+    fresh = _beside(folder, "new")
     fresh.mkdir()
     held = os.open(fresh, os.O_RDONLY)  # the lock says that the writer lives; the system frees it when it does not
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield fresh
-        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-        if folder.exists():
-            folder.rename(old)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        _swap(fresh, folder)
     finally:
         os.close(held)
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    """Move `fresh` to `folder`, and remove what was there."""
+    moved: list[Path] = []
+    while True:
+        old = _beside(folder, "old")
+        try:
+            folder.rename(old)
+            moved.append(old)
+        except FileNotFoundError:  # the first of its name
+            pass
+        try:
+            fresh.rename(folder)
+            break
+        except OSError as e:
+            # A reader that looks between the two takes the writer for killed and puts the old folder back.
+            if e.errno in _TAKEN:
+                continue
+            if moved and not folder.exists():
+                moved[-1].rename(folder)
+            raise
+    for old in moved:
+        _discard(old)
+
+
+def _discard(old: Path) -> None:
+    """Remove a folder that was replaced. Half removed, it must not be what a reader puts back."""
+    gone = old.with_suffix(".gone")
+    try:
+        old.rename(gone)
+    except FileNotFoundError:  # put back by a reader, and moved away again
+        return
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A new name for something beside `path` that becomes it, or that it was."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def _left_beside(path: Path, kind: str) -> list[Path]:
+    """What has such a name."""
+    return list(path.parent.glob(f".{path.name}.{'[0-9a-f]' * 8}.{kind}"))
 
 
 def remove_leftovers(path: Path, *, after_seconds: float = 60) -> list[Path]:
@@ -98,12 +137,12 @@ def remove_leftovers(path: Path, *, after_seconds: float = 60) -> list[Path]:
     What is younger than `after_seconds` is kept: its writer may not have come to locking it.
     """
     removed = []
-    for kind in ("new", "old"):
-        for left in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 8}.{kind}"):
+    for kind in ("new", "old", "gone"):
+        for left in _left_beside(path, kind):
             try:
                 age = time.time() - left.stat().st_mtime
-                if left.is_dir() and age >= after_seconds and (kind == "new" or path.exists()) and not _locked(left):
-                    shutil.rmtree(left)
+                if left.is_dir() and age >= after_seconds and (kind != "old" or path.exists()) and not _locked(left):
+                    (_discard if kind == "old" else shutil.rmtree)(left)
                 elif left.is_file() and age >= max(after_seconds, 86_400):
                     left.unlink()
                 else:
@@ -127,9 +166,17 @@ def _locked(folder: Path) -> bool:
 
 def restore_interrupted(folder: Path) -> None:
     """Put the old folder back where a process was killed between moving it away and moving the new one in."""
-    if not folder.exists():
-        for old in sorted(folder.parent.glob(f".{folder.name}.*.old"))[:1]:
+    if folder.exists():
+        return
+    try:
+        old = max(_left_beside(folder, "old"), key=lambda p: p.stat().st_mtime_ns, default=None)
+        if old is not None:
             old.rename(folder)
+    except FileNotFoundError:  # another reader did, meanwhile
+        pass
+    except OSError as e:  # its writer lives, and has moved the new one in
+        if e.errno not in _TAKEN:
+            raise
 
 
 @contextmanager
@@ -137,7 +184,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    fresh = _beside(path, "new")
     try:
         yield fresh
         os.replace(fresh, path)

@@ -97,18 +97,26 @@ class TextQuestion:
     def verdict(self, text: str, about: OwnDatabase) -> Verdict:
         """Whether generated text has the gold's normal form, and where not.
 
-        A gold without a normal form, which `sql` counts, is matched only by its own text.
+        A gold without a normal form, which `sql` counts, is matched only by its own text in the style of completions;
+        the clause in which other text differs from it is not known.
         """
         try:
             written = read_sql(text, "duckdb", about.schemas)
-            sql_normal.normal_form(written, about.schemas)
-        except (SqlTextError, sql_normal.NormalFormError) as e:
-            return Verdict(None, str(e), None, text.strip() == self.sql, ["unparsable"])
+            aggregate = shape(written).aggregate
+        except SqlTextError as e:
+            return Verdict(None, str(e), None, False, ["unparsable"])
+        if self.sql in (written, text.strip()):
+            return Verdict(written, "", aggregate, True, [])
         try:
-            errors = sql_normal.differences(written, self.sql, about.schemas)
-            return Verdict(written, "", shape(written).aggregate, not errors, errors)
+            sql_normal.normal_form(self.sql, about.schemas)
         except sql_normal.NormalFormError:
-            return Verdict(written, "", shape(written).aggregate, written == self.sql, [])
+            return Verdict(written, "", aggregate, False, ["no normal form"])
+        try:
+            sql_normal.normal_form(written, about.schemas)
+        except sql_normal.NormalFormError as e:
+            return Verdict(None, str(e), None, False, ["unparsable"])
+        errors = sql_normal.differences(written, self.sql, about.schemas)
+        return Verdict(written, "", aggregate, not errors, errors)
 
     def compared(self, outcome: Outcome, truth: dict[str, Any]) -> Compared:
         """A result against the gold's: in order where the gold has an outermost ORDER BY, else as bags."""

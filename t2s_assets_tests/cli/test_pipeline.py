@@ -7,18 +7,27 @@ from pathlib import Path
 import pytest
 
 from t2s_assets_tests.cli.conftest import FRUIT, T2S, found
-from t2s_assets_tests.projects import SHOP, ProjectFiles
+from t2s_assets_tests.projects import SHOP, ProjectFiles, question
 from t2s_assets_tests.serving import ONE_EACH
+
+MOSTLY_SOUND = SHOP | {
+    "train": (
+        SHOP["train"][0],
+        [*SHOP["train"][1], *(question("fruit", f"name them, {i} times", 0) for i in range(20))],
+    )
+}
+"""One training query of 28 does not run."""
 
 
 def test_prepare_and_list(t2s: T2S, shop: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.dataset("shop", MOSTLY_SOUND)
     found(shop, monkeypatch)
     assert "nothing" in t2s("list").out
     ended = t2s("prepare", "shop/tiny")
     assert ended.status == 0, ended.err
     assert "next: t2s train shop/tiny" in ended.out
     shown = t2s("list").out
-    assert "13 questions" in shown and "1 gold queries that do not run" in shown and "prompts" in shown
+    assert "33 questions" in shown and "1 gold queries that do not run" in shown and "prompts" in shown
 
 
 def test_prepare_refuses_a_leak_between_splits(
@@ -29,6 +38,20 @@ def test_prepare_refuses_a_leak_between_splits(
     found(project_files, monkeypatch)
     ended = t2s("prepare", "leaky")
     assert ended.status == 1 and ended.err.startswith("error: ") and "single" in ended.err
+
+
+def test_data_that_dagster_would_stop_at_go_no_further(
+    t2s: T2S, shop: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(shop, monkeypatch)
+    for command in ("prepare", "run"):
+        ended = t2s(command, "shop/tiny")
+        assert ended.status == 1
+        assert ended.err.startswith("error: shop: gold queries that do not run: 1 of 8 in train"), ended.err
+    shop.dataset("shop", {"train": MOSTLY_SOUND["train"]})
+    ended = t2s("prepare", "shop/tiny")
+    assert ended.status == 1 and "no gold query of the validation and test splits runs" in ended.err
+    assert not shop.project.path("shop", "prompts").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_own
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.storage import write_json
+from t2s_assets.text2sql.storage import write_json, write_manifest
 from t2s_assets.text2sql.tables.sources import open_source
+from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
 
@@ -157,6 +158,8 @@ def test_a_champion_that_is_loaded_is_not_loaded_again(
     champion = serving.project.path("peaks", "champion") / CHAMPION
     champion.parent.mkdir(parents=True)
     write_json(champion, {"experiment": "tiny"})
+    version = find_adapter("peaks/tiny", serving.project).version
+    write_manifest(champion.parent, "v", {"experiment": "tiny", "adapter_version": version})
     try:
         with Text2SQL.load("peaks/tiny", project=serving.project) as model:
             Session(model, source, source.table(), load=load).handle("\\model peaks")

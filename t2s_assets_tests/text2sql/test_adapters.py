@@ -84,6 +84,20 @@ def test_it_keeps_the_settings_it_was_trained_with(saved: tuple[ProjectFiles, Pa
     adapters.load_tuned(adapter, files.project, CPU)
 
 
+def test_another_base_is_another_training(saved: tuple[ProjectFiles, Path, Path], tmp_path: Path) -> None:
+    files, folder, base = saved
+    adapter = adapters.open_adapter(folder, made_by="")
+    trained = files.project.experiment("towns", "tiny")
+    assert adapters.trained_otherwise(adapter, trained) == []
+    files.yaml("towns", "copy", {"description": "d", "like": "tiny", "decoding": {"max_new_tokens": 9}})
+    assert adapters.trained_otherwise(adapter, files.project.experiment("towns", "copy")) == []
+    files.yaml("towns", "gguf", {"description": "d", "like": "tiny", "base_model": {"source": "gguf", "path": "x"}})
+    assert adapters.trained_otherwise(adapter, files.project.experiment("towns", "gguf")) == [
+        f"base_model.path was {base}, is x",
+        "base_model.source was folder, is gguf",
+    ]
+
+
 def test_its_size_is_that_of_the_weights(saved: tuple[ProjectFiles, Path, Path]) -> None:
     _, folder, _ = saved
     adapter = adapters.open_adapter(folder, made_by="")

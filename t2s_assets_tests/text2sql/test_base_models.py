@@ -58,6 +58,16 @@ def test_the_weights_name_the_base_wherever_they_lie(tiny_base: Path, project: P
     assert fetch(folder(copy), project).identity != identity
 
 
+@pytest.mark.parametrize("content", [b"", b'{"a": "b', b"\xff", b"[]", b"null"])
+def test_an_index_that_cannot_be_read_is_made_anew(tiny_base: Path, project: Project, content: bytes) -> None:
+    identity = fetch(folder(tiny_base), project).identity
+    index = project.cache("weights.json")
+    whole = index.read_bytes()
+    index.write_bytes(content)
+    assert fetch(folder(tiny_base), project).identity == identity
+    assert index.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [("config.json", "it has no config.json"), ("model.safetensors", "holds no weights")],

@@ -11,7 +11,7 @@ from t2s_assets.text2sql.champion import CHAMPION, choose_champion, compare, ser
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.storage import read_json, read_manifest, write_manifest
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.scored import row, save
+from t2s_assets_tests.scored import prepare_gold, row, save
 
 Scored = Callable[..., None]
 
@@ -19,13 +19,13 @@ Scored = Callable[..., None]
 @pytest.fixture
 def scored(project_files: ProjectFiles) -> Scored:
     """Gives an experiment predictions on validation questions: one letter each, r for right and w for wrong."""
-    project_files.dataset("towns")
+    now = prepare_gold(project_files)
 
-    def add(name: str, verdicts: str, *, test: str = "") -> None:
+    def add(name: str, verdicts: str, *, test: str = "", gold: str = now) -> None:
         project_files.experiment("towns", name, base=Path("not-loaded"))
         rows = [row(f"v{i}", right=v == "r", split="validation") for i, v in enumerate(verdicts)]
         rows += [row(f"t{i}", right=v == "r") for i, v in enumerate(test)]
-        save(project_files.project, "towns", name, rows)
+        save(project_files.project, "towns", name, rows, gold=gold)
 
     return add
 
@@ -120,3 +120,45 @@ def test_it_names_the_adapter_that_its_predictions_came_from(project_files: Proj
     predicted_by = read_manifest(project.path("towns", "predictions", "only"), made_by="")["adapter_version"]
     write_manifest(project.path("towns", "adapter", "only"), "trained since", {})
     assert choose_champion(project, "towns", [].append)["adapter_version"] == predicted_by != "trained since"
+
+
+def test_what_was_evaluated_on_other_data_is_left_out(project_files: ProjectFiles, scored: Scored) -> None:
+    """The same id may be another question there, so a better score says nothing."""
+    scored("now", "rw")
+    scored("then", "rr", gold="another")
+    lines: list[str] = []
+    assert choose_champion(project_files.project, "towns", lines.append)["experiment"] == "now"
+    assert lines[0] == "towns/then was evaluated on other data; evaluate again with: t2s run towns/then"
+    assert choose(project_files)["left_out"] == ["then"]
+
+
+def test_one_that_serves_stays_until_it_is_compared_on_the_same_data(
+    project_files: ProjectFiles, scored: Scored
+) -> None:
+    scored("old", "r" * 26)
+    choose(project_files)
+    now = prepare_gold(project_files, answer="Lhotse")
+    scored("new", "r" * 26, gold=now)
+    chosen = choose(project_files)
+    assert (chosen["experiment"], chosen["left_out"], chosen["comparisons"]) == ("old", ["old"], [])
+    scored("old", "w" * 6 + "r" * 20, gold=now)
+    assert choose(project_files)["experiment"] == "new"
+
+
+def test_with_predictions_on_other_data_alone_the_champion_is_what_it_was(
+    project_files: ProjectFiles, scored: Scored
+) -> None:
+    scored("old", "rr")
+    before = choose(project_files)
+    prepare_gold(project_files, answer="Lhotse")
+    with pytest.raises(DataError, match="on its data as they are now; make some with: t2s run towns/old"):
+        choose(project_files)
+    assert read_json(project_files.project.path("towns", "champion") / CHAMPION, made_by="") == before
+
+
+def test_a_broken_record_says_what_writes_it(project_files: ProjectFiles) -> None:
+    folder = project_files.project.path("towns", "champion")
+    folder.mkdir(parents=True)
+    (folder / CHAMPION).write_text("{")
+    with pytest.raises(DataError, match="make it again with: t2s champion towns"):
+        serving_experiment(project_files.project, "towns")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql.champion import choose_champion
-from t2s_assets.text2sql.comparison import COMPARED, compare, verdict, verdicts
+from t2s_assets.text2sql.comparison import COMPARED, compare, not_compared, verdict, verdicts
 from t2s_assets.text2sql.report import make_report
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.scored import row, save
+from t2s_assets_tests.scored import prepare_gold, row, save
 
 Reported = Callable[..., dict[str, Any]]
 
@@ -21,14 +21,14 @@ Reported = Callable[..., dict[str, Any]]
 @pytest.fixture
 def reported(project_files: ProjectFiles) -> Reported:
     """Gives an experiment predictions, one letter a test question, r for right; returns its report."""
-    project_files.dataset("towns")
+    now = prepare_gold(project_files)
 
-    def report(name: str, tested: str | None = None, *, validated: str = "") -> dict[str, Any]:
+    def report(name: str, tested: str | None = None, *, validated: str = "", gold: str | None = None) -> dict[str, Any]:
         if tested is not None:
             project_files.experiment("towns", name, base=Path("not-loaded"))
             rows = [row(f"t{i:02}", right=v == "r") for i, v in enumerate(tested)]
             rows += [row(f"v{i}", right=v == "r", split="validation") for i, v in enumerate(validated)]
-            save(project_files.project, "towns", name, rows)
+            save(project_files.project, "towns", name, rows, gold=gold or now)
         make_report(project_files.project, "towns", name, [].append)
         return json.loads((folder(project_files, name) / "report.json").read_text())
 
@@ -43,9 +43,9 @@ def content(files: ProjectFiles, name: str) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder(files, name).iterdir() if p.suffix != ".png"}
 
 
-def own(verdicts_: str, first: int = 0) -> dict[str, Any]:
+def own(verdicts_: str, first: int = 0, *, gold: str | None = "g") -> dict[str, Any]:
     rows = [row(f"q{first + i}", right=v == "r") for i, v in enumerate(verdicts_)]
-    return verdicts("x", {"data_version": "p", "adapter_version": "a"}, rows)
+    return verdicts("x", {"data_version": "p", "adapter_version": "a"} | ({"gold_version": gold} if gold else {}), rows)
 
 
 def test_won_and_lost_questions_are_named() -> None:
@@ -62,6 +62,14 @@ def test_only_questions_of_both_count() -> None:
     assert (found["n"], found["won_questions"]) == (2, ["q2", "q3"])
     assert compare(own("r"), own("r", first=5)) is None
     assert compare(own("r"), None) is None
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("g", "h"), ("g", None), (None, "g"), (None, None)])
+def test_questions_of_other_data_are_no_pairs(mine: str | None, theirs: str | None) -> None:
+    pair = own("rrr", gold=mine), own("www", gold=theirs)
+    assert compare(*pair) is None
+    assert "t2s run towns/x" in not_compared("towns", pair[0], {"champion": pair[1], "previous": None})["champion"]
+    assert not_compared("towns", own("r"), {"champion": own("w")}) == {}
 
 
 def test_validation_questions_are_left_out() -> None:
@@ -122,3 +130,22 @@ def test_a_challenger_is_compared_with_the_champion(project_files: ProjectFiles,
     assert content(project_files, "new") == before
     # And that one is now the challenger.
     assert reported("old")["comparisons"]["champion"]["experiment"] == "new"
+
+
+def test_a_report_on_other_data_says_why_it_is_not_compared(project_files: ProjectFiles, reported: Reported) -> None:
+    reported("old", "rr", validated="rr")
+    choose_champion(project_files.project, "towns", [].append)
+    reported("a", "wwww")
+    changed = prepare_gold(project_files, answer="Lhotse")
+    found = reported("a", "rrrr", gold=changed)
+    assert found["comparisons"] == {"previous": None, "champion": None}
+    assert found["not_compared"] == {
+        "previous": "a was scored on other questions or other gold",
+        "champion": "old was scored on other questions or other gold; evaluate again with: t2s run towns/old",
+    }
+    page = (folder(project_files, "a") / "report.md").read_text()
+    assert "Nothing to compare with: a was scored on other questions or other gold." in page
+    # The next one on the same data is compared with this one.
+    found = reported("a", "rrrw", gold=changed)
+    assert found["comparisons"]["previous"]["lost_questions"] == ["t03"]
+    assert set(found["not_compared"]) == {"champion"}

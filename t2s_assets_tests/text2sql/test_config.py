@@ -273,7 +273,12 @@ def test_wrong_values_name_field_rule_and_value(tmp_path: Path, sections: Any, m
         ({"source": {"kind": "url", "url": "http://x", "sha256": "abc"}}, "source.url.sha256: String should match"),
         ({"source": {"kind": "ftp"}}, "'bundled', 'local', 'url', 'hub'"),
         ({"source": {"kind": "local"}}, "source.local.path: Field required"),
-        ({"retrain": {"experiment": "x", "cron": "daily"}}, "retrain.cron: String should match pattern"),
+        ({"retrain": {"experiment": "x", "cron": "daily"}}, "retrain.cron: five fields with a space"),
+        (
+            {"retrain": {"experiment": "x", "cron": "99 3 * * 0"}},
+            "retrain.cron: '99' is no minute: 0 to 59, as *, N or N-M, /STEP after any, several joined by commas; "
+            "got '99 3 * * 0'",
+        ),
         ({"retrain": {"cron": "0 3 * * 0"}}, "retrain.experiment: Field required"),
     ],
 )
@@ -332,6 +337,19 @@ def test_names_come_from_folders_and_files(tmp_path: Path) -> None:
     assert dataset_names(tmp_path) == ["a", "b"]
     assert experiment_names(tmp_path, "b") == ["one", "two-2.5"]
     assert experiment_names(tmp_path, "a") == []
+
+
+def test_hidden_files_and_folders_are_no_names(tmp_path: Path) -> None:
+    """`t2s init` that was killed, an editor's lock (a link to nothing) and what macOS puts beside a file."""
+    for path in ("a/dataset.yaml", "a/one.yaml", ".x.01234567.new/dataset.yaml", "a/._one.yaml", "a/._dataset.yaml"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    for name in (".#one.yaml", ".#dataset.yaml"):
+        (tmp_path / "a" / name).symlink_to("somebody@host.1234:5678")
+    assert dataset_names(tmp_path) == ["a"]
+    assert experiment_names(tmp_path, "a") == ["one"]
+    with pytest.raises(ConfigError, match=r"holds \['dataset.yaml', 'one.yaml'\]"):
+        read_config(Experiment, tmp_path / "a" / "two.yaml")
 
 
 @pytest.mark.parametrize("name", ["1st", "my data", "a-b", "ö"])

@@ -146,6 +146,18 @@ def test_broken_lines_of_wikisql_s_layout(project_files: ProjectFiles) -> None:
     assert all("data/train.jsonl:" in f.message for f in found.errors)
 
 
+def test_hidden_files_beside_a_dataset_are_none_of_it(project_files: ProjectFiles) -> None:
+    folder = add_library(project_files, [*QUESTIONS, '{"question": "cut']).project.configs / "library"
+    (folder / ".#dataset.yaml").symlink_to("somebody@host.1234:5678")
+    assert set(_of(check(project_files.project, "library"), "unreadable")) == {_line(0)}
+
+
+def test_a_line_separator_inside_a_left_out_question(project_files: ProjectFiles) -> None:
+    add_library(project_files, [*QUESTIONS, ("How many\u2028authers?", "SELECT COUNT(*) FROM authers\u2028")])
+    found = check(project_files.project, "library")
+    assert found.complete and set(_of(found, "SQL that cannot be used")) == {_line(0)}
+
+
 def test_which_experiment_is_meant(project_files: ProjectFiles, tiny_base: Path) -> None:
     add_library(project_files)
     for name in ("one", "two"):

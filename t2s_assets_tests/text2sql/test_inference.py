@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.answers import Answer
+from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, ModelError, PromptError
 from t2s_assets.text2sql.execution import check_sql
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.storage import MANIFEST, Project, write_json
+from t2s_assets.text2sql.storage import MANIFEST, Project, write_json, write_manifest
 from t2s_assets.text2sql.tables.sources import as_table, from_ddl
 from t2s_assets.text2sql.tables.user_tables import Content, UserTable
 from t2s_assets.text2sql.trained import find_adapter
@@ -158,18 +162,41 @@ def test_an_answer_as_json(tiny: Text2SQL, peaks: UserTable) -> None:
 # ------------------------------------------------------------------------------------------- finding an adapter
 
 
-def test_an_adapter_by_address_champion_and_folder(served: ProjectFiles) -> None:
+def test_an_adapter_by_address_champion_and_folder(served: ProjectFiles, caplog: pytest.LogCaptureFixture) -> None:
     project = served.project
     folder = project.path("peaks", "adapter", "tiny")
     assert find_adapter("peaks/tiny", project).folder == folder
     assert find_adapter(folder, project).folder == folder
     with pytest.raises(ModelError, match="'peaks' has no champion yet; choose one with t2s champion peaks"):
         find_adapter("peaks", project)
-    write_json(project.path("peaks", "champion") / "champion.json", {"experiment": "free"})
-    try:
+    with champion(project, "free", find_adapter("peaks/free", project).version), caplog.at_level(logging.WARNING):
         assert find_adapter("peaks", project).folder == project.path("peaks", "adapter", "free")
+    assert not caplog.records
+
+
+@contextmanager
+def champion(project: Project, experiment: str, version: str) -> Iterator[None]:
+    """`peaks` with an experiment that became champion with an adapter of that version."""
+    folder = project.path("peaks", "champion")
+    write_json(folder / CHAMPION, {"experiment": experiment})
+    write_manifest(folder, "v", {"experiment": experiment, "adapter_version": version})
+    try:
+        yield
     finally:
-        shutil.rmtree(project.path("peaks", "champion"))
+        shutil.rmtree(folder)
+
+
+def test_a_champion_that_was_trained_again_serves_and_says_so_once(
+    served: ProjectFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = served.project
+    now = find_adapter("peaks/free", project).version
+    with champion(project, "free", "of-before"), caplog.at_level(logging.WARNING):
+        assert find_adapter("peaks", project).version == find_adapter("peaks", project).version == now
+        (said,) = [r.getMessage() for r in caplog.records]
+        assert f"(adapter of-before, now {now})" in said and "t2s run peaks/free" in said
+        find_adapter("peaks/free", project)
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_percentiles_count_exactly_at_every_size() -> None:
         ('SELECT "Name" FROM t WHERE "Year" = 1990 AND "Club" = \'IFK \'', False),
         ('SELECT "Name" FROM t WHERE "Year" > 1990 AND "Club" = \'IFK\'', False),
         ('SELECT "Name" FROM t WHERE "Year" = 1990', False),
+        ('SELECT "Name" FROM t WHERE "Year" = \'about 1990\' AND "Club" = \'IFK\'', False),
         ('SELECT "Club" FROM t WHERE "Year" = 1990 AND "Club" = \'IFK\'', False),
         ('SELECT COUNT("Name") FROM t WHERE "Year" = 1990 AND "Club" = \'IFK\'', False),
         ('SELECT DISTINCT "Name" FROM t WHERE "Year" = 1990 AND "Club" = \'IFK\'', False),
@@ -142,6 +143,16 @@ def test_exact_match(sql: str, right: bool) -> None:
     predicted, reason = parse_prediction(sql, SCHEMA)
     assert exact_match(predicted, gold, SCHEMA) is right
     assert (predicted is None) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [("€5", True), (5, True), ("5.0", True), ("€5.0", False), ("$5", False), (6, False)],
+)
+def test_gold_that_holds_a_number_inside_text_matches_the_number_and_its_own_text(value: Any, right: bool) -> None:
+    gold = query(0, 0, [1, 0, "€5"])
+    assert exact_match(query(0, 0, [1, 0, value]), gold, SCHEMA) is right
+    assert error_kinds(query(0, 0, [1, 0, value]), gold, SCHEMA) == ([] if right else ["value"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ def rows_of(database: Database) -> list[tuple[Any, ...]]:
         ("SELECT a FROM t WHERE a BETWEEN 1 AND 3", [("a", ">=", 1), ("a", "<=", 3)]),
         ("SELECT a FROM t WHERE a IN ('x', 'y')", [("a", "=", "x"), ("a", "=", "y")]),
         ("SELECT a FROM t WHERE d > DATE '2024-02-01'", [("d", ">", "2024-02-01")]),
+        ("SELECT a FROM t WHERE b = TRUE OR c IS NOT FALSE", [("b", "=", True), ("c", "=", False)]),
+        ("SELECT a FROM t WHERE (b) AND NOT c", [("b", "=", True), ("c", "=", True)]),
         ("SELECT a FROM t WHERE a = b", []),
         ("SELECT a FROM t", []),
         ("no SQL at all (", []),
@@ -125,12 +128,50 @@ def test_a_table_without_rows_gets_some(verdict: Suite) -> None:
     ],
 )
 def test_every_type_of_column_has_copies(sql_type: str, cells: list[Any], condition: str) -> None:
-    import datetime as dt
-
     cells = [dt.date.fromisoformat(c) if isinstance(c, str) else c for c in cells]
     database = Database.of(Relation.from_rows("t", [("a", sql_type)], [(c,) for c in cells]))
     for copy in perturbed(database, [f"SELECT a FROM t WHERE a {condition}"], copies=5, seed=1):
         assert copy.relations[0].data.schema.types == database.relations[0].data.schema.types
+
+
+@pytest.mark.parametrize(
+    ("sql_type", "literal", "value"),
+    [
+        ("DATE", "DATE '9999-12-31'", dt.date.max),
+        ("DATE", "'0001-01-01'", dt.date.min),
+        ("TIMESTAMP", "'9999-12-31 23:59:59.999999'", dt.datetime.max),
+        ("TIME", "'23:59:59.999999'", dt.time.max),
+        ("BIGINT", "9223372036854775807", 2**63 - 1),
+        ("DECIMAL(38, 0)", "9" * 309, None),
+        ("DOUBLE", "9" * 309, None),
+        ("BIGINT", "'" + "9" * 400 + "'", None),
+    ],
+)
+@pytest.mark.parametrize("operator", ["=", "<>", ">", ">=", "<", "<="])
+def test_the_ends_of_a_type_have_neighbours_on_one_side(sql_type: str, literal: str, value: Any, operator: str) -> None:
+    database = Database.of(Relation.from_rows("t", [("a", sql_type)], []))
+    for copy in perturbed(database, [f"SELECT a FROM t WHERE a {operator} {literal}"], copies=5, seed=1):
+        cells = {row[0] for row in rows_of(copy)}
+        assert value is None or value in cells or operator != "="
+
+
+@pytest.mark.parametrize(
+    ("sql_type", "condition", "meets"),
+    [
+        ("TIMESTAMP", "> TIMESTAMP '2024-01-01 10:00:00'", lambda cell: cell > dt.datetime(2024, 1, 1, 10)),
+        ("TIMESTAMP", "<= '2024-01-01 10:00:00.25'", lambda cell: cell <= dt.datetime(2024, 1, 1, 10, 0, 0, 250_000)),
+        ("TIMESTAMP", "= '2024-01-01'", lambda cell: cell == dt.datetime(2024, 1, 1)),
+        ("TIME", "< TIME '10:00:00'", lambda cell: cell < dt.time(10)),
+        ("BOOLEAN", "= TRUE", lambda cell: cell),
+        ("BOOLEAN", "<> 'false'", lambda cell: cell),
+        ("BOOLEAN", "IS FALSE", lambda cell: not cell),
+        ("BOOLEAN", "", lambda cell: cell),
+    ],
+)
+def test_conditions_of_every_type_are_met_and_missed(sql_type: str, condition: str, meets: Any) -> None:
+    database = Database.of(Relation.from_rows("t", [("a", sql_type)], []))
+    for copy in perturbed(database, [f"SELECT a FROM t WHERE a {condition}"], copies=3, seed=1):
+        assert sorted(bool(meets(row[0])) for row in rows_of(copy)) == [False, True]
 
 
 # ------------------------------------------------------------------------------------------------------ verdicts

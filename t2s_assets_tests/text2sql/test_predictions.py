@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from t2s_assets.text2sql import examination, kept_scores, predictions, report, report_page, training
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.prepare import load_questions
+from t2s_assets.text2sql.prepare import load_questions, make_questions, make_tables
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.scoring import Scorer
-from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_experiment, trained_towns
+from t2s_assets_tests.projects import ProjectFiles, question
+from t2s_assets_tests.scored import prepare_gold
+from t2s_assets_tests.serving import ONE_EACH
+from t2s_assets_tests.trainable import TOWNS, add_experiment, prepare, trained_towns
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,65 @@ def test_an_adapter_of_older_prompts_is_refused(towns: ProjectFiles, tiny_base: 
     make_prompts(towns.project, "towns", "stale", [].append)
     with pytest.raises(DataError, match="train again with: t2s train towns/stale"):
         predict(towns, "stale")
+
+
+def test_prompts_of_other_data_are_neither_asked_nor_trained_on(tmp_path: Path, tiny_base: Path) -> None:
+    """`t2s prepare towns` after an edit of the test questions, and then an evaluation."""
+    files = trained_towns(tmp_path, tiny_base)
+    tables, questions = TOWNS["test"]
+    files.dataset("towns", TOWNS | {"test": (tables, questions[1:])})
+    prepare(files)
+    for refused in (predictions.make_predictions, training.train, training.run):
+        with pytest.raises(DataError, match=r"its prompts are of other data .*t2s prepare towns/tiny"):
+            refused(files.project, "towns", "tiny")
+    prepare(files, "tiny")
+    with pytest.raises(DataError, match=r"the adapter was trained on prompts .*train again"):
+        predict(files, "tiny")
+
+
+def test_an_adapter_of_another_base_is_not_evaluated(tmp_path: Path, tiny_base: Path) -> None:
+    files = trained_towns(tmp_path, tiny_base)
+    other = shutil.copytree(tiny_base, tmp_path / "moved")
+    add_experiment(files, other, "tiny", max_steps=2)
+    with pytest.raises(DataError, match=r"base_model.path was .*moved.*train again with: t2s train towns/tiny"):
+        predict(files, "tiny")
+    # The same weights in another place: the way out trains nothing.
+    lines: list[str] = []
+    training.train(files.project, "towns", "tiny", log=lines.append)
+    assert lines[0].startswith("already trained")
+    assert predict(files, "tiny")[0]["questions"] == {"test": 6, "validation": 6}
+
+
+def test_gold_has_a_version_of_what_is_scored(project_files: ProjectFiles) -> None:
+    now = prepare_gold(project_files)
+    assert prepare_gold(project_files, trained=3) == now
+    assert prepare_gold(project_files, answer="Lhotse") != now
+    tables, _ = ONE_EACH["test"]
+    asked = [question("test", text, 0) for text in ("Which one?", "And which?")]
+    versions = set()
+    for questions in (asked, asked[::-1], asked[:1]):
+        project_files.dataset("towns", ONE_EACH | {"test": (tables, questions)})
+        prepare(project_files)
+        versions.add(examination.gold_version(project_files.project, "towns"))
+    assert len(versions) == 3
+    project_files.dataset("towns", ONE_EACH | {"test": (tables, [*asked, question("test", "A third?", 0)])})
+    make_tables(project_files.project, "towns", [].append)
+    make_questions(project_files.project, "towns", [].append)
+    with pytest.raises(DataError, match=r"`sql` is of other questions, it has no test-.*t2s prepare towns"):
+        examination.gold_version(project_files.project, "towns")
+
+
+def test_predictions_say_by_which_gold_they_were_scored(
+    towns: ProjectFiles, first: tuple[dict[str, Any], list[str]]
+) -> None:
+    assert first[0]["gold_version"] == examination.gold_version(towns.project, "towns")
+
+
+def test_a_damaged_record_of_the_adapter_says_what_writes_it(tmp_path: Path, tiny_base: Path) -> None:
+    files = trained_towns(tmp_path, tiny_base)
+    (files.project.path("towns", "adapter", "tiny") / "experiment.json").unlink()
+    with pytest.raises(DataError, match="make it with: t2s train towns/tiny"):
+        predict(files, "tiny")
 
 
 def test_predictions_that_are_not_there_say_how_to_make_them(towns: ProjectFiles) -> None:

@@ -17,10 +17,12 @@ from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import load_questions, load_sql, load_tables, make_questions, make_sql, make_tables
 from t2s_assets.text2sql.prompt_datasets import (
     build_examples,
+    data_versions,
     length_statistics,
     load_prompts,
     make_prompts,
     prompt_problems,
+    prompts_manifest,
 )
 from t2s_assets.text2sql.prompts import (
     FORMAT_FILE,
@@ -288,7 +290,10 @@ def test_long_examples_are_counted_and_kept_out_of_training_only(project_files: 
     data = load_prompts(project_files.project, "shop", "tiny")
     assert not set(facts["over_max_length_ids"]["train"]) & set(data["train"]["id"])
     assert all(r["prompt_tokens"] + r["completion_tokens"] <= limit for r in data["train"])
-    assert facts["tokens"] == lengths  # statistics are over all examples, the long ones too
+    # Training is told of what is trained on, the other splits of all that is asked.
+    trained = [r["prompt_tokens"] + r["completion_tokens"] for r in data["train"]]
+    assert facts["tokens"] == lengths | {"train": length_statistics(trained)}
+    assert facts["tokens"]["train"]["max"] <= limit < lengths["train"]["max"]
 
 
 def test_a_limit_that_leaves_nothing_is_an_error_and_keeps_what_was(
@@ -319,6 +324,59 @@ def test_a_split_without_questions_is_an_empty_set(project_files: ProjectFiles, 
     assert facts["examples"] == {"train": 1, "validation": 0, "test": 0}
     assert facts["tokens"]["test"] == {}
     assert load_prompts(project_files.project, "shop", "tiny")["test"].num_rows == 0
+
+
+def test_without_training_questions_there_is_nothing_to_prepare(project_files: ProjectFiles, tiny_base: Path) -> None:
+    prepared(project_files, {"test": SHOP["test"]})
+    with pytest.raises(DataError, match="shop: no training question; give some split: train"):
+        with_format(project_files, tiny_base)
+
+
+def test_prompts_of_other_data_are_refused(project_files: ProjectFiles, tiny_base: Path) -> None:
+    """The dataset is prepared again without the experiment, and the same ids are other questions now."""
+    project = prepared(project_files).project
+    before = with_format(project_files, tiny_base)
+    assert prompts_manifest(project, "shop", "tiny") == before
+    tables, questions = SHOP["test"]
+    prepared(project_files, {**SHOP, "test": (tables, questions[1:])})
+    for read in (prompts_manifest, load_prompts):
+        with pytest.raises(
+            DataError,
+            match=r"tiny: its prompts are of other data \(tables was .*sql was .*t2s prepare shop/tiny",
+        ):
+            read(project, "shop", "tiny")
+    assert with_format(project_files, tiny_base)["made_of"] == data_versions(project, "shop") != before["made_of"]
+    assert load_prompts(project, "shop", "tiny")["test"].num_rows == 2
+
+
+def test_prompts_that_do_not_say_of_which_data_are_refused_and_keep_their_version(
+    project_files: ProjectFiles, tiny_base: Path
+) -> None:
+    project = prepared(project_files).project
+    facts = with_format(project_files, tiny_base)
+    path = project.path("shop", "prompts", "tiny") / "manifest.json"
+    path.write_text(json.dumps({n: f for n, f in facts.items() if n != "made_of"}))
+    with pytest.raises(DataError, match=r"tables was not recorded.*t2s prepare shop/tiny"):
+        load_prompts(project, "shop", "tiny")
+    # Made of the same data again they are the same prompts, so that an adapter trained on them goes on.
+    assert with_format(project_files, tiny_base) == facts
+
+
+def test_data_that_change_while_prompts_are_made_are_other_data(
+    project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepared(project_files).project
+    fetch = base_models.fetch
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        tables, questions = SHOP["test"]
+        prepared(project_files, {**SHOP, "test": (tables, questions[1:])})
+        return fetch(*args, **options)
+
+    monkeypatch.setattr(base_models, "fetch", meanwhile)
+    with_format(project_files, tiny_base)
+    with pytest.raises(DataError, match="its prompts are of other data"):
+        load_prompts(project, "shop", "tiny")
 
 
 def test_prompts_that_are_not_there_say_how_to_make_them(shop: ProjectFiles) -> None:

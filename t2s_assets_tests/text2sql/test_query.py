@@ -29,6 +29,7 @@ from t2s_assets.text2sql.query import (
     to_sql,
 )
 from t2s_assets.text2sql.schema import Column, TableSchema, column_names
+from t2s_assets_tests.text2sql.execution.test_guard import ALMOST_SQL
 
 HERE = Path(__file__).parent
 SCHEMA = TableSchema(
@@ -60,11 +61,24 @@ def test_what_sql_means(sql: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", ["", ";", " \n", "(" * 5000, "SELECT " + "(" * 5000 + "1" + ")" * 5000, "\0", "'" * 999]
+    "sql",
+    [
+        *["", ";", " \n", "(" * 5000, "SELECT " + "(" * 5000 + "1" + ")" * 5000, "\0", "'" * 999],
+        *["SELECT VAR_MAP(1)", "SELECT DATETIME(1) FROM t", 'SELECT "Name" FROM t WHERE MATCH_AGAINST(1,2)'],
+    ],
 )
 def test_what_is_no_sql_is_a_sketch_error(sql: str) -> None:
     with pytest.raises(SketchError):
         from_sql(sql, SCHEMA)
+
+
+@given(ALMOST_SQL | ALMOST_SQL.map('SELECT "Name" FROM t WHERE '.__add__) | ALMOST_SQL.map("SELECT ".__add__))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_query_or_a_sketch_error(text: str) -> None:
+    try:
+        assert isinstance(from_sql(text, SCHEMA), Query)
+    except SketchError as error:
+        assert str(error)
 
 
 def test_endless_digits_are_a_sketch_error() -> None:

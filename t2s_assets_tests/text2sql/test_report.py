@@ -12,6 +12,7 @@ from t2s_assets.text2sql import report, report_page
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.metrics import ERROR_KINDS
+from t2s_assets.text2sql.storage import write_manifest
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.scored import LATENCY, TRAINING, row, save
 
@@ -232,9 +233,9 @@ def test_the_page_lists_what_training_broke() -> None:
 
 
 def test_conditions_are_listed_in_order() -> None:
-    rows = [row(str(i), conditions=n) for i, n in enumerate((1, 1, 1, 2, 2, 0))]
+    rows = [row(str(i), conditions=n) for i, n in enumerate((1, 1, 1, 10, 2, 2, 0))]
     listed = report_page.page(build(rows), IMAGES).partition("## By number of conditions")[2].splitlines()
-    assert [line.split(" | ")[0] for line in listed[4:7]] == ["| 0", "| 1", "| 2"]
+    assert [line.split(" | ")[0] for line in listed[4:8]] == ["| 0", "| 1", "| 2", "| 10"]
 
 
 def test_the_page_cannot_be_broken_by_what_is_in_it() -> None:
@@ -312,3 +313,22 @@ def test_other_predictions_give_another_version(saved: ProjectFiles) -> None:
 def test_without_predictions_it_says_what_makes_them(project_files: ProjectFiles) -> None:
     with pytest.raises(DataError, match="t2s evaluate towns/tiny"):
         report.make_report(project_files.project, "towns", "tiny", [].append)
+
+
+def test_predictions_of_another_adapter_are_not_mixed_with_this_one_s_figures(saved: ProjectFiles) -> None:
+    report.make_report(saved.project, "towns", "tiny", [].append)
+    before = (folder_of(saved) / "report.json").read_bytes()
+    write_manifest(saved.project.path("towns", "adapter", "tiny"), "trained since", {})
+    with pytest.raises(DataError, match="is now trained since; evaluate again with: t2s evaluate towns/tiny"):
+        report.make_report(saved.project, "towns", "tiny", [].append)
+    assert (folder_of(saved) / "report.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("asset", "name", "command"),
+    [("predictions", "latency.json", "evaluate"), ("adapter", "trainer_state.json", "train")],
+)
+def test_a_record_that_is_gone_says_what_writes_it(saved: ProjectFiles, asset: str, name: str, command: str) -> None:
+    (saved.project.path("towns", asset, "tiny") / name).unlink()
+    with pytest.raises(DataError, match=f"make it with: t2s {command} towns/tiny"):
+        report.make_report(saved.project, "towns", "tiny", [].append)

@@ -55,6 +55,20 @@ def test_the_last_bits_of_a_sum_do_not_count() -> None:
     assert ordered((123456789012,)) != ordered((123456789013,))
 
 
+def test_the_last_digit_of_a_whole_number_counts() -> None:
+    """An EAN-13, and an id of 19 digits."""
+    for code in (4006381333931, 1234567890123456789):
+        assert ordered((code,)) != ordered((code + 1,))
+        assert ordered((code,)) == ordered((Decimal(f"{code}.00"),)) != ordered((Decimal(code + 1),))
+    assert ordered((4006381333931,)) == ordered((4006381333931.0,)) != ordered((4006381333932.0,))
+    assert ordered((-(2.0**53) + 1,)) == ordered((-(2**53) + 1,))
+
+
+def test_the_last_bits_of_a_large_sum_do_not_count() -> None:
+    assert ordered((1234567890123.0625,)) == ordered((1234567890123.0627,))
+    assert ordered((2.0**60,)) == ordered((2.0**60 + 2**9,))
+
+
 def test_null_equals_null_and_nothing_else() -> None:
     assert ordered((None,)) == ordered((None,))
     assert ordered((None,)) != ordered((0,))
@@ -109,7 +123,11 @@ def test_names_of_columns_and_time_taken_do_not_count() -> None:
         (b"AB", "b'ab'"),
         (float("nan"), "nan"),
         (1e300, "1e+300"),
-        (2**70, "1.18059162072e+21"),
+        (2**70, "1180591620717411303424"),
+        (Decimal(2**70), "1180591620717411303424"),
+        (2.0**70, "1.18059162072e+21"),
+        (Decimal("1234567890123.5"), "1.23456789012e+12"),
+        (Decimal("Infinity"), "inf"),
     ],
 )
 def test_other_cells(cell: Any, normal: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.dataset_config import SplitSettings
-from t2s_assets.text2sql.splits import Dealt, deal
+from t2s_assets.text2sql.splits import GRAINS, Dealt, deal
 
 SHARES = SplitSettings()
 
@@ -42,6 +42,14 @@ def test_by_question_where_one_join_ties_all_tables() -> None:
     splits, grain = deal(questions, SHARES)
     assert grain == "question"
     assert 15 <= Counter(splits.values())["test"] <= 25
+
+
+def test_a_wording_stays_together_within_its_database_alone() -> None:
+    questions = [Dealt(f"{d}{i}", d, (f"t{i}",), f"SELECT {i}", f"question {i}") for d in "ab" for i in range(100)]
+    splits, grain = deal(questions, SHARES)
+    assert grain != "database"
+    assert any(splits[f"a{i}"] != splits[f"b{i}"] for i in range(100))
+    assert "of one database" in GRAINS["question"]
 
 
 def test_the_seed_and_nothing_else_decides() -> None:

@@ -47,12 +47,45 @@ SAME = [
     ("SELECT name FROM races ORDER BY fee LIMIT 1", "SELECT name FROM races ORDER BY fee ASC FETCH FIRST 1 ROWS ONLY"),
     ("SELECT * FROM runs", "SELECT race_id, runner, seconds, finished_at, club FROM runs AS x"),
     ("SELECT id + 1 FROM races WHERE NOT id = 2", "SELECT 1 + id FROM races WHERE id <> 2"),
+    (
+        "SELECT name FROM races WHERE opens_at IN (TIMESTAMP '2024-01-01') AND (DATE '2024-01-01') < starts",
+        "SELECT name FROM races WHERE opens_at IN ('2024-01-01') AND starts > '2024-01-01'",
+    ),
+    (
+        "WITH x AS (SELECT starts AS d FROM races) SELECT d FROM x WHERE d = DATE '2024-01-01'",
+        "WITH x AS (SELECT starts AS d FROM races) SELECT d FROM x WHERE d = '2024-01-01'",
+    ),
+    ("SELECT name FROM races WHERE fee > 1.50 AND id = 1e3", "SELECT name FROM races WHERE fee > 1.5 AND id = 1000"),
+    ("SELECT -0.0", "SELECT 0"),
+    ("SELECT name FROM races LIMIT 50%", "SELECT name FROM races LIMIT 50.0 PERCENT"),
 ]
 
 DIFFERENT = [
     ("SELECT name FROM races WHERE id = 1", "SELECT name FROM races WHERE id = 2", ["value"]),
     ("SELECT name FROM races WHERE city = 'Oslo'", "SELECT name FROM races WHERE city = 'oslo'", ["value"]),
     ("SELECT name FROM races LIMIT 1", "SELECT name FROM races LIMIT 2", ["value"]),
+    ("SELECT name FROM races LIMIT 50", "SELECT name FROM races LIMIT 50%", ["LIMIT"]),
+    (
+        "SELECT name FROM races FETCH FIRST 5 ROWS ONLY",
+        "SELECT name FROM races FETCH FIRST 5 ROWS WITH TIES",
+        ["LIMIT"],
+    ),
+    (
+        "SELECT name FROM races WHERE id = 9007199254740993",
+        "SELECT name FROM races WHERE id = 9007199254740992",
+        ["value"],
+    ),
+    ("SELECT DATE '2024-01-01'", "SELECT '2024-01-01'", ["SELECT"]),
+    (
+        "SELECT name FROM races WHERE city = '2024-01-01'",
+        "SELECT name FROM races WHERE city = DATE '2024-01-01'",
+        ["WHERE"],
+    ),
+    (
+        "SELECT name FROM races WHERE starts = '2024-01-01 10:00:00'",
+        "SELECT name FROM races WHERE starts = TIMESTAMP '2024-01-01 10:00:00'",
+        ["WHERE"],
+    ),
     (
         "SELECT name FROM races WHERE id = 1",
         "SELECT city FROM races WHERE id > 1 ORDER BY 1 LIMIT 2",

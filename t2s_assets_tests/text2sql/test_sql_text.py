@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
 
+from t2s_assets.text2sql.execution.functions import CLOCK
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets.text2sql.sql_text import CATEGORIES, SqlTextError, read_sql, shape
+from t2s_assets.text2sql.sql_text import CATEGORIES, SqlTextError, read_sql, reads_the_clock, shape
+from t2s_assets_tests.text2sql.execution.test_guard import ALMOST_SQL
 
 SCHEMAS = [
     TableSchema(
@@ -13,6 +16,9 @@ SCHEMAS = [
         (Column("id", "real", "BIGINT"), Column("Name", "text", "VARCHAR"), Column("fee", "real", "DOUBLE")),
     ),
     TableSchema("Runs 2", (Column("race_id", "real", "BIGINT"), Column("runner", "text", "VARCHAR"))),
+    TableSchema(
+        "shoes", (Column("id", "real", "DOUBLE"), Column("size", "real", "BIGINT"), Column("fee", "real", "BIGINT"))
+    ),
 ]
 
 
@@ -57,11 +63,88 @@ def test_read_from_its_dialect_and_written_in_one_style(dialect: str, sql: str, 
         ("SELECT * FROM read_csv('x')", "refused"),
         ("SELECT id FROM nowhere", "'nowhere'"),
         ("SELECT id FROM main.races", "refused"),
+        ("SELECT VAR_MAP(1) FROM races", "does not parse as duckdb: IndexError"),
+        ("SELECT DATETIME(1) FROM races", "AttributeError"),
+        ("SELECT id FROM races FETCH FIRST 5 ROWS WITH TIES", "no DuckDB counterpart"),
     ],
 )
 def test_what_cannot_be_used_says_why(sql: str, reason: str) -> None:
     with pytest.raises(SqlTextError, match=reason):
         read_sql(sql, "duckdb", SCHEMAS)
+
+
+@given(ALMOST_SQL | ALMOST_SQL.map("SELECT ".__add__) | ALMOST_SQL.map("SELECT * FROM races WHERE ".__add__))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for dialect in ("duckdb", "sqlite"):
+        try:
+            shape(read_sql(text, dialect, SCHEMAS))
+        except SqlTextError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("sql", "whole"),
+    [
+        ("SELECT id / 2 FROM races", True),
+        ("SELECT id / 2 FROM shoes", False),
+        ("SELECT id / 2 FROM races, shoes", False),
+        ("SELECT id / 2 FROM shoes, races", False),
+        ("SELECT fee / 2 FROM shoes, races", False),
+        ("SELECT r.id / 2 FROM shoes AS s, races AS r", True),
+        ("SELECT s.id / 2 FROM shoes AS s, races AS r", False),
+        ("SELECT races.id / size FROM shoes, races", True),
+        ("SELECT x.id / 2 FROM (SELECT fee AS id FROM races) AS x", False),
+        ("SELECT x.size / 2 FROM (SELECT size FROM shoes) AS x", True),
+        ("WITH races AS (SELECT id FROM shoes) SELECT races.id / 2 FROM races", False),
+        ("WITH x(size) AS (SELECT fee FROM races) SELECT size / 2 FROM x, shoes", False),
+        ("SELECT r.id / 2, fee AS id FROM races AS r", True),
+    ],
+)
+def test_whole_numbers_divide_to_one_only_where_they_are_whole_for_sure(sql: str, whole: bool) -> None:
+    assert ("//" in read_sql(sql, "postgres", SCHEMAS)) is whole
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables"),
+    [
+        ("WITH x AS (SELECT id FROM races) SELECT id FROM x", ("races",)),
+        ("WITH races AS (SELECT id FROM races WHERE fee > 1) SELECT id FROM races", ("races",)),
+        ("WITH a AS (SELECT 1 AS id), b AS (SELECT id FROM a) SELECT id FROM a, b", ()),
+        (
+            "SELECT id FROM shoes WHERE id IN (WITH shoes AS (SELECT id FROM races) SELECT id FROM shoes)",
+            ("races", "shoes"),
+        ),
+    ],
+)
+def test_a_cte_hides_a_table_only_where_it_is_seen(sql: str, tables: tuple[str, ...]) -> None:
+    assert shape(sql).tables == tables
+
+
+PEOPLE = TableSchema("people", (Column("age", "real", "BIGINT"), Column("born", "text", "DATE")))
+
+
+@pytest.mark.parametrize("name", sorted(CLOCK - {"age"}))
+def test_every_function_that_tells_the_time_is_known(name: str) -> None:
+    assert reads_the_clock(f"SELECT {name}()", [])
+
+
+@pytest.mark.parametrize(
+    ("sql", "clock"),
+    [
+        ("SELECT born FROM people WHERE born < current_date", True),
+        ("SELECT age(born) FROM people", True),
+        ("SELECT localtimestamp", True),
+        ("SELECT born FROM (SELECT born FROM people WHERE born < now()) AS x", True),
+        ("SELECT age(DATE '2024-01-01', born) FROM people", False),
+        ('SELECT "age" FROM people WHERE age > 5', False),
+        ("SELECT x.age FROM people AS x", False),
+        ("SELECT born AS today FROM people ORDER BY today", False),
+        ("SELECT 'now' FROM people", False),
+    ],
+)
+def test_what_reads_the_clock(sql: str, clock: bool) -> None:
+    assert reads_the_clock(read_sql(sql, "duckdb", [PEOPLE]), [PEOPLE]) is clock
 
 
 KINDS = {

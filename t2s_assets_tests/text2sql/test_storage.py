@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from t2s_assets.text2sql import storage
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.storage import (
     Project,
@@ -22,6 +23,7 @@ from t2s_assets.text2sql.storage import (
     remove_leftovers,
     replacing_file,
     replacing_folder,
+    restore_interrupted,
     write_json,
     write_manifest,
 )
@@ -166,6 +168,92 @@ def test_an_old_folder_is_kept_while_nothing_took_its_place(tmp_path: Path) -> N
     with pytest.raises(RuntimeError), replacing_folder(tmp_path / "asset"):
         raise RuntimeError
     assert names(tmp_path / "asset") == ["whole"]
+
+
+def old_folder(path: Path, *, written: int) -> None:
+    path.mkdir()
+    (path / str(written)).touch()
+    os.utime(path, (written, written))
+
+
+def test_what_is_put_back_is_the_folder_s_own_and_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "qwen-coder-1"
+    old_folder(tmp_path / ".qwen-coder-1.5b.1a2b3c4d.old", written=9)  # of another experiment
+    restore_interrupted(folder)
+    assert not folder.exists()
+    for name, written in (("0", 5), ("f", 6), ("7", 4)):
+        old_folder(tmp_path / f".qwen-coder-1.{name * 8}.old", written=written)
+    restore_interrupted(folder)
+    assert names(folder) == ["6"]
+
+
+def test_readers_that_put_a_folder_back_at_once_do_not_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rename = tmp_path / "asset", Path.rename
+    old_folder(tmp_path / ".asset.0123abce.old", written=1)
+
+    def another_was_faster(self: Path, target: Path) -> Path:
+        rename(self, target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", another_was_faster)
+    restore_interrupted(folder)
+    assert names(folder) == ["1"]
+
+
+def test_a_reader_that_puts_a_folder_back_leaves_the_new_one_that_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "asset", Path.rename
+    old_folder(tmp_path / ".asset.0123abce.old", written=1)
+
+    def the_writer_was_faster(self: Path, target: Path) -> Path:
+        folder.mkdir()
+        (folder / "new").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", the_writer_was_faster)
+    restore_interrupted(folder)
+    assert names(folder) == ["new"]
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_a_reader_in_the_midst_of_a_swap_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readers: int
+) -> None:
+    folder, rename, left = tmp_path / "asset", Path.rename, [readers]
+    with replacing_folder(folder) as fresh:
+        (fresh / "one").touch()
+
+    def read_between(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new") and left[0]:
+            left[0] -= 1
+            restore_interrupted(folder)
+            assert names(folder) == ["one"]
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", read_between)
+    with replacing_folder(folder) as fresh:
+        (fresh / "two").touch()
+    assert left == [0]
+    assert names(folder) == ["two"]
+    assert names(tmp_path) == ["asset"]
+
+
+def test_what_is_half_removed_is_not_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "asset"
+    with replacing_folder(folder) as fresh:
+        (fresh / "one").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.shutil, "rmtree", lambda path, ignore_errors: None)  # as if it was killed on the way
+        with replacing_folder(folder) as fresh:
+            (fresh / "two").touch()
+    folder.rename(tmp_path / "moved")
+    restore_interrupted(folder)
+    assert not folder.exists()
+    (left,) = (p for p in tmp_path.iterdir() if p.suffix == ".gone")
+    os.utime(left, (0, 0))
+    assert remove_leftovers(folder) == [left]
+    assert names(tmp_path) == ["moved"]
 
 
 def test_writers_at_the_same_time_do_not_mix(tmp_path: Path) -> None:

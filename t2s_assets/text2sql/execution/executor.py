@@ -223,12 +223,14 @@ class SqlExecutor:
         item = worker.pending[0]
         if item in (HELLO, LOAD):
             if message["status"] == "broken":
+                reason = wire.said(message)
                 code = worker.kill()
-                self._bury(worker, batch, Outcome("crashed", message=f"{message.get('message')} ({code})"))
+                self._bury(worker, batch, Outcome("crashed", message=f"{reason} ({code})"))
                 return False
-            worker.answered()
+            # Before the item is taken off, so that a hello that is none is charged to the hello.
             if item == HELLO:
                 self._greet(worker, message)
+            worker.answered()
             return True
         result = wire.outcome(message, self.limits)
         if result.status in ("memory", "crashed"):
@@ -241,7 +243,7 @@ class SqlExecutor:
 
     def _greet(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         limits = message.get("limits")
-        if not isinstance(limits, list):
+        if not isinstance(limits, list) or not all(isinstance(name, str) for name in limits):
             raise wire.ProtocolError("said hello without its limits")
         missing = [name for name in REQUIRED if name not in limits]
         if missing:
@@ -250,7 +252,7 @@ class SqlExecutor:
                 " resource limits exist, as on Linux and macOS"
             )
         worker.ready = True
-        worker.protections = tuple(str(name) for name in limits)
+        worker.protections = tuple(limits)
         worker.watch_memory = "RLIMIT_AS" not in worker.protections
         if worker.watch_memory:
             worker.idle_bytes = resident_bytes(worker.process.pid)

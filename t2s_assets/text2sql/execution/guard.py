@@ -218,11 +218,11 @@ def _check_table(node: exp.Table, tables: set[str] | None) -> None:
     if node.args.get("db") or node.args.get("catalog"):
         raise RefusedSQL("qualified name", _fragment(node))
     name = node.name.lower()
-    if tables is not None and name not in tables and name not in _visible_ctes(node):
+    if tables is not None and name not in tables and name not in visible_ctes(node):
         raise RefusedSQL("table", node.name)
 
 
-def _visible_ctes(node: exp.Expression) -> Iterator[str]:
+def visible_ctes(node: exp.Expression) -> Iterator[str]:
     """Lower-case names of the CTEs that `node` can read: those of the queries around it, and in a WITH those
     before its own."""
     child, parent = node, node.parent

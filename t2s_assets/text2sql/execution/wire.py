@@ -15,6 +15,11 @@ from t2s_assets.text2sql.execution.jobs import Limits, Outcome
 FRAME_OVERHEAD = 1_000_000
 _REPORTED = ("ok", "refused", "error", "memory", "crashed")
 _DECIMAL = re.compile(r"DECIMAL\(\d+,\d+\)")
+# DuckDB's widest integers have 128 bits, its widest decimals 38 digits.
+_MAX_INT = 2**128
+_MAX_DIGITS = 38
+# Of lists in lists; what compares results and writes them goes down as far.
+_MAX_DEPTH = 32
 
 
 class ProtocolError(Exception):
@@ -44,10 +49,11 @@ def parsed(data: bytes) -> dict[str, Any]:
     """An answer as a JSON object with a status. Raises ProtocolError."""
     try:
         message = _DECODER.decode(data.decode())
+        # JSON may hold half a surrogate pair as an escape, which no UTF-8 text of DuckDB's can be.
+        halved = b"\\ud" in data.lower() and _has_half_pair(message)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"sent no JSON: {error}") from error
-    # JSON may hold half a surrogate pair as an escape, which no UTF-8 text of DuckDB's can be.
-    if b"\\ud" in data.lower() and _has_half_pair(message):
+    if halved:
         raise ProtocolError("sent half a surrogate pair")
     if not isinstance(message, dict) or not isinstance(message.get("status"), str):
         raise ProtocolError("sent no JSON object with a status")
@@ -62,21 +68,40 @@ def _has_half_pair(message: Any) -> bool:
     return False
 
 
+def _bounded(digits: str) -> int:
+    number = int(digits) if len(digits) <= 40 else _MAX_INT
+    if abs(number) >= _MAX_INT:
+        raise ValueError("an integer beyond 128 bits")
+    return number
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
 # Made once: json.loads with any option makes a decoder for each call.
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_int=_bounded)
 
 
 def outcome(message: dict[str, Any], limits: Limits) -> Outcome:
-    """The outcome that a worker's answer to a query describes."""
+    """The outcome that a worker's answer to a query describes. Raises ProtocolError."""
+    try:
+        return _outcome(message, limits)
+    except RecursionError as error:
+        raise ProtocolError("sent what is nested too deep") from error
+
+
+def said(message: dict[str, Any]) -> str:
+    """The message to people in an answer. Raises ProtocolError."""
+    return _text(message.get("message"))
+
+
+def _outcome(message: dict[str, Any], limits: Limits) -> Outcome:
     status, seconds = message["status"], message.get("seconds")
     if status not in _REPORTED or not isinstance(seconds, float):
         raise ProtocolError(f"answered a query with status {status!r} and seconds {seconds!r}")
     if status != "ok":
-        return Outcome(status, message=_text(message.get("message")), seconds=seconds)
+        return Outcome(status, message=said(message), seconds=seconds)
     columns, types = _texts(message.get("columns")), _texts(message.get("types"))
     rows = message.get("rows")
     if len(columns) != len(types) or not isinstance(rows, list) or len(rows) > limits.max_rows:
@@ -119,9 +144,9 @@ def _written(cell: Any) -> Any:
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
-def _cell(cell: Any) -> Any:
-    if isinstance(cell, list):
-        return [item if type(item) in _SCALARS else _cell(item) for item in cell]
+def _cell(cell: Any, depth: int = 0) -> Any:
+    if isinstance(cell, list) and depth < _MAX_DEPTH:
+        return [item if type(item) in _SCALARS else _cell(item, depth + 1) for item in cell]
     if isinstance(cell, dict) and list(cell) == ["float"] and cell["float"] in ("nan", "inf", "-inf"):
         return float(cell["float"])
     raise ProtocolError("sent a value of no known kind")
@@ -141,9 +166,12 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _decimal(text: str) -> Decimal:
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation as error:
         raise ProtocolError("sent a DECIMAL that is none") from error
+    if not number.is_finite() or number.adjusted() >= _MAX_DIGITS or len(text) > _MAX_DIGITS + 3:
+        raise ProtocolError("sent a DECIMAL that is none")
+    return number
 
 
 def _blob(text: str) -> bytes:

@@ -22,7 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.query import identifier, string_literal
+from t2s_assets.text2sql.query import identifier, parse_number, string_literal
 from t2s_assets.text2sql.tables.table_types import Kept, casts, of_duckdb, of_sqlite, of_text
 from t2s_assets.text2sql.tables.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap
 
@@ -185,9 +185,15 @@ def _sqlite(path: Path) -> Source:
 
 
 def _stored(path: Path, table: str, column: str) -> set[str]:
-    """SQLite's storage classes of a column's values, `null` left out."""
-    rows = _sqlite_query(path, f"SELECT DISTINCT typeof({identifier(column)}) FROM {identifier(table)}", table)
-    return {row[0] for row in rows} - {"null"}
+    """SQLite's storage classes of a column's values, `null` left out; text may be `empty`, or a `numeral` that spells a
+    number."""
+    cell, name = identifier(column), identifier(table)
+    found = {row[0] for row in _sqlite_query(path, f"SELECT DISTINCT typeof({cell}) FROM {name}", table)} - {"null"}
+    if "text" in found:
+        texts = _sqlite_query(path, f"SELECT DISTINCT {cell} FROM {name} WHERE typeof({cell}) = 'text'", table)
+        found -= {"text"}
+        found |= {"empty" if not t else "text" if parse_number(t) is None else "numeral" for (t,) in texts}
+    return found
 
 
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:

@@ -48,21 +48,29 @@ def of_duckdb(name: str, duckdb_type: str) -> Kept:
         return Kept(name, "real", "BIGINT", "BIGINT")
     if duckdb_type in _FLOATS:
         return Kept(name, "real", "DOUBLE", "DOUBLE")
-    if duckdb_type.startswith("DECIMAL"):
+    if re.fullmatch(r"DECIMAL\(\d+,\d+\)", duckdb_type):
         return Kept(name, "real", duckdb_type, duckdb_type)
     return Kept(name, "text", "VARCHAR", _KEPT.get(duckdb_type, "VARCHAR"))
 
 
 def of_sqlite(name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:
-    """By SQLite's affinity; `stored` tells the storage classes that the column's values have.
+    """By SQLite's affinity and, where any type may be meant, by what is stored.
 
+    `stored` tells the storage classes that the column's values have; text that spells a number is a `numeral`, text
+    of no length `empty`. A name of which SQLite knows nothing (STRING, BOOLEAN, UUID, JSON) has the affinity
+    NUMERIC, which keeps text as text.
     SQLite has no dates and no booleans: they stay the text and the numbers that they are stored as.
     """
     kind = _affinity(declared)
-    if kind == "text":
-        return Kept(name, "text", "VARCHAR", "VARCHAR")
-    found = stored()
-    if kind is None and not (found and found <= {"integer", "real"}):
+    found = set() if kind == "text" else stored()
+    numbers, others = found & {"integer", "real", "numeral"}, found & {"text", "blob"}
+    is_number = {
+        "text": False,
+        "real": bool(numbers) or not others,
+        "unknown": bool(numbers) and not others,
+        "none": bool(numbers) and found <= {"integer", "real"},
+    }[kind]
+    if not is_number:
         return Kept(name, "text", "VARCHAR", "VARCHAR")
     return Kept(name, "real", "DOUBLE", "BIGINT" if found <= {"integer"} else "DOUBLE")
 
@@ -100,14 +108,15 @@ def _all_match(
     return list(connection.execute(f"SELECT {', '.join(tests)} FROM {relation}").fetchall()[0])
 
 
-def _affinity(declared: str) -> ColumnType | None:
-    """Our type for a declared one, by SQLite's rules (https://sqlite.org/datatype3.html#determination_of_column_affinity);
-    None where none is declared. Dates and times, which SQLite files under NUMERIC, are stored as text."""
+def _affinity(declared: str) -> str:
+    """What a declared type says, by SQLite's rules (https://sqlite.org/datatype3.html#determination_of_column_affinity):
+    text, real, unknown (a name that is none of numbers), none. Dates and times, which SQLite files under NUMERIC, are
+    stored as text."""
     name = declared.upper()
     if not name:
-        return None
+        return "none"
     if "INT" in name:
         return "real"
     if re.search("CHAR|CLOB|TEXT|BLOB|DATE|TIME", name):
         return "text"
-    return "real"
+    return "real" if re.search("REAL|FLOA|DOUB|NUM|DEC", name) else "unknown"

@@ -8,16 +8,15 @@ over, visibly, for the one before.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from t2s_assets.text2sql.errors import StorageError, T2SError
+from t2s_assets.text2sql.errors import StorageError
+from t2s_assets.text2sql.locking import only_one
 from t2s_assets.text2sql.storage import file_hash, write_json
 
 Log = Callable[[str], None]
@@ -84,39 +83,14 @@ def older(folder: Path, file: Path) -> bool:
     return bool(written) and file.exists() and max(written) <= file.stat().st_mtime_ns
 
 
-@contextmanager
-def only_trainer(folder: Path, log: Log, *, wait_seconds: float = 90) -> Iterator[None]:
+def only_trainer(folder: Path, log: Log, *, wait_seconds: float = 90) -> AbstractContextManager[None]:
     """Hold the lock of an experiment's checkpoints: two trainings would write into each other's.
 
-    Waits a while, since a training whose Dagster run died ends by itself within seconds.
-
     Raises:
-        T2SError: another process holds it still.
+        T2SError: another process holds it still, after a while of waiting.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
-        end, told = time.monotonic() + wait_seconds, False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                if time.monotonic() > end:
-                    raise T2SError(
-                        f"process {holder} is training this experiment already, and its checkpoints are in {folder}; "
-                        "wait for it or stop it"
-                    ) from None
-                if not told:
-                    log(f"process {holder} is training this experiment; waiting up to {wait_seconds:.0f} s for it")
-                    told = True
-                time.sleep(0.5)
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
+    note = f", and its checkpoints are in {folder}"
+    return only_one(folder / ".lock", "training this experiment", log, note=note, wait_seconds=wait_seconds)
 
 
 def write_failure(error: Exception, folder: Path) -> StorageError | None:

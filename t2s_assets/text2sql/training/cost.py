@@ -6,7 +6,6 @@ SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +37,10 @@ LOGITS_ROWS = 256
 LANE_TOKENS = 128
 """Tokens of a pass that runs beside others, at least: each reads all weights. Two of 150 are a sixth faster than one
 of 300 whose products two threads share."""
+
+# Tokens of lanes that are filled up to the longest, against those of their examples: with more, fewer lanes whose
+# products threads share are as fast.
+_FILLED_UP = 1.2
 
 
 @dataclass(frozen=True)
@@ -207,20 +210,42 @@ def fused_layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, wi
     return _size(placement) * (kept + lora.rank * len(set(lora.targets))) + 8.0 * (shape.hidden + 1)
 
 
-def may_fuse(lora: LoraSettings, training: TrainingConfig, placement: Placement) -> bool:
-    """Whether layers run as `fused` writes them, as far as settings decide it: on a CPU, on whole weights."""
-    return (
-        placement.device == "cpu"
-        and placement.dtype in ("bfloat16", "float32")
-        and placement.quantization == "none"
-        and training.sharding == "none"
-        and not (lora.dropout or training.packing or training.gradient_checkpointing or training.compile)
-    )
+def why_not_fused(lora: LoraSettings, training: TrainingConfig, placement: Placement) -> str | None:
+    """Which setting keeps layers from running as `fused` writes them, on a CPU and on whole weights; None where none
+    does."""
+    if placement.device != "cpu":
+        return f"hardware.device is {placement.device}"
+    if placement.dtype not in ("bfloat16", "float32"):
+        return f"hardware.dtype is {placement.dtype}"
+    if placement.quantization != "none":
+        return f"hardware.quantization is {placement.quantization}"
+    if training.sharding != "none":
+        return f"training.sharding is {training.sharding}"
+    if lora.dropout:
+        return f"lora.dropout is {lora.dropout}"
+    asked = [name for name in ("packing", "gradient_checkpointing", "compile") if getattr(training, name)]
+    return f"training.{asked[0]} is true" if asked else None
 
 
 def fused_pass_tokens(placement: Placement) -> int:
     """PASS_TOKENS for layers that run as `fused` writes them, which keep less of a token."""
     return 1024 if _size(placement) == 4 else 1792
+
+
+def flat_length(tokens: int) -> int:
+    """The length of a flat sequence of `tokens` tokens, which is filled up."""
+    return -(-tokens // FLAT_PAD_TO) * FLAT_PAD_TO
+
+
+def most_lanes(tokens: int, threads: int) -> int:
+    """Into how many passes that run side by side `tokens` tokens may be shared out: at least one."""
+    return max(1, min(threads, tokens // LANE_TOKENS))
+
+
+def most_held(tokens: int, pass_tokens: int, lanes: int) -> int:
+    """Tokens of a round that `lanes` passes hold at most, all filled up to the longest, where its own are `tokens`."""
+    filled_up = min(int(_FILLED_UP * tokens), pass_tokens + lanes * FLAT_PAD_TO)
+    return max(flat_length(tokens), filled_up if lanes > 1 else 0)
 
 
 def rows_a_pass(rows: int, width: int, pass_tokens: int) -> int:
@@ -246,18 +271,23 @@ def memory(
     *,
     longest: int,
     longest_completion: int,
+    threads: int,
     longest_batch: int | None = None,
 ) -> Memory:
-    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion.
+    """The peak of one process. `longest` and `longest_completion`: tokens of the longest example and completion;
+    `threads`: on a CPU, as many as torch has in the process.
 
     `longest_batch`: with shared schemas (`questions_a_table`), the tokens of the longest batch, which is one row, and
     one pass where layers are not fused; `longest_completion` is then a batch's too.
     """
-    fused = may_fuse(lora, training, placement)
+    fused = why_not_fused(lora, training, placement) is None
     limit = PASS_TOKENS if placement.device == "cpu" else None
+    lanes = 1
     if fused:
-        together = min(longest_batch or training.batch_size * longest, max(fused_pass_tokens(placement), longest))
-        rows, width = 1, -(-together // FLAT_PAD_TO) * FLAT_PAD_TO
+        pass_tokens = fused_pass_tokens(placement)
+        together = min(longest_batch or training.batch_size * longest, max(pass_tokens, longest))
+        lanes = most_lanes(together, threads)
+        rows, width = 1, most_held(together, pass_tokens, lanes)
     elif longest_batch is not None:
         rows, width = 1, -(-longest_batch // PAD_TO) * PAD_TO
     else:
@@ -271,7 +301,6 @@ def memory(
     activations = layer * shape.layers
     if training.gradient_checkpointing:
         activations = layer + _size(placement) * shape.hidden * tokens * shape.layers
-    lanes = _lanes(tokens, training) if fused else 1
     # Logits in the compute type, in place of which `fused` makes their gradient, for each lane; else in float32 too,
     # and their gradient and the softmax have memory of their own.
     logits = labelled * shape.vocabulary * (lanes * _size(placement) if fused else 16.0)
@@ -285,11 +314,6 @@ def memory(
         weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
     unused = (_UNUSED_FUSED if fused else _UNUSED[placement.device]) * (activations + logits)
     return Memory(_runtime(placement), weights, adapter, activations, logits, unused)
-
-
-def _lanes(tokens: int, training: TrainingConfig) -> int:
-    """Passes that run side by side for `tokens` tokens, at most."""
-    return max(1, min(tokens // LANE_TOKENS, (os.cpu_count() or 1) // training.processes))
 
 
 def _runtime(placement: Placement) -> float:

@@ -20,6 +20,7 @@ from typing import Any
 from t2s_assets.text2sql import base_models, launching
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.prompt_datasets import prompts_manifest
 from t2s_assets.text2sql.stopping import StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
 from t2s_assets.text2sql.training import checkpoints, same_training
@@ -57,7 +58,7 @@ def launch(
     """Run the command, with `variables` in its environment. Raises T2SError when it fails."""
     config = project.experiment(dataset, experiment)
     # What every child would fail over is said once, here, and not with the traceback of the child's launcher too.
-    read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
+    prompts_manifest(project, dataset, experiment)
     base_models.fetch(config.base_model, project)
     line = command(dataset, experiment, config, *options, force=force)
     variables = environment(project, config) | variables
@@ -100,9 +101,7 @@ def train(
         Stopped: told to stop by `signal`; the same call goes on from the checkpoint.
     """
     config = project.experiment(dataset, experiment)
-    prompts_version = read_manifest(
-        project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}"
-    )["data_version"]
+    prompts_version = prompts_manifest(project, dataset, experiment)["data_version"]
     base = base_models.fetch(config.base_model, project, log=log)
     placement = base_models.place(config.hardware)
     key = training_key(config, prompts_version, base, placement)

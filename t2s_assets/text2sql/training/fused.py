@@ -16,8 +16,8 @@ Losses and gradients are those of the model, up to rounding; a test holds them a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,16 +25,18 @@ from transformers import PreTrainedModel
 
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.training import kernels
-from t2s_assets.text2sql.training.arena import Arena
+from t2s_assets.text2sql.training.arena import Arena, Pages
 from t2s_assets.text2sql.training.joint_linears import Gradients, Joint
 from t2s_assets.text2sql.training.kernels import array
 from t2s_assets.text2sql.training.output_loss import output_loss
 from t2s_assets.text2sql.training.row_attention import Heads, Layout
 
 _FAMILIES = frozenset({"llama", "mistral", "qwen2"})
+# Rotary embeddings whose angles transformers changes as sequences grow, by the longest position of a batch.
+_CHANGING_ROPES = frozenset({"dynamic", "longrope"})
 
 
-def why_not(model: PreTrainedModel, *, lora_dropout: float) -> str | None:
+def why_not(model: PreTrainedModel) -> str | None:
     """What keeps `Fused` from this base model with LoRA, in words; None where nothing does."""
     config = model.config
     if config.model_type not in _FAMILIES:
@@ -43,17 +45,20 @@ def why_not(model: PreTrainedModel, *, lora_dropout: float) -> str | None:
         return "its attention has a sliding window"
     if config.hidden_act != "silu" or config.attention_dropout:
         return f"its activation is {config.hidden_act}, its attention has dropout {config.attention_dropout}"
-    if lora_dropout:
-        return f"lora.dropout is {lora_dropout}"
+    if (rope := model.model.rotary_emb.rope_type) in _CHANGING_ROPES:
+        return f"its rotary embedding is {rope}, which changes with the length"
     kinds = {type(m).__name__ for m in model.model.layers.modules() if "Linear" in type(m).__name__}
     return None if kinds == {"Linear"} else f"its linear layers are {', '.join(sorted(kinds))}"
 
 
 class Lane:
-    """What one thread has for itself: memory, and sums of the gradients of the passes that it takes."""
+    """What one thread has for itself: memory, and sums of the gradients of the passes that it takes.
 
-    def __init__(self, model: Fused) -> None:
-        self.arena, self.scratch = Arena(), (Arena(), Arena())
+    What a pass keeps lies in `pages`, which lanes have together; what a layer needs, at the same place in every round.
+    """
+
+    def __init__(self, model: Fused, pages: Pages | None = None) -> None:
+        self.arena, self.scratch = Arena(pages), (Arena(), Arena())
         self.gradients = [Gradients(joint) for joint in model.joints]
 
     def clear(self) -> None:
@@ -65,8 +70,8 @@ class Lane:
 class Fused:
     """A model with a LoRA adapter (the one inside PEFT's wrapper) whose passes run as written here.
 
-    Joins its weights (`Joint.of`) and else leaves it as it was. Call `why_not` first. `renew` after each change of the
-    adapter.
+    Joins its weights (`Joint.of`) and else leaves it as it was. Call `why_not` first, and `renew` of its joints
+    after each change of the adapter.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -80,11 +85,6 @@ class Fused:
         self.layers = [_Layer(layer) for layer in decoder.layers]
         self.norm = _Norm(decoder.norm)
         self.joints = [joint for layer in self.layers for joint in layer.joints]
-
-    def renew(self) -> None:
-        """Take over what an optimizer made of the adapter."""
-        for joint in self.joints:
-            joint.renew()
 
     def loss(self, part: Mapping[str, Any], lane: Lane, *, backward: bool) -> Tensor:
         """The sum of the losses of a pass that `flat_batches` makes; with `backward`, `lane` gets its gradients."""
@@ -118,13 +118,17 @@ class Fused:
             return output_loss(normed, self.head, targets, take)
         gradient = take(last.shape)
         total = output_loss(normed, self.head, targets, take, gradient)
-        # The gradient of the residual stream: each layer adds to it.
-        dx = torch.zeros_like(last)
-        self.norm.back(gradient, last, inverse, dx, take(last.shape))
+        # The gradient of the residual stream, to which each layer adds, and that rounded: behind the last attention
+        # of the tokens that go on, then of all.
+        dx, rounded = torch.zeros_like(last), keep(last.shape)
+        self.norm.back(gradient, last, inverse, dx, rounded)
+        whole = keep((len(ids), last.shape[1]))
         for number in reversed(range(len(self.layers))):
             lane.scratch[0].begin()
             own = lane.gradients[4 * number : 4 * number + 4]
-            dx = self.layers[number].backward(dx, kept.pop(), layout, own, scratch[0], first=number == 0)
+            layer, first = self.layers[number], number == 0
+            dx = layer.backward(dx, rounded, whole, kept.pop(), layout, own, scratch[0], first=first)
+            rounded = whole
         return total
 
 
@@ -158,6 +162,25 @@ class _Norm:
         kernels.rms_norm_back(array(dy), array(x), self.weight, array(inverse), array(dx), array(rounded))
 
 
+class _Kept(NamedTuple):
+    """What a layer keeps for its backward half: its input `x`, the residual stream `middle` in front of the MLP, what
+    both norms give (`normed`, `again`) and the inverses that they multiplied by, what attention keeps and gives
+    (`attended`, `seen`), gate and up (`both`) and their product, the LoRA bottlenecks, and the tokens that go on behind
+    attention where these are not all."""
+
+    x: Tensor
+    inverse: Sequence[Tensor]
+    normed: Tensor
+    attended: list[Tensor]
+    seen: Tensor
+    middle: Tensor
+    again: Tensor
+    both: Tensor
+    gated: Tensor
+    narrow: list[Tensor | None]
+    only: Tensor | None
+
+
 class _Layer:
     """One decoder layer: attention, and the MLP with SwiGLU, each after a norm and around the residual stream."""
 
@@ -178,7 +201,7 @@ class _Layer:
         keep: _Memory,
         take: _Memory,
         only: Tensor | None,
-    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+    ) -> tuple[Tensor, Tensor, _Kept]:
         """For the residual stream `x` + `added` (T, hidden) the same two of what follows, and what `backward` needs.
 
         The first is in memory that `keep` gives, the second in what `take` gives. After attention the tokens `only` go
@@ -210,12 +233,14 @@ class _Layer:
         kernels.swiglu(array(both), array(gated))
         out = take((tokens, hidden))
         narrow.append(self.down.forward(gated, out, keep))
-        return middle, out, (before, inverse, normed, attended, seen, middle, again, both, gated, narrow, only)
+        return middle, out, _Kept(before, inverse, normed, attended, seen, middle, again, both, gated, narrow, only)
 
     def backward(
         self,
         dx: Tensor,
-        kept: tuple[Any, ...],
+        rounded: Tensor,
+        whole: Tensor,
+        kept: _Kept,
         layout: Layout,
         gradients: list[Gradients],
         take: _Memory,
@@ -224,25 +249,24 @@ class _Layer:
     ) -> Tensor:
         """The gradient (T, hidden) of the layer's input, for `dx`, that of what follows, which it overwrites.
 
-        In the `first` layer nobody asks for it, and it is not that.
+        `rounded` is `dx` as products take it, and is overwritten too; `whole` (T, hidden), which may be the same
+        memory, gets that of the result. In the `first` layer nobody asks for a result, and it is not that.
         """
-        x, inverse, normed, attended, seen, middle, again, both, gated, narrow, only = kept
-        rounded, dgated = take(dx.shape).copy_(dx), take(gated.shape)
-        self.down.backward(rounded, gated, narrow[3], dgated, gradients[3], take)
-        kernels.swiglu_back(array(dgated), array(both))
-        dagain = take(again.shape)
-        self.gate_up.backward(both, again, narrow[2], dagain, gradients[2], take)
-        self.before_mlp.back(dagain, middle, inverse[1], dx, rounded)
-        dseen = take(seen.shape)
-        self.out.backward(rounded, seen, narrow[1], dseen, gradients[1], take)
-        if only is not None:
-            dx = torch.zeros_like(x).index_copy_(0, only, dx)
-            dseen = dseen.new_zeros(len(x), dseen.shape[1]).index_copy_(0, only, dseen)
-            rounded = take(dx.shape)
-        dqkv = take((len(x), len(self.qkv.weight)))
-        layout.back(dseen, attended, dqkv, take)
-        dnormed = None if first else take(normed.shape)
-        self.qkv.backward(dqkv, normed, narrow[0], dnormed, gradients[0], take)
+        dgated = take(kept.gated.shape)
+        self.down.backward(rounded, kept.gated, kept.narrow[3], dgated, gradients[3], take)
+        kernels.swiglu_back(array(dgated), array(kept.both))
+        dagain = take(kept.again.shape)
+        self.gate_up.backward(kept.both, kept.again, kept.narrow[2], dagain, gradients[2], take)
+        self.before_mlp.back(dagain, kept.middle, kept.inverse[1], dx, rounded)
+        dseen = take(kept.seen.shape)
+        self.out.backward(rounded, kept.seen, kept.narrow[1], dseen, gradients[1], take)
+        if kept.only is not None:
+            dx = torch.zeros_like(kept.x).index_copy_(0, kept.only, dx)
+            dseen = dseen.new_zeros(len(kept.x), dseen.shape[1]).index_copy_(0, kept.only, dseen)
+        dqkv = take((len(kept.x), len(self.qkv.weight)))
+        layout.back(dseen, kept.attended, dqkv, take)
+        dnormed = None if first else take(kept.normed.shape)
+        self.qkv.backward(dqkv, kept.normed, kept.narrow[0], dnormed, gradients[0], take)
         if dnormed is not None:
-            self.before_attention.back(dnormed, x, inverse[0], dx, rounded)
+            self.before_attention.back(dnormed, kept.x, kept.inverse[0], dx, whole)
         return dx

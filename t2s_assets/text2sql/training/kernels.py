@@ -104,7 +104,8 @@ def _exp(x: Any) -> Any:
 
 @_inlined
 def _most(row: Any, count: Any) -> Any:
-    """The largest of a row's first entries; NaN where one is."""
+    """The largest of a row's first entries. A NaN is above all numbers, or with its sign set below: what is computed
+    from the row's entries is NaN either way."""
     # Floats are ordered as their bits are, but for the sign: a loop's vectors have no maximum that minds NaN.
     key = np.int32(-(2**31))
     for j in range(count):

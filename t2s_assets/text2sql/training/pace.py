@@ -58,7 +58,7 @@ class Pace(TrainerCallback):
             every=args.eval_steps,
         )
         # Clocks of ranks differ, and ranks of other plans would drift apart or wait for each other for ever.
-        left = _rank_zeros(left, args.device)
+        left = rank_zeros(left, args.device)
         plan["share"] += (1 - plan["share"]) / (left + 1)
         plan["max_steps"] = state.max_steps = done + left
         self._tell(state)
@@ -76,7 +76,8 @@ class Pace(TrainerCallback):
             self._told = state.max_steps
 
 
-def _rank_zeros(value: int, device: Any) -> int:
+def rank_zeros(value: int, device: Any) -> int:
+    """`value` of rank 0, for all ranks; each has to ask. Without ranks, `value`."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     shared = torch.tensor(value, device=device)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.config import Experiment, HubModel
+from t2s_assets.text2sql.config import Experiment, HubModel, RayLaunch
 from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets.text2sql.training import cost
@@ -43,7 +43,6 @@ class Plan:
     memory: Memory | None
     available_gb: float | None
     adapter_mb: float | None
-    times: dict[str, float] = field(default_factory=dict)
 
     def described(self) -> str:
         """In one line."""
@@ -95,11 +94,13 @@ def before_loading(
     *,
     longest: int,
     longest_completion: int,
+    threads: int = 1,
     longest_batch: int | None = None,
     work: Path | None = None,
     available_gb: float | None = None,
 ) -> Plan:
-    """The plan from shapes. `available_gb` replaces what this machine has; `work` is where checkpoints will be.
+    """The plan from shapes. `available_gb` replaces what this machine has; `work` is where checkpoints will be;
+    `threads`: on a CPU, as many as torch has in the process that trains.
 
     Raises:
         ConfigError: it cannot fit the memory, or the adapter's limit.
@@ -117,6 +118,7 @@ def before_loading(
             placement,
             longest=longest,
             longest_completion=longest_completion,
+            threads=threads,
             longest_batch=longest_batch,
         )
         return whole if training.sharding == "none" else cost.sharded(whole, shape, config.ranks)
@@ -196,19 +198,21 @@ def for_another_machine(config: Experiment, placement: Placement, memory_gb: flo
     """The plan for a device of `memory_gb` that is not here, from shapes alone. Raises ConfigError as it would there.
 
     Examples count as long as `prompt.max_length`, and completions as a third of that. Of a Mac's memory, two thirds
-    can be used.
+    can be used. A CPU there has as many cores as this one, unless the launch says how many.
     """
     have = memory_gb * _MPS_SHARE if placement.device == "mps" else memory_gb
     # Schemas that are shared shorten a batch by as much as the data have of them; none, at worst.
     shared = config.training.questions_a_table > 1
     longest = config.prompt.max_length
     batch = longest * config.training.batch_size if shared else None
+    cores = config.launch.cpus if isinstance(config.launch, RayLaunch) else os.cpu_count() or 1
     return before_loading(
         config,
         shape_without_weights(config),
         placement,
         longest=longest,
         longest_completion=(batch or longest) // 3,
+        threads=max(1, cores // config.training.processes),
         longest_batch=batch,
         available_gb=have,
     )
@@ -221,9 +225,7 @@ def placement_elsewhere(config: Experiment) -> Placement:
     return Placement(h.device, dtype, h.attention if h.attention != "auto" else "sdpa", h.quantization)
 
 
-def time_it(
-    plan: Plan, trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh: bool, always: bool, log: Log
-) -> None:
+def time_it(trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh: bool, always: bool, log: Log) -> None:
     """Time a few steps where that is worth it, put a budget's plan into the clock, and tell both.
 
     Raises:
@@ -276,12 +278,11 @@ def time_it(
         log(f"planned from {step:.2f} s a step: {steps:,} steps")
     else:
         steps = trainer.args.max_steps
-    evaluations = -(-steps // training.eval_steps)
-    in_all = steps * step + evaluations * (evaluation + questions * answer)
-    plan.times = {"step": step, "evaluation": evaluation + questions * answer, "total": in_all}
+    evaluations, each = -(-steps // training.eval_steps), evaluation + questions * answer
+    in_all = steps * step + evaluations * each
     asked = f" with {questions} generated answers" if questions else ""
     log(
-        f"plan: {steps:,} steps of {step:.2f} s, {evaluations} evaluations of {plan.times['evaluation']:.1f} s{asked}: "
+        f"plan: {steps:,} steps of {step:.2f} s, {evaluations} evaluations of {each:.1f} s{asked}: "
         f"{_duration(in_all)}, {100 * (1 - steps * step / in_all):.0f} % of it evaluation"
     )
 

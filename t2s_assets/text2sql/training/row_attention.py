@@ -86,7 +86,7 @@ class Layout:
 
     def __init__(self, rows: Rows, heads: Heads, cos: Tensor, sin: Tensor, scale: float) -> None:
         tokens = rows.tokens
-        self.heads, self.tokens = heads, tokens
+        self.heads = heads
         each, shared = heads.queries + 2 * heads.keys, heads.queries // heads.keys
         self.turning = array(cos), array(sin), np.array([heads.queries, heads.queries + heads.keys]), scale
         query, key = torch.arange(heads.queries).view(1, heads.keys, shared, 1), torch.arange(heads.keys).view(1, -1, 1)

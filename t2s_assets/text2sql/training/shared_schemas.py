@@ -58,16 +58,60 @@ def shared_row(examples: Sequence[Mapping[str, Any]]) -> Row:
         shared = _shared_tokens(members)
         add(members[0]["input_ids"][:shared], [IGNORED] * shared, start=0, group=number, branch=0)
         for branch, member in enumerate(members, 1):
-            add(member["input_ids"][shared:], member["labels"][shared:], start=shared, group=number, branch=branch)
+            # Nothing predicts an example's first token; another's last stands in front of it.
+            labels = member["labels"][shared:] if shared else [IGNORED, *member["labels"][1:]]
+            add(member["input_ids"][shared:], labels, start=shared, group=number, branch=branch)
     return row
 
 
 def _shared_tokens(members: Sequence[Mapping[str, Any]]) -> int:
-    """How many first tokens are the same for all. One token before the first label stays with its question, whose
-    last prompt token predicts the answer's first."""
-    prompts = [sum(label == IGNORED for label in m["labels"]) for m in members]
-    first, limit = members[0]["input_ids"], max(0, min(prompts) - 1)
-    return next((i for i in range(limit) if any(m["input_ids"][i] != first[i] for m in members)), limit)
+    """How many first tokens are the same for all."""
+    shared = _prompt_shared(members[0])
+    for member in members[1:]:
+        shared = same_tokens(members[0], member, shared)
+    return shared
+
+
+def same_tokens(first: Mapping[str, Any], other: Mapping[str, Any], most: int) -> int:
+    """How many first tokens of two examples, `most` at most, are the same and may be shared."""
+    most = min(most, _prompt_shared(other))
+    ids, others = first["input_ids"], other["input_ids"]
+    if ids[:most] == others[:most]:
+        return most
+    return next(i for i in range(most) if ids[i] != others[i])
+
+
+def _prompt_shared(example: Mapping[str, Any]) -> int:
+    """Tokens that an example may share. One before the first label stays with its question, whose last prompt token
+    predicts the answer's first."""
+    return max(0, sum(label == IGNORED for label in example["labels"]) - 1)
+
+
+class TokenCount:
+    """Tokens of `shared_row` of the examples added so far, or of the examples one behind the other without `share`."""
+
+    def __init__(self, *, share: bool) -> None:
+        self.share, self.tokens = share, 0
+        # For each table its first example, how many there are, and how many tokens they share.
+        self._tables: dict[str, tuple[Mapping[str, Any], int, int]] = {}
+
+    def add(self, example: Mapping[str, Any]) -> int:
+        """One more; the tokens of all."""
+        self.tokens += len(example["input_ids"])
+        if self.share:
+            first, count, shared = self._tables.get(example["table"], (example, 0, _prompt_shared(example)))
+            now = same_tokens(first, example, shared)
+            self.tokens += max(0, count - 1) * shared - count * now
+            self._tables[example["table"]] = first, count + 1, now
+        return self.tokens
+
+
+def count_tokens(examples: Sequence[Mapping[str, Any]], *, share: bool) -> int:
+    """Tokens of examples one behind the other, each table's schema once with `share`."""
+    count = TokenCount(share=share)
+    for example in examples:
+        count.add(example)
+    return count.tokens
 
 
 def largest_row(examples: Sequence[Mapping[str, Any]], batch_size: int) -> tuple[int, int]:

@@ -12,16 +12,20 @@ from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
 
 _SHARE = 0.05
+# Steps before the timed ones. Where nothing is cached, kernels are compiled in the first: seconds, once.
+_WARM_UP = 2
 
 
 def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, timed: int = 6) -> float:
-    """Seconds of one optimizer step, from `timed` real forward and backward passes after two to warm up; fewer, but
-    one at least, where they would take more than a twentieth of the run's budget.
+    """Seconds of one optimizer step, from `timed` real forward and backward passes; fewer, but one at least, where
+    they would take more than a twentieth of the run's budget.
 
     The batches are drawn from the training set as training draws them, spread over its lengths. Weights, optimizer
     and random state are as before afterwards.
     """
     import torch
+
+    from t2s_assets.text2sql.training.pace import rank_zeros
 
     states = random.getstate(), torch.get_rng_state()
     # With shared schemas neighbours already stand together, and their order is not by length.
@@ -30,7 +34,7 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
         order.sort(key=lengths.__getitem__)
     model, seconds = trainer.model, []
     at_most = _SHARE * 60 * config.budget_minutes if config.budget_minutes else math.inf
-    for i in range(timed + 2):
+    for i in range(-_WARM_UP, timed):
         # One batch of neighbours at each of `timed` evenly spaced places.
         at = max(0, min(len(order) - config.batch_size, int((i % timed + 0.5) / timed * len(order))))
         rows = [trainer.train_dataset[j] for j in order[at : at + config.batch_size]]
@@ -39,12 +43,16 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
         trainer.training_step(model, batch, (batch["labels"] != IGNORED).sum())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+        took = time.perf_counter() - started
         model.zero_grad(set_to_none=True)
-        if i >= 2 and sum(seconds) > at_most:
+        if i < 0:
+            continue
+        seconds.append(took)
+        # Ranks exchange gradients in a step: one whose clock let it leave would be waited for.
+        if rank_zeros(int(sum(seconds) > at_most), trainer.args.device):
             break
     trainer._metrics["train"].clear()
     trainer._total_train_tokens = 0
     random.setstate(states[0])
     torch.set_rng_state(states[1])
-    return sum(seconds[2:]) / len(seconds[2:]) * config.gradient_accumulation
+    return sum(seconds) / len(seconds) * config.gradient_accumulation

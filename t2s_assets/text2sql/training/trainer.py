@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTConfig, SFTTrainer
 
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
-from t2s_assets.text2sql.training import checkpoints
+from t2s_assets.text2sql.training import checkpoints, fused
 from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
-from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, rows_a_pass
+from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, fused_pass_tokens, rows_a_pass, why_not_fused
+from t2s_assets.text2sql.training.flat_batches import FlatBatches
 from t2s_assets.text2sql.training.fused import Fused
 from t2s_assets.text2sql.training.heap import give_back
 from t2s_assets.text2sql.training.lanes import Lanes
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
+from t2s_assets.text2sql.training.shared_schemas import SharedSchemas
 
 # Batches between two of `heap.give_back` where layers are transformers' own: what grows in between is bounded, and
 # faulting it in again took 2 % of their time.
@@ -45,12 +48,12 @@ class BudgetTrainer(SFTTrainer):
         budget_seconds: float | None,
         warmup: float,
         figures: Callable[[Any, float], dict[str, float]] | None = None,
-        fused: bool = False,
         **kwargs: Any,
     ) -> None:
         """`figures` measures the model, given its validation loss, at each evaluation; they become `eval_<name>`.
 
-        `fused`: the layers are to run as `fused` writes them, on the batches that `FlatBatches` makes.
+        Where `data_collator` is a `FlatBatches`, layers run as `fused` writes them, on as many threads as it shares
+        batches out to; see `step_arguments`.
         """
         self.clock = clock
         self.losses_before: float = clock.plan.get("losses", 0.0)
@@ -62,7 +65,8 @@ class BudgetTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         base.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
-        self._lanes = Lanes(Fused(base), torch.get_num_threads()) if fused else None
+        batches = self.data_collator
+        self._lanes = Lanes(Fused(base), batches.threads) if isinstance(batches, FlatBatches) else None
 
     def _only_wanted(self, head: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
         return None if self._wanted is None else (hidden[0][self._wanted],)
@@ -77,7 +81,7 @@ class BudgetTrainer(SFTTrainer):
         """
         labels = inputs["labels"]
         if self._lanes is not None:
-            total = self._lanes.run(inputs["passes"], backward=False)
+            total = self._lanes.run(inputs["rounds"], backward=False)
             loss = self._mean(total, (labels != IGNORED).sum(), num_items_in_batch)
             return (loss, {"loss": loss}) if return_outputs else loss
         if labels.device.type == "cuda" and "position_ids" not in inputs:
@@ -96,10 +100,11 @@ class BudgetTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _mean(self, total: torch.Tensor, labelled: torch.Tensor, num_items_in_batch: Any) -> torch.Tensor:
+        # Without labels the loss is 0; 0 / 0 would end in the whole adapter.
         if num_items_in_batch is None:
             return total / labelled.clamp(min=1)
         # The count is over all ranks and accumulation steps, and DDP averages gradients over ranks.
-        loss = total / num_items_in_batch
+        loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1)
         return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -124,21 +129,16 @@ class BudgetTrainer(SFTTrainer):
         """What `training_step` does, by `fused`: the gradients do not come from autograd, so DDP would not see them."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        total = lanes.run(inputs["passes"], backward=True)
+        total = lanes.run(inputs["rounds"], backward=True)
         factor = self._mean(torch.ones(()), (inputs["labels"] != IGNORED).sum(), num_items_in_batch)
         if num_items_in_batch is None:
             factor = factor / self.current_gradient_accumulation_steps
-        if self.accelerator.num_processes == 1:
-            lanes.spread(float(factor))
-            return total * factor
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        before = [p.grad for p in parameters]
-        for p in parameters:
-            p.grad = None
         lanes.spread(float(factor))
-        mean = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="mean")
-        for p, old, part in zip(parameters, before, mean.split([p.numel() for p in parameters])):
-            p.grad = part.view(p.shape) if old is None else old.add_(part.view(p.shape))
+        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            mean = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), reduction="mean")
+            for p, part in zip(parameters, mean.split([p.numel() for p in parameters])):
+                p.grad.copy_(part.view(p.shape))
         return total * factor
 
     def _in_parts(self, model: Any, parts: list[dict[str, Any]], num_items_in_batch: Any) -> torch.Tensor:
@@ -214,6 +214,40 @@ class BudgetTrainer(SFTTrainer):
 
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
         return self.lr_scheduler
+
+
+def step_arguments(
+    model: Any,
+    tokenizer: Any,
+    lora: LoraSettings,
+    training: TrainingConfig,
+    placement: Placement,
+    *,
+    threads: int,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """The arguments of `BudgetTrainer` that decide how it computes a step of `model`: its adapter and its batches.
+
+    `threads`: on a CPU, those that torch has. Where layers could run fused there, and do not, `log` is told why.
+    """
+    share, batches = training.questions_a_table > 1, None
+    why_not = why_not_fused(lora, training, placement) or fused.why_not(model)
+    if why_not is None:
+        batches = FlatBatches(
+            pad_token=tokenizer.eos_token_id, share=share, pass_tokens=fused_pass_tokens(placement), threads=threads
+        )
+    elif share:
+        batches = SharedSchemas(pad_token=tokenizer.eos_token_id, dtype=model.dtype)
+    if why_not is not None and placement.device == "cpu":
+        log(f"training runs several times slower than it could on this CPU: {why_not}")
+    adapter = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    return {"peft_config": adapter, "data_collator": batches}
 
 
 def _sampling(config: TrainingConfig) -> str:

@@ -24,7 +24,7 @@ from t2s_assets.text2sql.storage import (
     write_json,
     write_manifest,
 )
-from t2s_assets.text2sql.training import checkpoints, cost, guards, plan, sharding, shared_schemas
+from t2s_assets.text2sql.training import checkpoints, guards, plan, sharding, shared_schemas
 from t2s_assets.text2sql.training.clock import Clock
 
 Log = Callable[[str], None]
@@ -112,6 +112,9 @@ class TrainingRun:
 
     def _prepared(self, checkpoint: Path | None, *, at_least_timed: bool = False) -> tuple[Any, Any, Any]:
         """(trainer, tokenizer, clock), after everything that can refuse the run has looked at it."""
+        from torch import get_num_threads
+
+        threads = get_num_threads()
         self.log(f"{self.base.folder.name} on {', '.join(self.placement.as_dict().values())}")
         tokenizer = base_models.load_tokenizer(self.base)
         train_set, eval_set, validation = self._examples(tokenizer)
@@ -127,14 +130,14 @@ class TrainingRun:
             self.placement,
             longest=longest,
             longest_completion=labelled,
+            threads=threads,
             longest_batch=batch,
             work=self.work,
         )
         self.log(self.plan_made.described())
         clock = Clock.of(self.work, checkpoint, replay=self.replay)
-        trainer = self._trainer(tokenizer, train_set, eval_set, validation, clock)
+        trainer = self._trainer(tokenizer, train_set, eval_set, validation, clock, threads)
         plan.time_it(
-            self.plan_made,
             trainer,
             self.config,
             clock,
@@ -195,17 +198,20 @@ class TrainingRun:
         return [{**examples[i], "table": tables[i]} for i in places]
 
     def _trainer(
-        self, tokenizer: Any, train_set: Any, eval_set: Any, validation: list[dict[str, Any]], clock: Any
+        self,
+        tokenizer: Any,
+        train_set: Any,
+        eval_set: Any,
+        validation: list[dict[str, Any]],
+        clock: Any,
+        threads: int,
     ) -> Any:
-        from peft import LoraConfig
-        from torch import get_num_threads
         from transformers import PrinterCallback
 
-        from t2s_assets.text2sql.training.flat_batches import FlatBatches
         from t2s_assets.text2sql.training.pace import Pace
         from t2s_assets.text2sql.training.progress import EarlyStop, Progress
         from t2s_assets.text2sql.training.selection import AnswerFigures
-        from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments
+        from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments, step_arguments
 
         training, lora = self.config.training, self.config.lora
         budget = training.budget_minutes * 60 if training.budget_minutes and self.replay is None else None
@@ -234,52 +240,23 @@ class TrainingRun:
             callbacks.append(Pace(clock, budget, self.log))
         if training.early_stopping:
             callbacks.append(EarlyStop(training.early_stopping, training.best, self.log, clock.plan))
-        collator, not_fused = None, self._why_not_fused(model)
-        if not_fused is None:
-            collator = FlatBatches(
-                pad_token=tokenizer.eos_token_id,
-                share=training.questions_a_table > 1,
-                pass_tokens=cost.fused_pass_tokens(self.placement),
-                threads=get_num_threads(),
-            )
-        elif training.questions_a_table > 1:
-            collator = shared_schemas.SharedSchemas(pad_token=tokenizer.eos_token_id, dtype=model.dtype)
         trainer = BudgetTrainer(
             model=model,
             args=args,
-            data_collator=collator,
             processing_class=tokenizer,
             train_dataset=train_set,
             eval_dataset=eval_set,
-            peft_config=LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=list(lora.targets),
-                task_type="CAUSAL_LM",
-            ),
             callbacks=callbacks,
             clock=clock,
             budget_seconds=budget,
             warmup=training.warmup_ratio,
             figures=self.figures,
-            fused=not_fused is None,
+            **step_arguments(model, tokenizer, lora, training, self.placement, threads=threads, log=self.log),
         )
         trainer.remove_callback(PrinterCallback)  # Progress says the same, to Dagster too
         if training.packing:
             guards.check_packing(trainer.model, trainer.data_collator, train_set)
         return trainer
-
-    def _why_not_fused(self, model: Any) -> str | None:
-        """Why the layers run as transformers and PEFT write them; None where they run fused. Said once."""
-        from t2s_assets.text2sql.training import fused
-
-        if not cost.may_fuse(self.config.lora, self.config.training, self.placement):
-            return "the settings do not ask for it"
-        reason = fused.why_not(model, lora_dropout=self.config.lora.dropout)
-        if reason:
-            self.log(f"training runs several times slower than it could on this CPU: {reason}")
-        return reason
 
     def _save(
         self, trainer: Any, adapter: Any, tokenizer: Any, facts: dict[str, Any], prompts_version: str, clock: Any

@@ -14,6 +14,7 @@ import pytest
 
 from t2s_assets.text2sql import prepare
 from t2s_assets.text2sql.errors import ConfigError, DataError
+from t2s_assets.text2sql.json_lines import whole_rows
 from t2s_assets.text2sql.storage import Project, read_manifest
 from t2s_assets_tests.own_data import QUESTIONS, add_library, write_csv, write_duckdb, write_sqlite
 from t2s_assets_tests.projects import ProjectFiles
@@ -124,7 +125,7 @@ def test_broken_settings(project_files: ProjectFiles, settings: dict[str, Any], 
 
 def test_what_cannot_be_gold_is_left_out_and_listed(project_files: ProjectFiles) -> None:
     bad = [
-        ("a?", "SELEC 1"),
+        ("a\u2028?", "SELEC 1"),
         ("b?", "SELECT nam FROM authors"),
         ("c?", "SELECT * FROM read_csv('/etc/passwd')"),
         {
@@ -133,14 +134,21 @@ def test_what_cannot_be_gold_is_left_out_and_listed(project_files: ProjectFiles)
             "tables": ["books"],
         },
         ("e?", "SELECT 1 / CAST(name AS INTEGER) FROM authors"),
+        ("f?", "SELECT name FROM authors WHERE current_date > DATE '2024-01-01'"),
     ]
     add_library(project_files, [*QUESTIONS, *bad])
     facts = make_all(project_files.project)
     folder = project_files.project.path("library", "questions")
-    listed = [json.loads(line) for line in (folder / "left_out.jsonl").read_text().splitlines()]
+    listed = whole_rows(folder / "left_out.jsonl")
     first = len(QUESTIONS) + 1
-    assert [out["where"] for out in listed] == [f"questions.jsonl:{n}" for n in (first, first + 2, first + 3)]
-    assert facts["questions"]["left_out"] == 3 and "its `tables` do not name" in listed[2]["reason"]
+    assert [out["where"] for out in listed] == [
+        f"questions.jsonl:{n}" for n in (first, first + 2, first + 3, first + 5)
+    ]
+    assert (
+        facts["questions"]["left_out"] == 4
+        and listed[3]["reason"].startswith("reads the clock")
+        and "its `tables` do not name" in listed[2]["reason"]
+    )
     assert [f["where"] for f in facts["sql"]["failures"]] == [f"questions.jsonl:{n}" for n in (first + 1, first + 4)]
     assert '"nam"' in facts["sql"]["failures"][0]["message"]
     usable = prepare.load_usable(project_files.project, "library")
@@ -208,10 +216,12 @@ def test_types_of_duckdb_survive(project_files: ProjectFiles) -> None:
         connection.execute(
             "CREATE TABLE t AS SELECT 1::HUGEINT AS h, 2::TINYINT AS i, 1.5::FLOAT AS f, TRUE AS b, "
             "DATE '2024-01-31' AS d, TIME '10:00' AS tm, TIMESTAMP '2024-01-31 10:00:00' AS ts, "
-            "TIMESTAMPTZ '2024-01-31 10:00:00+02' AS tz, 1.25::DECIMAL(9,3) AS n, [1] AS l, 'x'::VARCHAR AS s"
+            "TIMESTAMPTZ '2024-01-31 10:00:00+02' AS tz, 1.25::DECIMAL(9,3) AS n, [1] AS l, 'x'::VARCHAR AS s, "
+            "[1.25::DECIMAL(9,3)] AS m"
         )
     sql = (
-        "SELECT i // 2, b AND TRUE, d + INTERVAL 1 DAY, hour(tm), date_trunc('month', ts), hour(tz), n * 2, l, s FROM t"
+        "SELECT i // 2, b AND TRUE, d + INTERVAL 1 DAY, hour(tm), date_trunc('month', ts), hour(tz), n * 2, l, s, m "
+        "FROM t"
     )
     add_library(project_files, [("a?", sql)], databases=str(path))
     facts = make_all(project_files.project)
@@ -220,7 +230,7 @@ def test_types_of_duckdb_survive(project_files: ProjectFiles) -> None:
     shown = {c.name: c.shown_type for c in database.schemas[0].columns}
     assert shown == {
         **{"h": "real", "i": "integer", "f": "real", "b": "boolean", "d": "date", "tm": "time", "ts": "timestamp"},
-        **{"tz": "timestamp", "n": "decimal", "l": "text", "s": "text"},
+        **{"tz": "timestamp", "n": "decimal", "l": "text", "s": "text", "m": "text"},
     }
 
 

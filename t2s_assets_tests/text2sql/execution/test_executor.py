@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.errors import ExecutionError
-from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor, wire
+from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, Relation, SqlExecutor, process, wire
 from t2s_assets.text2sql.execution.executor import BACKLOG
 from t2s_assets.text2sql.execution.guard import allow_sql
 from t2s_assets.text2sql.execution.jobs import ipc_bytes
@@ -521,6 +522,14 @@ def test_a_small_table_waits_until_a_query_needs_it() -> None:
         assert not taken(*relations).waiting
 
 
+def deep(levels: int) -> list[Any]:
+    """A list in a list in a list."""
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 def test_a_worker_is_not_believed() -> None:
     limits = Limits(max_rows=2)
     good = {"status": "ok", "seconds": 0.5, "columns": ["a"], "types": ["BIGINT"], "rows": [[1], [2]]}
@@ -529,7 +538,8 @@ def test_a_worker_is_not_believed() -> None:
         *({"status": "fine"}, {"status": None}, {"seconds": "1"}, {"columns": "a"}, {"columns": [1]}),
         *({"types": []}, {"rows": [[1]] * 3}, {"rows": [[1, 2]]}, {"rows": {}}, {"rows": ["a"]}),
         *({"rows": [[{"float": "x"}]]}, {"rows": [[{"a": 1}]]}, {"types": ["BLOB"], "rows": [["zz"]]}),
-        {"types": ["DECIMAL(3,1)"], "rows": [["x"]]},
+        *({"types": ["DECIMAL(3,1)"], "rows": [[text]]} for text in ("x", "NaN", "1e999999", "1" * 39)),
+        *({"rows": [[deep(900)]]}, {"rows": [[deep(99_999)]]}, {"seconds": deep(99_999)}),
     ):
         with pytest.raises(wire.ProtocolError):
             wire.outcome({**good, **wrong}, limits)
@@ -539,11 +549,39 @@ def test_a_worker_is_not_believed() -> None:
             len(text).to_bytes(4, "big") + text
             for text in (b"[]", b"{}", b"{", b"\xff", b'{"status": "\\ud800"}', b"NaN", b"[" * 99_999)
         ),
+        *(
+            len(text).to_bytes(4, "big") + text
+            for text in (
+                b'{"status": "ok", "rows": [[' + b"9" * 400 + b"]]}",
+                b'{"status": "ok", "rows": [[-' + str(2**128).encode() + b"]]}",
+                b'{"status": "ok\\ud800", "rows": ' + b"[" * 900 + b"]" * 900 + b"}",
+            )
+        ),
         (lambda text: len(text).to_bytes(4, "big") + text)(b'{"status": "ok", "seconds": ' + b"1" * 9_999 + b"}"),
     ):
         with pytest.raises(wire.ProtocolError):
             wire.take_frame(bytearray(frame), limits)
     assert wire.take_frame(bytearray(b"\0\0\0\x20{"), limits) is None
+
+
+def test_integers_of_128_bits_are_believed() -> None:
+    for number in (2**128 - 1, -(2**127)):
+        message = wire.parsed(json.dumps({"status": "ok", "rows": [[number]]}).encode())
+        assert message["rows"] == [[number]]
+
+
+@pytest.mark.parametrize(
+    "hello", [{"status": "ready", "limits": 7}, {"status": "ready", "limits": [[7]]}, {"status": "broken"}]
+)
+def test_a_hello_that_is_none_is_charged_to_the_hello(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hello: dict[str, Any]
+) -> None:
+    text = json.dumps(hello).encode()
+    script = f"import sys\nsys.stdout.buffer.write({len(text).to_bytes(4, 'big') + text!r})\nsys.stdout.flush()\n"
+    (tmp_path / "worker.py").write_text(script + "sys.stdin.read()\n")
+    monkeypatch.setattr(process, "WORKER", tmp_path / "worker.py")
+    with SqlExecutor(workers=1) as executor, pytest.raises(ExecutionError, match="a SQL worker does not start"):
+        executor.run_one(database, "SELECT 1")
 
 
 def test_closing_ends_the_workers_and_removes_their_folder(database: Database) -> None:

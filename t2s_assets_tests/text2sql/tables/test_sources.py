@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -244,6 +246,36 @@ def test_sqlite_files(files: Path) -> None:
         [1.0, 2.0, "x", "2020-01-01", 2.5, "q"],
         [None, None, None, None, 1000.0, "3"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "cells", "wanted"),
+    [
+        ("STRING", ["Lund", "7"], ["Lund", "7"]),
+        ("BOOLEAN", [1, 0, None], [1.0, 0.0, None]),
+        ("BOOLEAN", ["true", 0], ["true", "0"]),
+        ("UUID", ["6f2c", None], ["6f2c", None]),
+        ("JSON", ['{"a": 1}'], ['{"a": 1}']),
+        ("MONEY", ["1,000", 3], [1000.0, 3.0]),
+        ("STRING", [], []),
+        ("INTEGER", ["n/a", 3, ""], [None, 3.0, None]),
+        ("INTEGER", ["n/a", "", None], ["n/a", "", None]),
+        ("INTEGER", ["", 3], [None, 3.0]),
+        ("BOOLEAN", ["", None], ["", None]),
+        ("NUMERIC", [], []),
+    ],
+)
+def test_a_declared_type_of_sqlite_loses_no_text(
+    tmp_path: Path, declared: str, cells: list[Any], wanted: list[Any]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "t.sqlite")) as lite:
+        lite.execute(f"CREATE TABLE t (a {declared})")
+        lite.executemany("INSERT INTO t VALUES (?)", [(cell,) for cell in cells])
+        lite.commit()
+    table = open_source(db=tmp_path / "t.sqlite").table()
+    assert table.content.data.column(0).to_pylist() == wanted
+    is_number = declared == "NUMERIC" or any(isinstance(cell, float) for cell in wanted)
+    assert list(kinds(table).values()) == ["real" if is_number else "text"]
 
 
 def test_csv_files(files: Path) -> None:

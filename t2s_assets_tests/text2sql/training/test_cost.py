@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_the_widest_pass_is_that_of_the_worst_batch() -> None:
 
 def test_each_setting_moves_the_memory_its_way() -> None:
     base = {"epochs": 1, "batch_size": 8}
-    lengths = {"longest": 256, "longest_completion": 64}
+    lengths = {"longest": 256, "longest_completion": 64, "threads": 1}
     gpu = Placement("cuda", "bfloat16", "sdpa", "none")
 
     def need(placement: Placement = gpu, rank: int = 16, **settings: Any) -> float:
@@ -149,12 +150,49 @@ def test_each_setting_moves_the_memory_its_way() -> None:
     assert need(CPU, batch_size=64) < 1.25 * need(CPU)
 
 
+def test_each_lane_takes_memory_up_to_the_number_of_threads() -> None:
+    def need(threads: int, longest: int = 256, **settings: Any) -> cost.Memory:
+        config = TrainingConfig(**({"epochs": 1, "batch_size": 8} | settings))
+        lengths = {"longest": longest, "longest_completion": 64}
+        return memory(SMOLLM2, LoraSettings(rank=16), config, CPU, threads=threads, **lengths)
+
+    one, two = need(1), need(2)
+    assert two.logits == 2 * one.logits and two.adapter > one.adapter
+    # 1,024 tokens, and each lane may be filled up by 32.
+    assert two.activations == pytest.approx(one.activations * (1024 + 64) / 1024)
+    assert need(2, batch_size=1, longest=200) == need(1, batch_size=1, longest=200)  # too few for two lanes
+    assert need(2, batch_size=1, longest=4000).activations > 3 * two.activations
+
+
+@pytest.mark.parametrize(
+    ("said", "changes"),
+    [
+        ("hardware.quantization is nf4", {"quantization": "nf4"}),
+        ("hardware.device is cuda", {"device": "cuda"}),
+        ("hardware.dtype is float16", {"dtype": "float16"}),
+        ("training.sharding is fsdp", {"sharding": "fsdp"}),
+        ("lora.dropout is 0.1", {"dropout": 0.1}),
+        ("training.packing is true", {"packing": True}),
+        ("training.gradient_checkpointing is true", {"gradient_checkpointing": True}),
+        ("training.compile is true", {"compile": True}),
+    ],
+)
+def test_the_setting_that_keeps_layers_from_being_fused_is_named(said: str, changes: dict[str, Any]) -> None:
+    def changed(settings: Any) -> Any:
+        return settings.model_copy(update={n: v for n, v in changes.items() if n in type(settings).model_fields})
+
+    placement = replace(CPU, **{n: v for n, v in changes.items() if hasattr(CPU, n)})
+    assert cost.why_not_fused(LORA, TrainingConfig(epochs=1), CPU) is None
+    assert cost.why_not_fused(changed(LORA), changed(TrainingConfig(epochs=1)), placement) == said
+
+
 def test_a_cuda_build_of_torch_takes_memory_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     def need(placement: Placement, build: str | None) -> float:
         monkeypatch.setattr(torch.version, "cuda", build)
-        return memory(SMOLLM2, LORA, TrainingConfig(epochs=1), placement, longest=256, longest_completion=64).gb
+        lengths = {"longest": 256, "longest_completion": 64}
+        return memory(SMOLLM2, LORA, TrainingConfig(epochs=1), placement, threads=1, **lengths).gb
 
     gpu = Placement("cuda", "bfloat16", "sdpa", "nf4")
     assert need(CPU, "13.0") - need(CPU, None) == pytest.approx(0.37)
@@ -166,14 +204,11 @@ import json, sys
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from peft import LoraConfig
 from datasets import Dataset
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
 from t2s_assets.text2sql.training.clock import Clock
-from t2s_assets.text2sql.training.cost import fused_pass_tokens
-from t2s_assets.text2sql.training.flat_batches import FlatBatches
-from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments
+from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments, step_arguments
 from t2s_assets_tests.tiny import tiny_tokenizer
 
 torch.manual_seed(1)
@@ -182,16 +217,14 @@ model = LlamaForCausalLM(LlamaConfig(vocab_size=16384, hidden_size=256, intermed
 tokenizer = tiny_tokenizer()
 rows = [{"input_ids": [5] * 190, "labels": [-100] * 160 + [6] * 30, "length": 190} for _ in range(16)]
 config = TrainingConfig(max_steps=2, batch_size=8, eval_steps=2, save_steps=2)
-folder, fused = Path(sys.argv[1]), sys.argv[2] == "fused"
+folder, lora = Path(sys.argv[1]), LoraSettings(rank=16, dropout=0.0 if sys.argv[2] == "fused" else 0.1)
 cpu = Placement("cpu", "float32", "sdpa", "none")
-batches = FlatBatches(pad_token=0, share=False, pass_tokens=fused_pass_tokens(cpu)) if fused else None
 trainer = BudgetTrainer(
     model=model,
-    args=arguments(config, cpu, folder, max_steps=2, max_length=256), data_collator=batches, fused=fused,
+    args=arguments(config, cpu, folder, max_steps=2, max_length=256),
     processing_class=tokenizer, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows[:2]),
-    peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0 if fused else 0.1, task_type="CAUSAL_LM",
-        target_modules="q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()),
-    clock=Clock(folder / "plan.json"), budget_seconds=None, warmup=0.0)
+    clock=Clock(folder / "plan.json"), budget_seconds=None, warmup=0.0,
+    **step_arguments(model, tokenizer, lora, config, cpu, threads=1, log=print))
 trainer.train()
 # Not ru_maxrss: that starts with what the test's own process held when it forked this one.
 (peak,) = (int(line.split()[1]) * 1024 / 1e9 for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -216,7 +249,7 @@ def test_the_peak_is_within_a_fifth_of_what_is_measured(tmp_path: Path, way: str
     assert done.returncode == 0, done.stderr[-2000:]
     measured, described = json.loads(done.stdout.split("MEASURED ")[1])
     lora = LoraSettings(rank=16, dropout=0.0 if way == "fused" else 0.1)  # nothing is fused with dropout
-    told = memory(Shape.of(described), lora, config, CPU, longest=190, longest_completion=30)
+    told = memory(Shape.of(described), lora, config, CPU, longest=190, longest_completion=30, threads=1)
     assert told.gb == pytest.approx(measured, rel=0.2)
     assert told.activations > 0.2e9  # else the process itself would be all that is measured
 
@@ -226,10 +259,11 @@ def test_the_known_peak_of_a_real_run(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.version, "cuda", None)  # its figures are a CPU build's
-    config, lengths = TrainingConfig(epochs=1, batch_size=8), {"longest": 256, "longest_completion": 80}
+    config = TrainingConfig(epochs=1, batch_size=8)
+    lengths = {"longest": 256, "longest_completion": 80, "threads": 1}
     lora = LoraSettings(rank=16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "may_fuse", lambda *settings: False)  # it ran as transformers writes the layers
+        patch.setattr(cost, "why_not_fused", lambda *settings: "there were no fused layers")
         assert memory(SMOLLM2, lora, config, CPU, **lengths).gb < 4
         patch.setattr(cost, "PASS_TOKENS", 8 * 256)
         assert memory(SMOLLM2, lora, config, CPU, **lengths).gb == pytest.approx(6.82, rel=0.2)

@@ -99,6 +99,38 @@ def test_the_command_says_time_memory_device_and_size_and_trains_nothing(
     assert list(files.project.path("towns", "checkpoints", "tiny").glob("*/*")) == []
 
 
+def test_memory_is_planned_for_the_threads_that_train(
+    project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that torch has, not the machine's cores: a process may be bound to fewer, or told to use fewer."""
+    import torch
+
+    from t2s_assets.text2sql.training import trainer as trainers
+
+    files = add_towns(project_files, tiny_base)
+    prepare(files, "tiny")
+    threads: list[int] = []
+    planned, lanes = plan.before_loading, trainers.Lanes
+
+    def before_loading(*args: Any, **kwargs: Any) -> plan.Plan:
+        threads.append(kwargs["threads"])
+        return planned(*args, **kwargs)
+
+    def lanes_of(model: Any, count: int) -> Any:
+        threads.append(count)
+        return lanes(model, count)
+
+    monkeypatch.setattr(plan, "before_loading", before_loading)
+    monkeypatch.setattr(trainers, "Lanes", lanes_of)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        training.show_plan(files.project, "towns", "tiny", log=[].append)
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [3, 3]
+
+
 def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_loaded(
     project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import adapters, base_models, training
-from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
 from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError, T2SError
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.stopping import Stopped, StopSignal
@@ -133,8 +133,11 @@ def test_the_manifest_says_what_happened(trained: Path, towns: ProjectFiles) -> 
     for name in ("train_loss", "validation_loss", "examples_a_second", "tokens_a_second", "peak_memory_gb"):
         assert math.isfinite(facts[name]) and facts[name] > 0, name
     assert set(facts["versions"]) == {
-        *("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+        *("python", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"),
+        *("numba", "llvmlite"),
     }
+    assert set(facts["machine"]) == {"platform", "cpu", "cpu_capability", "threads"}
+    assert all(facts["machine"].values())
     assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
     prompts = read_json(towns.project.path("towns", "prompts", "tiny") / "manifest.json", made_by="")
     assert facts["prompts_version"] == prompts["data_version"]
@@ -197,6 +200,8 @@ def test_prompts_must_be_there(towns: ProjectFiles, tiny_base: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- resuming
 
 LONG = {"max_steps": 8, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
+FUSED = LONG | {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
+BOTH = pytest.mark.parametrize("long", [LONG, FUSED], ids=["transformers' layers", "fused layers"])
 
 
 def test_a_broken_checkpoint_is_passed_over(towns: ProjectFiles, experiment: Make) -> None:
@@ -253,7 +258,10 @@ def train_killed(files: ProjectFiles, name: str, arm: Callable[[], None]) -> Non
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
-def test_killed_at_any_point_it_ends_with_the_same_adapter(towns: ProjectFiles, experiment: Make) -> None:
+@BOTH
+def test_killed_at_any_point_it_ends_with_the_same_adapter(
+    towns: ProjectFiles, experiment: Make, long: dict[str, Any]
+) -> None:
     """In the middle of a checkpoint's files, before its seal, in a step, and while the adapter is written."""
     import torch
     from transformers import Trainer
@@ -261,8 +269,8 @@ def test_killed_at_any_point_it_ends_with_the_same_adapter(towns: ProjectFiles, 
     from t2s_assets.text2sql.training import checkpoints as whole_checkpoints
     from t2s_assets.text2sql.training.trainer import BudgetTrainer
 
-    whole, _ = train(towns, experiment(**LONG))
-    name = experiment(**LONG)
+    whole, _ = train(towns, experiment(**long))
+    name = experiment(**long)
 
     def in_the_optimizers_file() -> None:  # of step 2: nothing to go on from
         torch.save = truncating_save
@@ -272,7 +280,7 @@ def test_killed_at_any_point_it_ends_with_the_same_adapter(towns: ProjectFiles, 
         kill_when(whole_checkpoints, "seal", call=2, after=False)
 
     def in_a_step() -> None:  # the third after step 2
-        kill_when(BudgetTrainer, "compute_loss", call=3, after=True)
+        kill_when(BudgetTrainer, "_mean", call=3, after=True)
 
     def writing_the_adapter() -> None:
         kill_when(training_run, "write_manifest", call=1, after=False)
@@ -329,8 +337,11 @@ def test_what_a_training_killed_at_its_very_end_leaves_is_no_start(
         assert checkpoints(towns, name) == {}
 
 
-def test_told_to_stop_it_leaves_a_checkpoint_and_goes_on_from_there(towns: ProjectFiles, experiment: Make) -> None:
-    settings = LONG | {"eval_steps": 4, "save_steps": 4}
+@BOTH
+def test_told_to_stop_it_leaves_a_checkpoint_and_goes_on_from_there(
+    towns: ProjectFiles, experiment: Make, long: dict[str, Any]
+) -> None:
+    settings = long | {"eval_steps": 4, "save_steps": 4}
     whole, _ = train(towns, experiment(**settings))
     name = experiment(**settings)
     stop = StopSignal()
@@ -347,6 +358,31 @@ def test_told_to_stop_it_leaves_a_checkpoint_and_goes_on_from_there(towns: Proje
     resumed, lines = train(towns, name)
     assert "going on from checkpoint-5" in lines
     assert resumed["data_version"] == whole["data_version"]
+
+
+def test_two_lanes_train_the_same_adapter_again_to_the_bit(towns: ProjectFiles, experiment: Make) -> None:
+    """Whichever is done first."""
+    import torch
+
+    from t2s_assets.text2sql.training.lanes import Lanes
+
+    before, lanes = torch.get_num_threads(), []
+    real = Lanes.run
+
+    def run(self: Lanes, rounds: Any, **kwargs: Any) -> Any:
+        lanes.append(max(len(passes) for passes in rounds))
+        return real(self, rounds, **kwargs)
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Lanes, "run", run)
+            found = [train(towns, experiment(**FUSED))[0] for _ in range(2)]
+    finally:
+        torch.set_num_threads(before)
+    assert lanes.count(2) > 8  # some batches are too small
+    assert found[0]["data_version"] == found[1]["data_version"]
+    assert found[0]["train_loss"] == found[1]["train_loss"]
 
 
 @pytest.mark.parametrize("end", ["SIGTERM", pytest.param("the launcher's death", marks=pytest.mark.slow)])
@@ -589,6 +625,8 @@ def test_nf4_trains_on_a_cpu_and_loads_again(towns: ProjectFiles, experiment: Ma
     name = experiment(hardware={"device": "cpu", "dtype": "float32", "quantization": "nf4"}, max_steps=2)
     manifest, lines = train(towns, name)
     assert "nf4" in lines[0]
+    slow = "training runs several times slower than it could on this CPU: hardware.quantization is nf4"
+    assert lines.count(slow) == 1
     assert math.isfinite(manifest["train_loss"])
     folder = towns.project.path("towns", "adapter", name)
     adapter = adapters.open_adapter(folder, made_by="")
@@ -714,32 +752,47 @@ def test_run_and_machine_reach_the_trainer(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trainer_of(towns: ProjectFiles, tiny_base: Path) -> Callable[..., Any]:
     """Builds the trainer on made-up examples of lengths 20 to 100, as training builds it on real ones."""
+    import torch
     from datasets import Dataset
 
     from t2s_assets.text2sql.training.clock import Clock
-    from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments, step_arguments
 
     base = base_models.BaseModel(tiny_base, "", {})
     placement = base_models.Placement("cpu", "float32", "sdpa", "none")
 
-    def build(*, warmup: float = 0.1, **settings: Any) -> BudgetTrainer:
+    def build(*, warmup: float = 0.1, adapter: str = "", **settings: Any) -> BudgetTrainer:
+        """With `adapter`, "fused" or not, a LoRA adapter with random matrices; the same ones each time."""
         lengths = [20 + 7 * i % 81 for i in range(512)]
-        rows = [
-            {"input_ids": [5 + i % 90] * n, "labels": [-100] * (n - 6) + [7, 8, 9, 10, 11, 0], "length": n}
-            for i, n in enumerate(lengths)
-        ]
+        rows = []
+        for i, n in enumerate(lengths):
+            ids = [5 + (i + 3 * j * j) % 90 for j in range(n)]
+            rows.append({"input_ids": ids, "labels": [-100] * (n - 6) + [7, 8, 9, 10, 11, 0], "length": n})
         folder = towns.root / "trainer"
         config = TrainingConfig(max_steps=8, batch_size=8, **settings)
-        return BudgetTrainer(
-            model=base_models.load_model(base, placement),
+        model, tokenizer = base_models.load_model(base, placement), base_models.load_tokenizer(base)
+        how: dict[str, Any] = {}
+        if adapter:
+            lora = LoraSettings(rank=4, alpha=8)
+            how = step_arguments(model, tokenizer, lora, config, placement, threads=1, log=[].append)
+        if adapter != "fused":
+            how["data_collator"] = None
+        trainer = BudgetTrainer(
+            model=model,
             args=arguments(config, placement, folder, max_steps=8, max_length=256),
-            processing_class=base_models.load_tokenizer(base),
+            processing_class=tokenizer,
             train_dataset=Dataset.from_list(rows),
             eval_dataset=Dataset.from_list(rows[:4]),
             clock=Clock(folder / "plan.json"),
             budget_seconds=None,
             warmup=warmup,
+            **how,
         )
+        draw = torch.Generator().manual_seed(5)
+        for name, p in trainer.model.named_parameters():
+            if "lora_" in name:
+                p.data = torch.randn(p.shape, generator=draw) * 0.1
+        return trainer
 
     return build
 
@@ -793,6 +846,81 @@ def test_a_wide_batch_in_passes_has_the_gradient_of_the_whole(
     assert len(widths) == 1 and len(parts_widths) > 1 and max(parts_widths) <= 300
     assert parts_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(grads, parts_grads, rtol=1e-3, atol=1e-5)
+
+
+def gradients(trainer: Any) -> dict[str, Any]:
+    found = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.model.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["labels of the whole step counted", "of a batch"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_fused_steps_leave_the_gradients_of_plain_ones(
+    trainer_of: Callable[..., Any], accumulation: int, counted: bool
+) -> None:
+    """Not only their direction: gradients are clipped at a norm, and accumulated batches weigh as they should."""
+    import torch
+
+    found = []
+    for way in ("plain", "fused"):
+        trainer = trainer_of(adapter=way, gradient_accumulation=accumulation)
+        assert (trainer._lanes is not None) == (way == "fused")
+        trainer.current_gradient_accumulation_steps = accumulation
+        rows = [trainer.train_dataset[i] for i in range(4 * accumulation)]
+        labelled = torch.tensor(sum(x != -100 for row in rows for x in row["labels"])) if counted else None
+        losses = []
+        for at in range(0, len(rows), 4):
+            batch = trainer.data_collator(rows[at : at + 4])
+            losses.append(trainer.training_step(trainer.model, batch, labelled).item())
+        found.append((losses, gradients(trainer)))
+    (losses, wanted), (ours, got) = found
+    assert ours == pytest.approx(losses, rel=1e-5)
+    assert got.keys() == wanted.keys() and len(got) == 28
+    for name, gradient in wanted.items():
+        assert gradient.abs().max() > 1e-4
+        torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item(), msg=name)
+
+
+@pytest.mark.parametrize("way", ["plain", "fused"])
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_batch_without_labels_changes_nothing(trainer_of: Callable[..., Any], way: str, counted: bool) -> None:
+    import torch
+
+    trainer = trainer_of(adapter=way)
+    rows = [trainer.train_dataset[i] | {"labels": [-100] * trainer.train_dataset[i]["length"]} for i in range(2)]
+    batch = trainer.data_collator(rows)
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer.training_step(trainer.model, batch, torch.tensor(0) if counted else None)
+    assert loss.item() == 0 and not any(g.any() for g in gradients(trainer).values())
+
+
+def test_ranks_exchange_gradients_once_in_an_accumulated_step(
+    trainer_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 of two, whose other rank has no gradients."""
+    trainer = trainer_of(adapter="fused", gradient_accumulation=2)
+    rows = [trainer.train_dataset[i] for i in range(8)]
+    batches = [trainer.data_collator(rows[:4]), trainer.data_collator(rows[4:])]
+    for batch in batches:
+        trainer.training_step(trainer.model, batch, 48)
+    wanted = gradients(trainer)
+    sent: list[int] = []
+
+    def reduce(gradient: Any, reduction: str) -> Any:
+        assert reduction == "mean"
+        sent.append(gradient.numel())
+        return gradient / 2
+
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
+    monkeypatch.setattr(trainer.accelerator, "reduce", reduce)
+    for batch, last in zip(batches, (False, True)):
+        trainer.accelerator.gradient_state._set_sync_gradients(last)
+        trainer.training_step(trainer.model, batch, 48)
+    assert sent == [sum(g.numel() for g in wanted.values())]
+    for name, gradient in gradients(trainer).items():
+        # The loss is of two ranks' labels, so that the mean over ranks is their sum.
+        assert gradient.equal(wanted[name]), name
 
 
 def test_the_rate_warms_up_and_falls_to_zero(trainer_of: Callable[..., Any]) -> None:

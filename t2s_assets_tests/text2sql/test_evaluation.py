@@ -1,0 +1,106 @@
+"""Evaluations that others must not meet: one at a time, and none whose launcher is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from t2s_assets.text2sql import evaluation
+from t2s_assets.text2sql.errors import DataError, T2SError
+from t2s_assets_tests.processes import kill_all, processes_with, wait_for
+from t2s_assets_tests.projects import ProjectFiles
+
+HOLD = (
+    "import sys; from t2s_assets.text2sql import evaluation; from t2s_assets.text2sql.storage import Project\n"
+    "with evaluation.only_evaluation(Project.find(), 'shop', 'tiny', print):\n"
+    "    print('holding', flush=True); sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def shop(project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> ProjectFiles:
+    """A dataset with two experiments that no adapter was trained for, found by child processes too."""
+    project_files.dataset("shop")
+    for name in ("tiny", "other"):
+        project_files.experiment("shop", name, base=Path("no-model-is-loaded-here"))
+    monkeypatch.setenv("T2S_CONFIGS", str(project_files.project.configs))
+    monkeypatch.setenv("T2S_STORAGE", str(project_files.project.storage))
+    return project_files
+
+
+@contextmanager
+def another_evaluation() -> Iterator[int]:
+    """The id of a process that holds the lock of shop/tiny."""
+    line = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "holding\n"
+        try:
+            yield holder.pid
+        finally:
+            holder.kill()
+
+
+def test_one_evaluation_of_an_experiment_at_a_time(shop: ProjectFiles) -> None:
+    lines: list[str] = []
+    with another_evaluation() as pid:
+        with pytest.raises(T2SError, match=f"process {pid} is evaluating shop/tiny already; wait for it or stop it"):
+            with evaluation.only_evaluation(shop.project, "shop", "tiny", lines.append, wait_seconds=0.1):
+                pass
+        with evaluation.only_evaluation(shop.project, "shop", "other", lines.append):
+            pass
+    assert lines == [f"process {pid} is evaluating shop/tiny; waiting up to 0 s for it"]
+    with pytest.raises(DataError, match="t2s train shop/tiny"):
+        evaluation.run(shop.project, "shop", "tiny", lines.append)
+
+
+def test_an_evaluation_in_this_process_takes_the_lock(shop: ProjectFiles) -> None:
+    class Waits(Exception):
+        pass
+
+    def log(line: str) -> None:
+        raise Waits(line)
+
+    with another_evaluation() as pid, pytest.raises(Waits, match=f"process {pid} is evaluating shop/tiny"):
+        evaluation.run(shop.project, "shop", "tiny", log)
+
+
+def test_a_rank_ends_with_its_launcher(shop: ProjectFiles) -> None:
+    """Here while it waits for another's end: it would go on waiting."""
+    with subprocess.Popen(["sleep", "600"]) as launcher, another_evaluation() as pid:
+        line = [sys.executable, "-m", evaluation.MODULE, "shop/tiny"]
+        environment = {**os.environ, "T2S_LAUNCHER": str(launcher.pid)}
+        with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as rank:
+            assert rank.stdout is not None
+            assert f"process {pid} is evaluating shop/tiny; waiting" in rank.stdout.readline()
+            launcher.kill()
+            launcher.wait()
+            assert rank.wait(30) == 1
+            assert rank.stdout.read() == ""
+
+
+def test_all_ranks_end_with_their_launcher(shop: ProjectFiles, tmp_path: Path) -> None:
+    """The second waits for the first, in torch, and the first for another evaluation."""
+    shop.experiment("shop", "tiny", base=Path("no-model-is-loaded-here"), evaluation={"processes": 2})
+    said, mark = tmp_path / "said", f"T2S_TEST_MARK={tmp_path}"
+    line = [sys.executable, "-m", "t2s_assets.cli", "evaluate", "shop/tiny"]
+
+    def all_wait() -> bool:
+        ranks_and_torchrun = [c for c in processes_with(mark).values() if c.endswith(f"{evaluation.MODULE} shop/tiny")]
+        return len(ranks_and_torchrun) == 3 and "waiting up to" in said.read_text()
+
+    with another_evaluation(), said.open("w") as out:
+        environment = {**os.environ, "T2S_TEST_MARK": str(tmp_path)}
+        with subprocess.Popen(line, env=environment, stdout=out, stderr=out) as launcher:
+            try:
+                wait_for(all_wait, seconds=180, what="two ranks to wait")
+                launcher.kill()
+                launcher.wait()
+                wait_for(lambda: not processes_with(mark), seconds=60, what="the ranks to end")
+            finally:
+                kill_all(mark)

@@ -1,0 +1,80 @@
+"""Timed steps: which count, and that ranks whose clocks differ take the same number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from t2s_assets.text2sql.config import TrainingConfig
+from t2s_assets.text2sql.training.timing import timed_step
+
+
+def time_steps(step: Callable[[int], None], *, minutes: float) -> tuple[float, int]:
+    """Seconds of a step, and how many were taken, of a trainer whose steps are `step`, called with their number."""
+    taken = 0
+
+    def training_step(*args: Any) -> None:
+        nonlocal taken
+        step(taken)
+        taken += 1
+
+    trainer: Any = SimpleNamespace(
+        args=SimpleNamespace(device=torch.device("cpu")),
+        model=torch.nn.Linear(2, 2),
+        train_dataset=list(range(40)),
+        data_collator=lambda rows: {"labels": torch.tensor(rows)},
+        training_step=training_step,
+        _prepare_inputs=lambda batch: batch,
+        _metrics={"train": Counter()},
+    )
+    config = TrainingConfig(max_steps=None, budget_minutes=minutes, batch_size=4)
+    return timed_step(trainer, list(range(40)), config), taken
+
+
+def test_compiling_in_the_first_step_leaves_the_others_their_time() -> None:
+    """A twentieth of a budget of 6 s is 0.3."""
+    seconds, taken = time_steps(lambda n: time.sleep(0.4 if n == 0 else 0.001), minutes=0.1)
+    assert taken == 8 and seconds < 0.2
+    seconds, taken = time_steps(lambda n: time.sleep(0.4), minutes=0.1)
+    assert taken == 3 and 0.4 <= seconds
+
+
+RANK = """
+import datetime, sys, time
+import torch
+import torch.distributed as ranks
+from t2s_assets_tests.text2sql.training.test_timing import time_steps
+
+number = int(sys.argv[2])
+ranks.init_process_group(
+    "gloo", init_method=f"file://{sys.argv[1]}", rank=number, world_size=2, timeout=datetime.timedelta(seconds=60)
+)
+# Rank 1 finds its share of the budget spent with the first timed step, rank 0 never does.
+print("TAKEN", time_steps(lambda n: ranks.all_reduce(torch.ones(1)), minutes=[1, 1e-9][number])[1])
+"""
+
+
+def test_ranks_whose_clocks_differ_take_the_same_steps(tmp_path: Path) -> None:
+    """In each of which they exchange gradients: a rank that left would be waited for."""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(tmp_path / "meeting"), str(number)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [child.communicate()[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    assert all("TAKEN 8" in text for text in said)
