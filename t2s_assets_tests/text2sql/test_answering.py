@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from t2s_assets.text2sql import adapters
-from t2s_assets.text2sql.confidence import FILE, Confidence
+from t2s_assets.text2sql.confidence import FILE, Confidence, decoded_as
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.inference import Text2SQL
@@ -32,7 +33,7 @@ def calibrated(served: ProjectFiles) -> ProjectFiles:
     folder = served.project.path("peaks", "predictions", "tiny")
     folder.mkdir(parents=True)
     version = find_adapter("peaks/tiny", served.project).version
-    Confidence(version, 100, (-50.0, 0.0), (0.25, 0.4), unrelated_below=0.5).save(folder)
+    Confidence(version, 100, (-50.0, 0.0), (0.25, 0.4), 0.5, decoded_as(DecodingConfig())).save(folder)
     yield served
     (folder / FILE).unlink()
     folder.rmdir()
