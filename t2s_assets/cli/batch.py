@@ -65,6 +65,8 @@ class Batch:
         self.run, self.min_confidence = run, min_confidence
         self.total = 0
         self._tables: dict[str, UserTable | UserDatabase] = {}
+        # Made once: it is long for a database of many tables, and every answer has its hash.
+        self._described: dict[tuple[type, str], str] = {}
 
     def check(self, *, force: bool) -> None:
         """Count the questions. Raises DataError for what can be known before a model is loaded."""
@@ -173,14 +175,20 @@ class Batch:
 
     def _settings(self, line: Line, model: Text2SQL) -> str:
         """A hash of what the answer to a line hangs on besides its question and the model."""
-        about: Any = line.record.get("schema") or None
+        about, name = line.record.get("schema") or None, line.record.get("table") or None
         if about is None and self.source is not None:
             try:
-                about = self.source.where, self._table_of(line, many=model.answers_over_many).create_table()
+                about = self.source.where, self._description(self._table_of(line, many=model.answers_over_many))
             except T2SError as e:
                 about = str(e)
         decoding = model.adapter.experiment.decoding.model_dump(mode="json")
-        return content_hash(about, line.record.get("table") or None, self.run, self.min_confidence, decoding)
+        return content_hash(about, name, self.run, self.min_confidence, decoding)
+
+    def _description(self, table: UserTable | UserDatabase) -> str:
+        key = type(table), table.name
+        if key not in self._described:
+            self._described[key] = table.create_table()
+        return self._described[key]
 
     def _table_of(self, line: Line, *, many: bool) -> UserTable | UserDatabase:
         if line.problem is not None:

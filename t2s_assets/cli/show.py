@@ -31,7 +31,7 @@ def waiting(what: str) -> Iterator[Callable[[str], None]]:
 def say(line: str) -> None:
     """Figures or problems, `visible`, on standard error, after what standard output holds."""
     sys.stdout.flush()
-    print("\n".join(map(visible, line.split("\n"))), file=sys.stderr, flush=True)
+    print(_visible_lines(line), file=sys.stderr, flush=True)
 
 
 def print_answer(answer: Answer) -> None:
@@ -65,8 +65,7 @@ def print_sql(sql: str) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    lines = "\n".join(map(visible, sql.split("\n")))
-    Console(soft_wrap=True).print(Syntax(lines, "sql", background_color="default", word_wrap=True))
+    Console(soft_wrap=True).print(Syntax(_visible_lines(sql), "sql", background_color="default", word_wrap=True))
 
 
 def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
@@ -108,6 +107,10 @@ def visible(text: str) -> str:
         c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text
     )
+
+
+def _visible_lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def print_left_out(about: UserTable | UserDatabase | None) -> None:

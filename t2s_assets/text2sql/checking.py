@@ -8,7 +8,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
-from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, parse_number
+from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, names_given, parse_number
 from t2s_assets.text2sql.schema import TABLE
 from t2s_assets.text2sql.sql_normal import NormalFormError, normal_form
 from t2s_assets.text2sql.tables.own_names import with_own_names
@@ -52,8 +52,7 @@ def _shown(tree: exp.Expression, text: str, tables: Mapping[str, UserTable]) -> 
 def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:
     """What the schema says against a query that may run: unknown columns, and types that DuckDB cannot compare."""
     known = {c.name.casefold() for c in table.columns}
-    own = {a.alias.casefold() for a in tree.find_all(exp.Alias, exp.TableAlias) if a.alias}
-    own |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+    own = names_given(tree, tables=True)
     for column in tree.find_all(exp.Column):
         if not isinstance(column.this, exp.Star) and column.name.casefold() not in known | own:
             return f"no column {column.name!r} in {table.name!r}; there are: {', '.join(c.name for c in table.columns)}"

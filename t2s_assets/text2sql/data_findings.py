@@ -12,6 +12,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from t2s_assets.text2sql.query import names_given
 from t2s_assets.text2sql.schema import TableSchema
 
 SPLITS = ("train", "validation", "test")
@@ -37,8 +38,7 @@ def suggestion(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
         tree = sqlglot.parse_one(sql, read=dialect)
     except (SqlglotError, RecursionError):
         return ""
-    own = {node.alias.casefold() for node in tree.find_all(exp.Alias, exp.TableAlias, exp.CTE) if node.alias}
-    own |= {c.name.casefold() for node in tree.find_all(exp.TableAlias) for c in node.args.get("columns") or ()}
+    own = names_given(tree, tables=True)
     tables = {t.name.casefold(): t.name for t in schemas}
     used = {node.name.casefold() for node in tree.find_all(exp.Table)} - own
     # Columns of the tables that the query reads come first: a name may be alike in many others.

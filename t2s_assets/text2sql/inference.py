@@ -36,7 +36,7 @@ from t2s_assets.text2sql.prompts import clean_question, shown_tables
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.asked import Asked, asked_about, named_in
 from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
-from t2s_assets.text2sql.tables.user_tables import tables_of
+from t2s_assets.text2sql.tables.user_tables import rows_copied, tables_of
 from t2s_assets.text2sql.trained import find_adapter
 
 
@@ -213,8 +213,8 @@ class Text2SQL:
         for position, outcome in self._outcomes(jobs).items():
             answer = results[position]
             assert isinstance(answer, Answer)
-            rows_copied = abouts[position].rows_copied_for(answer.generated)
-            results[position] = replace(answer, outcome=outcome, rows_copied=rows_copied)
+            copied = abouts[position].rows_copied_for(answer.generated)
+            results[position] = replace(answer, outcome=outcome, rows_copied=copied)
         return results
 
     def run_sql(self, sql: str, about: UserTable | UserDatabase) -> tuple[Outcome, int | None]:
@@ -227,8 +227,7 @@ class Text2SQL:
         typed, tables = self.answers_over_many, named_in(sql, tables_of(about))
         relations = [t.own_relation(typed=typed) for t in tables]
         outcome = self._outcomes({0: Job(Database.of(*relations), sql)})[0]
-        contents = [t.typed_content if typed else t.content for t in tables]
-        return outcome, next((c.data.num_rows for c in contents if c.truncated), None)
+        return outcome, rows_copied(t.typed_content if typed else t.content for t in tables)
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
         """All in one go; where a table does not load into the executor, each on its own."""

@@ -243,9 +243,7 @@ def _as_compared(value: Any, kind: pa.DataType) -> Any:
             return dt.date.fromisoformat(value.strip())
         if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
             read = (dt.datetime if pa.types.is_timestamp(kind) else dt.time).fromisoformat
-            # Before Python 3.11, fromisoformat takes fractions of 3 or 6 digits only.
-            whole, dot, fraction = value.strip().partition(".")
-            point = read(f"{whole}.{fraction[:6]:0<6}" if dot else whole)
+            point = read(value.strip())
             return point if point.tzinfo is None else None
         return value
     except ValueError:

@@ -232,6 +232,14 @@ def from_sql(sql: str, schema: TableSchema) -> Query:
         return _from_trees([tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None], schema)
 
 
+def names_given(tree: exp.Expression, *, tables: bool = False) -> set[str]:
+    """The names, case-folded, that a query gives to columns; with `tables` to tables, sub-queries and CTEs too."""
+    given = {a.alias for a in tree.find_all(exp.Alias)}
+    for alias in tree.find_all(exp.TableAlias):
+        given |= {c.name for c in alias.columns} | ({alias.name} if tables and alias.name else set())
+    return {name.casefold() for name in given}
+
+
 def _from_trees(trees: list[exp.Expression], schema: TableSchema) -> Query:
     if len(trees) != 1 or not isinstance(trees[0], exp.Select):
         raise SketchError("one SELECT statement is wanted")

@@ -13,7 +13,7 @@ from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.execution.functions import CLOCK
 from t2s_assets.text2sql.execution.guard import visible_ctes
-from t2s_assets.text2sql.query import table_identifier
+from t2s_assets.text2sql.query import names_given, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
@@ -81,8 +81,7 @@ def _as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> 
     tree = tree.copy()
     if dialect == "sqlite":
         known = {c.name.casefold() for s in schemas for c in s.columns}
-        known |= {a.alias.casefold() for a in tree.find_all(exp.Alias, exp.TableAlias) if a.alias}
-        known |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+        known |= names_given(tree, tables=True)
         for column in list(tree.find_all(exp.Column)):
             quoted = isinstance(column.this, exp.Identifier) and column.this.args.get("quoted")
             if quoted and not column.table and column.name.casefold() not in known:
@@ -111,8 +110,7 @@ class _WholeColumns:
                 self._by_qualifier.setdefault(table.alias_or_name.casefold(), []).append(columns)
         for derived in tree.find_all(exp.Subquery, exp.CTE):
             self._by_qualifier.pop(derived.alias.casefold(), None)
-        self._renamed = {a.alias.casefold() for a in tree.find_all(exp.Alias)}
-        self._renamed |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+        self._renamed = names_given(tree)
 
     def __call__(self, column: exp.Column) -> bool:
         name, named = column.name.casefold(), self._by_qualifier.get(column.table.casefold())
@@ -221,7 +219,7 @@ def _shape(tree: exp.Query) -> Shape:
 
 def _is_cte(table: exp.Table) -> bool:
     """Whether a name where a table stands is that of a CTE."""
-    return table.name.lower() in set(visible_ctes(table))
+    return table.name.lower() in visible_ctes(table)
 
 
 _CLOCK_NODES = (exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.Localtime, exp.Localtimestamp)
@@ -232,8 +230,7 @@ def reads_the_clock(sql: str, schemas: Sequence[TableSchema]) -> bool:
     tree = _parsed(sql, "duckdb")
     # A column or an alias of such a name comes before the function.
     names = {c.name.casefold() for s in _used(tree, schemas) for c in s.columns}
-    names |= {a.alias.casefold() for a in tree.find_all(exp.Alias)}
-    names |= {c.name.casefold() for a in tree.find_all(exp.TableAlias) for c in a.args.get("columns") or ()}
+    names |= names_given(tree)
     for node in tree.walk():
         if isinstance(node, _CLOCK_NODES):
             return True

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 import sqlglot
 from sqlglot import exp
 
+from t2s_assets.text2sql.query import names_given
+
 LIKENESS = 0.8
 """The least likeness (Ratcliff and Obershelp's, 0 to 1) of a value and the stored one that replaces it."""
 
@@ -71,8 +73,7 @@ def ground(sql: str, cells: Cells) -> str:
         tree = sqlglot.parse_one(sql, read="duckdb")
     except (sqlglot.errors.SqlglotError, RecursionError):
         return sql
-    given = {alias.alias.casefold() for alias in tree.find_all(exp.Alias)}
-    given |= {name.name.casefold() for alias in tree.find_all(exp.TableAlias) for name in alias.columns}
+    given = names_given(tree)
     changed = False
     for test in tree.find_all(exp.EQ):
         column, value = test.left, test.right

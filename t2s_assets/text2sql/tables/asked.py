@@ -14,7 +14,7 @@ from t2s_assets.text2sql import checking
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
 from t2s_assets.text2sql.schema import TABLE, TableSchema
-from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
 
 
 class Asked(Protocol):
@@ -49,7 +49,7 @@ def asked_about(given: UserTable | UserDatabase, gold: Literal["sketch", "sql"])
         PromptError: a model of single tables is asked about several, or tables share a name.
     """
     if gold == "sql":
-        return NamedTables(given.tables if isinstance(given, UserDatabase) else (given,))
+        return NamedTables(tables_of(given))
     if isinstance(given, UserDatabase):
         raise PromptError(
             f"{given.name} holds {len(given.tables)} tables, and this model was trained on questions about one; "
@@ -86,8 +86,7 @@ class OneTable:
 
     def rows_copied_for(self, sql: str) -> int | None:
         """How many of its rows are copied, where that is not all."""
-        content = self.table.content
-        return content.data.num_rows if content.truncated else None
+        return rows_copied([self.table.content])
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked`."""
@@ -122,8 +121,7 @@ class NamedTables:
 
     def rows_copied_for(self, sql: str) -> int | None:
         """How many rows are copied of the first table that was cut, of those that the query names."""
-        contents = (t.typed_content for t in named_in(sql, self.tables))
-        return next((content.data.num_rows for content in contents if content.truncated), None)
+        return rows_copied(t.typed_content for t in named_in(sql, self.tables))
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked_over`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import decimal
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,11 @@ class Content:
     types: tuple[str, ...]
     truncated: bool = False
     lost: int = 0
+
+
+def rows_copied(contents: Iterable[Content]) -> int | None:
+    """How many rows there are of the first content that was cut; None where none was."""
+    return next((c.data.num_rows for c in contents if c.truncated), None)
 
 
 @dataclass(frozen=True)
