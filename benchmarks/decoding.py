@@ -7,8 +7,8 @@ The model is a trained experiment, loaded as `t2s` loads it; a folder of an adap
 test split's tables, all questions of each, as in scoring a split; the first `--single` of a shuffle are also answered
 one at a time. Engines:
 
-- ours: `Decoder` with the grammar, on weights laid out as `t2s ask` has them; alone with guesses, every schema seen
-  for the first time, and batched;
+- ours: `Decoder` with the grammar and the options that experiments have by default, on weights laid out as `t2s ask`
+  has them; alone, every schema seen for the first time, and batched;
 - generate: `model.generate` greedily, in its default setting, alone and in left-padded batches; batch sizes are tried
   on 64 questions, and the best one answers them all;
 - lookup: `generate` with prompt-lookup decoding, alone (transformers has it for one row only);
@@ -36,7 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,10 @@ import torch
 
 from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.config import DecodingConfig, Hardware
-from t2s_assets.text2sql.decoding import Decoder, DecodingOptions, Request
+from t2s_assets.text2sql.decoding import Decoder, Request
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.examination import request_for
+from t2s_assets.text2sql.generations import options as decoding_options
 from t2s_assets.text2sql.merged import with_weights
 from t2s_assets.text2sql.prepare import load_tables, load_usable
 from t2s_assets.text2sql.prompt_datasets import load_prompts
@@ -176,7 +177,8 @@ def ours(
 ) -> tuple[Timings, list[float], list[str], list[str]]:
     """Our engine; the seconds of each single question asked again when its schema is known; the answers of the batch
     to all questions; and those to the single ones without a grammar."""
-    alone = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8))
+    settings = decoding_options(DecodingConfig(max_new_tokens=max_new_tokens))
+    alone = Decoder(model, tokenizer, settings)
     alone.generate(requests[:2])
     result, again = Timings(passes=0), Timings()
     for index in shown("ours", singles):
@@ -187,13 +189,11 @@ def ours(
         result.passes += completion.forward_passes
         with again.alone():
             alone.generate([requests[index]])
-    batched = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=max_new_tokens))
+    batched = Decoder(model, tokenizer, settings)
     batched.generate(requests[:2])
     batched.forget()
     answers = result.batched(batched.options.batch_size, len(requests), lambda: batched.generate(requests))
-    free = Decoder(
-        model, tokenizer, DecodingOptions("none", max_new_tokens=max_new_tokens, batch_size=1, draft_tokens=8)
-    )
+    free = Decoder(model, tokenizer, replace(settings, grammar="none"))
     unguided = [free.generate([requests[index]])[0].text for index in singles]
     return result, again.seconds, [completion.text for completion in answers], unguided
 

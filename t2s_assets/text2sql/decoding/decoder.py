@@ -1,35 +1,38 @@
-"""The decoding loop: rows enter a running batch, feed what they have pending, and leave when they end.
+"""Prompts to SQL: requests are checked, shared out over lanes that decode them, and come back as completions.
 
-A batch of one and a batch of many run the same code. A row that ends makes room for the next one at once
-(continuous batching, Yu et al. 2022, "Orca"), so nobody waits for the longest answer of a batch.
+On a CPU, batches are decoded side by side, one thread each. A product of matrices that two threads share waits for the
+slower of them, two hundred times in a forward pass, and where another process takes a core, for as long as it is away.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 
-from t2s_assets.text2sql.decoding.buffers import Buffers
 from t2s_assets.text2sql.decoding.drafts import Drafter
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.decoding.lane import Lane
 from t2s_assets.text2sql.decoding.packed import PackedModel
-from t2s_assets.text2sql.decoding.prefixes import PrefixCache, shared_lengths
+from t2s_assets.text2sql.decoding.prefixes import shared_lengths
 from t2s_assets.text2sql.decoding.rows import Row
-from t2s_assets.text2sql.decoding.steps import Span, plan
-from t2s_assets.text2sql.decoding.supported import check_model, heads_sharing_a_key
+from t2s_assets.text2sql.decoding.sharing import Batch, share_out
+from t2s_assets.text2sql.decoding.supported import check_model
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.plain_text import encode
 
 OnResult = Callable[[int, Completion], None]
 
-_SMALLEST_CAPACITY = 64
+_ROWS_A_LANE = 24
+"""Of fewer rows, each pass would read the weights for too few tokens."""
+
+_MOST_LANES = 4
+"""Each has a cache of its own; further threads join in the products of the lanes there are."""
 
 
 class Decoder:
@@ -48,17 +51,17 @@ class Decoder:
         self.tokenizer = tokenizer
         self.options = options or DecodingOptions()
         self._config = model.config.get_text_config(decoder=True)
-        self._shared_heads = heads_sharing_a_key(self._config)
         self._eos = _eos_ids(model, tokenizer)
-        self._prefixes = PrefixCache(self.options.prefix_cache_bytes)
         self._drafter = Drafter(tokenizer, self._eos) if self.options.draft_tokens else None
         self._guides = None
         if self.options.grammar == "schema":
             self._guides = GuideFactory(tokenizer, self._eos, self._config.vocab_size)
+        self._lanes: list[Lane] = []
 
     def forget(self) -> None:
         """Drop the kept keys and values, which belong to the weights that computed them."""
-        self._prefixes.clear()
+        for lane in self._lanes:
+            lane.prefixes.clear()
 
     def generate(self, requests: Sequence[Request], *, on_result: OnResult | None = None) -> list[Completion]:
         """Completions in the order of the requests.
@@ -76,19 +79,51 @@ class Decoder:
             if on_result is not None:
                 on_result(row.index, completion)
 
-        # Rows of like length share a cache, so that one long prompt does not size everybody's.
-        classes: dict[int, list[Row]] = {}
-        for row in self._rows(requests):
-            capacity = _SMALLEST_CAPACITY
-            while capacity < len(row.prompt) + row.limit:
-                capacity *= 2
-            classes.setdefault(capacity, []).append(row)
-        with torch.inference_mode(), self._attention():
-            for capacity, rows in sorted(classes.items()):
-                # Questions on one table follow one another, and their schema is fed once.
-                rows.sort(key=lambda row: (row.shared, row.prefix, len(row.prompt)))
-                self._run(deque(rows), requests, capacity, finish)
+        threads = torch.get_num_threads() if isinstance(self.model, PackedModel) else 1
+        shares = share_out(self._rows(requests), max(1, min(threads, _MOST_LANES, len(requests) // _ROWS_A_LANE)))
+        self._decode(shares, finish, threads)
         return [completion for completion in results if completion is not None]
+
+    def _decode(self, shares: list[list[Batch]], finish: Callable[[Row, float], None], threads: int) -> None:
+        """Decode each share in a lane of its own, all at the same time."""
+        self._lanes += [self._lane() for _ in range(len(self._lanes), len(shares))]
+        for number, lane in enumerate(self._lanes):
+            lane.prefixes.resize(self.options.prefix_cache_bytes // len(shares) if number < len(shares) else 0)
+        stopped, ending = threading.Event(), threading.Lock()
+
+        def one_at_a_time(row: Row, now: float) -> None:
+            with ending:
+                finish(row, now)
+
+        def run(lane: Lane, share: list[Batch]) -> None:
+            with torch.inference_mode(), self._attention():
+                for batch in share:
+                    lane.run(batch, one_at_a_time, stopped)
+
+        if len(shares) == 1:
+            run(self._lanes[0], shares[0])
+            return
+
+        def alone(lane: Lane, share: list[Batch]) -> None:
+            torch.set_num_threads(threads // len(shares))
+            run(lane, share)
+
+        try:
+            with ThreadPoolExecutor(len(shares), "decoding") as pool:
+                futures = [pool.submit(alone, lane, share) for lane, share in zip(self._lanes, shares)]
+                try:
+                    wait(futures, return_when=FIRST_EXCEPTION)
+                finally:
+                    # After an error in one, or Ctrl-C here, the others end with their forward pass.
+                    stopped.set()
+            for future in futures:
+                future.result()
+        finally:
+            # Threads that start later take the number that was set last, by whichever thread.
+            torch.set_num_threads(threads)
+
+    def _lane(self) -> Lane:
+        return Lane(self.model, self.options, self._eos, self._guides, self._drafter)
 
     def _attention(self) -> AbstractContextManager[None]:
         if isinstance(self.model, PackedModel):
@@ -97,91 +132,6 @@ class Decoder:
         from t2s_assets.text2sql.decoding.ragged import ragged_attention
 
         return ragged_attention(self.model)
-
-    def _run(
-        self,
-        waiting: deque[Row],
-        requests: Sequence[Request],
-        capacity: int,
-        finish: Callable[[Row, float], None],
-    ) -> None:
-        """Decode rows that fit `capacity` cache positions; slot i of the cache belongs to `active[i]`."""
-        slots = max(1, min(self.options.batch_size, self.options.token_budget // capacity, len(waiting)))
-        cache = Buffers(slots, capacity)
-        active: list[Row] = []
-        while waiting or active:
-            self._admit(waiting, requests, active, cache)
-            self._advance(active, cache)
-            now = perf_counter()
-            for slot in reversed(range(len(active))):
-                if not active[slot].done:
-                    continue
-                finish(active[slot], now)
-                last = active.pop()
-                if slot < len(active):
-                    cache.move(len(active), slot, last.length)
-                    active[slot] = last
-
-    def _admit(self, waiting: deque[Row], requests: Sequence[Request], active: list[Row], cache: Buffers) -> None:
-        """Fill free slots. A row that shares its prompt's beginning with one just admitted waits for it."""
-        leaders: set[tuple[int, ...]] = set()
-        followers: list[Row] = []
-        while waiting and len(active) < cache.slots:
-            row = waiting.popleft()
-            prefix, cached = row.prefix, 0
-            if self._prefixes.worth_keeping(prefix):
-                states = self._prefixes.get(prefix)
-                if states is not None:
-                    cache.write(len(active), states)
-                    cached = len(prefix)
-                elif prefix in leaders:
-                    followers.append(row)
-                    continue
-                else:
-                    leaders.add(prefix)
-                    row.keep_prefix = True
-            row.started = perf_counter()
-            request = requests[row.index]
-            if self._guides is not None:
-                row.guide = self._guides.guide(request)
-            if request.draw is not None:
-                row.draw = torch.Generator().manual_seed(request.draw)
-            row.start(cached)
-            active.append(row)
-        waiting.extendleft(reversed(followers))
-
-    def _advance(self, active: list[Row], cache: Buffers) -> None:
-        """One forward pass: every row feeds what it has pending and chooses its next tokens."""
-        guesses = max(0, self.options.draft_tokens // len(active))
-        fed = [row.feed(self._drafter, guesses) for row in active]
-        spans = [Span(slot, row.length, len(tokens)) for slot, (row, tokens) in enumerate(zip(active, fed))]
-        offsets = np.cumsum([0, *(len(tokens) for tokens in fed)]).tolist()
-        points = [offset + point.offset for row, offset in zip(active, offsets) for point in row.points]
-        step = plan(spans, points, self._shared_heads, self.model.device)
-        flat = [token for tokens in fed for token in tokens]
-        if isinstance(self.model, PackedModel):
-            logits = self.model.logits(flat, step, cache)
-        else:
-            from t2s_assets.text2sql.decoding.ragged import forward
-
-            logits = forward(self.model, flat, step, cache)
-        normalisers = logits.logsumexp(-1)
-        masks = [point.allowed for row in active for point in row.points]
-        if masks[0] is not None:
-            allowed = torch.from_numpy(np.stack(masks)).to(logits.device)
-            logits = logits.masked_fill(~allowed, -torch.inf)
-        chosen = logits.argmax(-1)
-        starts = np.cumsum([0, *(len(row.points) for row in active)]).tolist()
-        scores = (logits.gather(-1, chosen[:, None])[:, 0] - normalisers).tolist()
-        first = list(zip(chosen.tolist(), scores))
-        now = perf_counter()
-        for slot, (row, at) in enumerate(zip(active, starts)):
-            row.first = row.first or now
-            these = slice(at, at + len(row.points))
-            row.choose(_Choices(first[these], logits[these], normalisers[these], row.draw), self._eos)
-            if row.keep_prefix:
-                self._prefixes.put(row.prefix, cache.read(slot, row.shared))
-                row.keep_prefix = False
 
     def _rows(self, requests: Sequence[Request]) -> list[Row]:
         """The requests as rows, checked."""
@@ -204,8 +154,8 @@ class Decoder:
                 )
         shared = shared_lengths(self.tokenizer, prompts, [request.question for request in requests], ids)
         return [
-            Row(index=index, prompt=prompt, shared=length, limit=self.options.max_new_tokens)
-            for index, (prompt, length) in enumerate(zip(ids, shared))
+            Row(index, request, prompt, shared=length, limit=self.options.max_new_tokens)
+            for index, (request, prompt, length) in enumerate(zip(requests, ids, shared))
         ]
 
     def _completion(self, row: Row, now: float) -> Completion:
@@ -224,34 +174,6 @@ class Decoder:
             finished=row.finished and not cut,
             stuck=row.stuck,
         )
-
-
-class _Choices:
-    """What the model chooses at the points of a row: `first`, and from `logits` what is next where that is refused.
-
-    With `draw`, every choice is drawn when it is asked for, so that guesses which nobody asks about change none.
-    """
-
-    def __init__(
-        self, first: list[tuple[int, float]], logits: torch.Tensor, normalisers: torch.Tensor, draw: Any
-    ) -> None:
-        self._first = first
-        self._logits = logits
-        self._normalisers = normalisers
-        self._draw = draw
-
-    def __call__(self, number: int, refused: int | None = None) -> tuple[int, float] | None:
-        if refused is None and self._draw is None:
-            return self._first[number]
-        logits = self._logits[number]
-        if refused is not None:
-            logits[refused] = -torch.inf
-        best = int(logits.argmax())
-        if logits[best] == -torch.inf:
-            return None
-        if self._draw is not None:
-            best = int(torch.multinomial(logits.softmax(-1).cpu(), 1, generator=self._draw))
-        return best, float(logits[best] - self._normalisers[number])
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -99,7 +100,7 @@ def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str
 
 
 class GuideFactory:
-    """Makes guides for one tokenizer. Building one takes about half a second: keep it.
+    """Makes guides for one tokenizer, for any number of threads. Building one takes about half a second: keep it.
 
     Raises `ModelError` for a tokenizer that is not a fast one.
     """
@@ -113,6 +114,7 @@ class GuideFactory:
         self._vocabulary = vocabulary
         self._eos = eos
         self._selects: OrderedDict[tuple[TableSchema, ...], tuple[LLMatcher, Scopes]] = OrderedDict()
+        self._choosing = threading.Lock()
         self._tokens = llguidance.hf.from_tokenizer(
             tokenizer, n_vocab=max(vocabulary, len(tokenizer)), eos_token=sorted(eos)
         )
@@ -141,13 +143,14 @@ class GuideFactory:
 
     def _select(self, schemas: tuple[TableSchema, ...]) -> tuple[LLMatcher, Scopes]:
         """The matcher of these tables and their scopes, kept because they do not depend on the question."""
-        kept = self._selects.pop(schemas, None)
-        if kept is None:
-            kept = self._matcher(select_grammar(schemas, lead=self.lead), schemas), Scopes(schemas)
-        self._selects[schemas] = kept
-        if len(self._selects) > _KEPT_SELECTS:
-            self._selects.popitem(last=False)
-        return kept
+        with self._choosing:
+            kept = self._selects.pop(schemas, None)
+            if kept is None:
+                kept = self._matcher(select_grammar(schemas, lead=self.lead), schemas), Scopes(schemas)
+            self._selects[schemas] = kept
+            if len(self._selects) > _KEPT_SELECTS:
+                self._selects.popitem(last=False)
+            return kept
 
     def _matcher(self, grammar: str, schemas: tuple[TableSchema, ...]) -> LLMatcher:
         matcher = LLMatcher(self._tokens, grammar, log_level=0)

@@ -45,18 +45,28 @@ class PrefixCache:
             return
         self._entries[tokens] = states, size
         self.size += size
-        while self.size > self.limit:
-            _, (_, freed) = self._entries.popitem(last=False)
-            self.size -= freed
+        self._shrink()
 
     def worth_keeping(self, tokens: tuple[int, ...]) -> bool:
         """Whether states of these tokens can be kept."""
         return len(tokens) >= _SHORTEST and self.limit > 0 and tokens not in self._too_large
 
+    def resize(self, limit: int) -> None:
+        """Keep at most `limit` bytes from now on."""
+        if limit > self.limit:
+            self._too_large.clear()
+        self.limit = limit
+        self._shrink()
+
     def clear(self) -> None:
         self._entries.clear()
         self._too_large.clear()
         self.size = 0
+
+    def _shrink(self) -> None:
+        while self.size > self.limit:
+            _, (_, freed) = self._entries.popitem(last=False)
+            self.size -= freed
 
 
 def shared_lengths(tokenizer: Any, prompts: list[str], questions: list[str], ids: list[list[int]]) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from t2s_assets.text2sql.decoding.drafts import Drafter
 from t2s_assets.text2sql.decoding.guide import Guide
+from t2s_assets.text2sql.decoding.types import Request
 
 
 class Choices(Protocol):
@@ -38,6 +39,7 @@ class Row:
     `length`."""
 
     index: int
+    request: Request
     prompt: list[int]
     shared: int
     limit: int
@@ -61,6 +63,11 @@ class Row:
     def prefix(self) -> tuple[int, ...]:
         """The prompt's tokens that do not depend on its question."""
         return tuple(self.prompt[: self.shared])
+
+    @property
+    def room(self) -> int:
+        """Cache positions that the prompt and the longest completion take."""
+        return len(self.prompt) + self.limit
 
     @property
     def done(self) -> bool:

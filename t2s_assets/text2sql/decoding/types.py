@@ -67,14 +67,15 @@ class DecodingOptions:
 
     `grammar`: `schema` allows only SQL that is valid for the request's table, `none` allows any text.
     `max_new_tokens`: completion tokens at most, forced ones included. `batch_size`: rows decoded together at
-    most. `token_budget`: cache positions (rows x longest row) at most, so long prompts shrink the batch.
+    most. `token_budget`: cache positions (rows x longest row) of a batch at most, so long prompts shrink it; on a
+    CPU up to four batches are decoded side by side.
     `prefix_cache_bytes`: keys and values of schemas kept for later questions; 0 keeps none. `draft_tokens`:
     guessed tokens verified in one forward pass; 0 guesses none. Neither of the last two changes the answer.
     """
 
     grammar: Grammar = "schema"
     max_new_tokens: int = 192
-    batch_size: int = 32
-    token_budget: int = 16_384
+    batch_size: int = 48
+    token_budget: int = 12_288
     prefix_cache_bytes: int = 256 * 1024 * 1024
     draft_tokens: int = 0
