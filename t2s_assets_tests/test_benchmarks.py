@@ -54,6 +54,13 @@ def test_training(tmp_path: Path, towns: ProjectFiles) -> None:
     assert len(found["ours"]["losses"]) == len(found["baseline"]["losses"]) > 1
 
 
+def test_passes(tmp_path: Path, towns: ProjectFiles) -> None:
+    given = ("--experiment", "towns/tiny", "--split", "test", "--limit", "6")
+    found = bench("passes", tmp_path / "p.json", *given, files=towns)
+    assert found["0"]["wrong_tokens_a_query"] == 0
+    assert found["0"]["passes_mean"] > 2 * found["16"]["passes_mean"] >= 2
+
+
 def test_decoding(tmp_path: Path, towns: ProjectFiles) -> None:
     given = ("--model", "towns/tiny", "--limit", "6", "--single", "2", "--max-new-tokens", "12", "--engines", "lookup")
     found = bench("decoding", tmp_path / "d.json", *given, files=towns)

@@ -1,8 +1,8 @@
 """Guesses at what the model will write, which one forward pass can check several of.
 
 A guess that the model would not have chosen is thrown away, so guesses change the number of forward passes
-and never the answer (speculative decoding, Leviathan et al. 2023; drafts copied from the prompt, Saxena 2023,
-"Prompt lookup decoding").
+and never the answer (speculative decoding, Leviathan et al. 2023). A sketch is guessed as text (`sketch_drafts`);
+where that has no idea, and for any SELECT, tokens are copied from the prompt (Saxena 2023, "Prompt lookup decoding").
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from t2s_assets.text2sql.decoding.sketch_drafts import SketchDraft
+from t2s_assets.text2sql.decoding.types import Request
+from t2s_assets.text2sql.plain_text import encode
+
 _LONGEST_MATCH = 3
+
+_MOST_COPIED = 8
+"""Guesses in a pass up to which copies are added: one in three is right, and what follows a wrong one is waste."""
 
 # The likelier of the ways a sketch can go on, best first: most queries have a condition, most conditions are
 # equalities, most selections have no aggregate; a string begins or ends.
@@ -19,31 +26,73 @@ _HINTS = (" WHERE", ' "', " =", " '", "'", '"')
 
 
 class Drafter:
-    """Guesses the next token from the prompt and from how a sketch usually goes on."""
+    """Makes the drafts of requests for one tokenizer."""
 
     def __init__(self, tokenizer: Any, eos: frozenset[int]) -> None:
         def first(text: str) -> int:
             # Within a text: at its start, SentencePiece tokenizers put a space of their own.
             return tokenizer("x" + text, add_special_tokens=False).input_ids[1]
 
+        self.tokenizer = tokenizer
         # EOS is never guessed: nothing follows that could be checked in the same pass.
-        self._eos = eos
-        self._hints = [first(text) for text in _HINTS]
-        self._ends = {first(text): self._hints[4] for text in ("?", ".", " ?")}
+        self.eos = eos
+        self.hints = [first(text) for text in _HINTS]
+        self.ends = {first(text): self.hints[4] for text in ("?", ".", " ?")}
 
-    def guess(self, prompt: list[int], written: list[int], allowed: np.ndarray | None) -> int | None:
-        """The likeliest next token, or None without a guess. `allowed` marks what the grammar allows."""
+    def draft(self, request: Request, prompt: list[int]) -> Draft:
+        """What guesses the completion of `prompt`, the tokens of the request's."""
+        sketch = None
+        if request.kind == "sketch" and len(request.schemas) == 1:
+            sketch = SketchDraft(request.question, request.schemas[0])
+        return Draft(self, prompt, sketch)
+
+
+class Draft:
+    """Guesses for one request."""
+
+    def __init__(self, drafter: Drafter, prompt: list[int], sketch: SketchDraft | None) -> None:
+        self._drafter, self._prompt, self._sketch = drafter, prompt, sketch
+        self._whole: list[int] = []
+
+    def guess(self, written: list[int], guessed: int, allowed: np.ndarray | None) -> int | None:
+        """The likeliest token after `written`, or None without a guess.
+
+        The last `guessed` of the tokens written are guesses of the same forward pass. `allowed` marks what the
+        grammar allows.
+        """
+        token = self._next_of_sketch(written)
+        if token is not None and token not in self._drafter.eos and (allowed is None or allowed[token]):
+            return token
+        return self._copied(written, allowed) if guessed < _MOST_COPIED else None
+
+    def _next_of_sketch(self, written: list[int]) -> int | None:
+        if self._sketch is None:
+            return None
+        if not self._goes_on(written):
+            text = self._drafter.tokenizer.decode(written)
+            sql = text.lstrip(" ")
+            lead = text[: len(text) - len(sql)]
+            self._whole = encode(self._drafter.tokenizer, [lead + self._sketch.continuation(sql)])[0]
+        return self._whole[len(written)] if self._goes_on(written) else None
+
+    def _goes_on(self, written: list[int]) -> bool:
+        """Whether the sketch as it was last guessed begins with what is written, and goes on."""
+        return len(self._whole) > len(written) and self._whole[: len(written)] == written
+
+    def _copied(self, written: list[int], allowed: np.ndarray | None) -> int | None:
+        """What follows in the prompt where it last had the tokens just written, or how a sketch usually goes on."""
+        prompt, eos, ends = self._prompt, self._drafter.eos, self._drafter.ends
         for size in range(min(_LONGEST_MATCH, len(written)), 0, -1):
             tail = written[-size:]
             for at in range(len(prompt) - size - 1, -1, -1):
                 if prompt[at : at + size] != tail:
                     continue
                 token = prompt[at + size]
-                if token not in self._eos and (allowed is None or (allowed[token] and token not in self._ends)):
+                if token not in eos and (allowed is None or (allowed[token] and token not in ends)):
                     return token
-                end = self._ends.get(token)
+                end = ends.get(token)
                 if end is not None and allowed[end]:
                     return end
         if allowed is None:
             return None
-        return next((token for token in self._hints if allowed[token]), None)
+        return next((token for token in self._drafter.hints if allowed[token]), None)

@@ -12,7 +12,6 @@ allows parses, binds and runs. Any SELECT has a wider grammar (select_grammar.py
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -23,12 +22,11 @@ from llguidance import LLMatcher
 from t2s_assets.text2sql.decoding.guide import Guide, ScopedGuide
 from t2s_assets.text2sql.decoding.scopes import Scopes
 from t2s_assets.text2sql.decoding.select_grammar import any_of, select_grammar
+from t2s_assets.text2sql.decoding.spelt_numbers import numbers_in
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import (
     identifier,
-    number_literal,
-    parse_number,
     table_identifier,
 )
 from t2s_assets.text2sql.schema import TableSchema
@@ -36,29 +34,7 @@ from t2s_assets.text2sql.schema import TableSchema
 MAX_CONDITIONS = 4
 """WikiSQL has no query with more."""
 
-_NUMBER = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|(?<![A-Za-z])\.\d+)(?:[eE][-+]?\d+)?")
 _KEPT_SELECTS = 16
-_MINUS = "-\u2212\u2012\u2013\u2014"
-
-
-def numbers_in(question: str) -> list[str]:
-    """SQL spellings of every number in `question`, in order, without repetition.
-
-    A run of digits and commas gives the number with its thousands separators removed and the parts between
-    the commas; a mantissa is a number without its exponent too; a minus sign before a number may be a dash:
-    both signs are given.
-    """
-    found: dict[str, None] = {}
-    for match in _NUMBER.finditer(question):
-        text = match.group()
-        mantissa = re.split("[eE]", text)[0]
-        spellings = [text, text.replace(",", ""), mantissa, mantissa.replace(",", ""), *mantissa.split(",")]
-        negative = match.start() > 0 and question[match.start() - 1] in _MINUS
-        for spelling in spellings:
-            number = parse_number(spelling)
-            if number is not None:
-                found.update(dict.fromkeys([number_literal(number)] + [number_literal(-number)] * negative))
-    return list(found)
 
 
 def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str:

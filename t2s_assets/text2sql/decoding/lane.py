@@ -26,6 +26,9 @@ from t2s_assets.text2sql.decoding.steps import Span, plan
 from t2s_assets.text2sql.decoding.supported import heads_sharing_a_key
 from t2s_assets.text2sql.decoding.types import DecodingOptions
 
+_GUESSES_A_ROW, _GUESSES_A_ROW_ON_A_GPU = 1, 8
+"""What a row of a large batch guesses: on a CPU the tokens of such a batch cost what they compute."""
+
 
 class Lane:
     """Decodes rows in one running batch, on the thread that calls it, and keeps the schemas that they begin with.
@@ -44,6 +47,9 @@ class Lane:
         self.prefixes = PrefixCache(options.prefix_cache_bytes)
         self._model, self._options, self._eos = model, options, eos
         self._guides, self._drafter = guides, drafter
+        self._least_guesses = 0
+        if drafter is not None:
+            self._least_guesses = _GUESSES_A_ROW if model.device.type == "cpu" else _GUESSES_A_ROW_ON_A_GPU
         self._shared_heads = heads_sharing_a_key(model.config.get_text_config(decoder=True))
 
     def run(self, batch: Batch, finish: Callable[[Row, float], None], stopped: threading.Event) -> None:
@@ -89,14 +95,16 @@ class Lane:
                 row.guide = self._guides.guide(row.request)
             if row.request.draw is not None:
                 row.draw = torch.Generator().manual_seed(row.request.draw)
+            if self._drafter is not None:
+                row.draft = self._drafter.draft(row.request, row.prompt)
             row.start(cached)
             active.append(row)
         waiting.extendleft(reversed(followers))
 
     def _advance(self, active: list[Row], cache: Buffers) -> None:
         """One forward pass: every row feeds what it has pending and chooses its next tokens."""
-        guesses = max(0, self._options.draft_tokens // len(active))
-        fed = [row.feed(self._drafter, guesses) for row in active]
+        guesses = max(self._least_guesses, self._options.draft_tokens // len(active))
+        fed = [row.feed(guesses) for row in active]
         spans = [Span(slot, row.length, len(tokens)) for slot, (row, tokens) in enumerate(zip(active, fed))]
         offsets = np.cumsum([0, *(len(tokens) for tokens in fed)]).tolist()
         points = [offset + point.offset for row, offset in zip(active, offsets) for point in row.points]

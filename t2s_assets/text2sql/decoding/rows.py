@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from t2s_assets.text2sql.decoding.drafts import Drafter
+from t2s_assets.text2sql.decoding.drafts import Draft
 from t2s_assets.text2sql.decoding.guide import Guide
 from t2s_assets.text2sql.decoding.types import Request
 
@@ -44,6 +44,7 @@ class Row:
     shared: int
     limit: int
     guide: Guide | None = None
+    draft: Draft | None = None
     draw: Any = None  # the torch.Generator of a row whose tokens are sampled
     started: float = 0.0
     first: float = 0.0
@@ -79,7 +80,7 @@ class Row:
         self.pending = self.prompt[cached:]
         self._force()
 
-    def feed(self, drafter: Drafter | None, guesses: int) -> list[int]:
+    def feed(self, guesses: int) -> list[int]:
         """The tokens for the next forward pass: the pending ones and at most `guesses` guessed ones.
 
         Tokens that the grammar forces after a guess come with it. Sets `points`.
@@ -87,9 +88,10 @@ class Row:
         tokens = list(self.pending)
         self.points = [Point(len(tokens) - 1, self._allowed())]
         budget = min(guesses, self.limit - len(self.written) - 1)
-        while drafter is not None and len(tokens) - len(self.pending) < budget:
+        while self.draft is not None and len(tokens) - len(self.pending) < budget:
             point = self.points[-1]
-            guess = drafter.guess(self.prompt, self.written + tokens[len(self.pending) :], point.allowed)
+            guessed = tokens[len(self.pending) :]
+            guess = self.draft.guess(self.written + guessed, len(guessed), point.allowed)
             if guess is None or (self.guide is not None and not self.guide.admits(guess)):
                 break
             segment = [guess, *self._accept(guess)]

@@ -70,7 +70,8 @@ class DecodingOptions:
     most. `token_budget`: cache positions (rows x longest row) of a batch at most, so long prompts shrink it; on a
     CPU up to four batches are decoded side by side.
     `prefix_cache_bytes`: keys and values of schemas kept for later questions; 0 keeps none. `draft_tokens`:
-    guessed tokens verified in one forward pass; 0 guesses none. Neither of the last two changes the answer.
+    guessed tokens verified in one forward pass, shared by its rows, each of which has one at least (eight on a GPU);
+    0 guesses none. Neither of the last two changes the answer.
     """
 
     grammar: Grammar = "schema"

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, read_wikisql
 from t2s_assets.text2sql.decoding import Request
-from t2s_assets.text2sql.decoding.grammar import GuideFactory, numbers_in
+from t2s_assets.text2sql.decoding.grammar import GuideFactory
+from t2s_assets.text2sql.decoding.spelt_numbers import numbers_in
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.query import cased_as_in, from_sql, identifier, table_identifier, to_sql
 from t2s_assets.text2sql.schema import Column, TableSchema, column_names
