@@ -51,9 +51,13 @@ def walked(row: Row, gold: list[int], guesses: int, eos: int) -> tuple[int, int]
             if point.segment[:1] != [token]:
                 break
             guessed -= len(point.segment)
-        row.choose(lambda number, refused=None, chosen=chosen: (chosen[number], 0.0), frozenset([eos]))
+
+        def choice(number: int, refused: int | None = None, chosen: list[int] = chosen) -> tuple[int, float] | None:
+            return None if refused is not None else (chosen[number], 0.0)
+
+        row.choose(choice, frozenset([eos]))
         passes, wrong = passes + 1, wrong + guessed
-    return passes, wrong
+    return (passes, wrong) if row.written == gold and not row.stuck else None
 
 
 def main() -> None:
@@ -95,6 +99,8 @@ def main() -> None:
                 passes.append(ended[0])
                 wrong += ended[1]
                 tokens += len(gold) + 1
+        if not passes:
+            sys.exit(f"no gold of {options.experiment}'s {options.split} split is in the grammar as training spells it")
         figures = {
             "questions": len(passes),
             "left_out": len(questions) - len(passes),

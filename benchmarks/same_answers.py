@@ -18,8 +18,9 @@ import torch
 from decoding import load, questions, shown
 
 from t2s_assets.text2sql.config import DecodingConfig
-from t2s_assets.text2sql.decoding import Decoder, DecodingOptions
+from t2s_assets.text2sql.decoding import Decoder
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.generations import options as decoding_options
 from t2s_assets.text2sql.merged import with_weights
 from t2s_assets.text2sql.metrics import rate
 from t2s_assets.text2sql.storage import Project
@@ -46,12 +47,9 @@ def main() -> None:
             sys.exit(f"{e}\n(this benchmark needs a trained model with its prompts)")
         model = with_weights(model, DecodingConfig())
         with torch.inference_mode():
-            together = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=options.max_new_tokens)).generate(
-                requests
-            )
-            single = Decoder(
-                model, tokenizer, DecodingOptions(max_new_tokens=options.max_new_tokens, batch_size=1, draft_tokens=8)
-            )
+            settings = decoding_options(DecodingConfig(max_new_tokens=options.max_new_tokens))
+            together = Decoder(model, tokenizer, settings).generate(requests)
+            single = Decoder(model, tokenizer, settings)
             alone = []
             for index in shown(dtype, range(len(requests))):
                 alone += single.generate([requests[index]])

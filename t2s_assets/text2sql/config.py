@@ -232,9 +232,9 @@ class DecodingConfig(Settings):
         False, description="Replace a text value that no row holds by the nearest stored one. Reads tables."
     )
     batch_tokens: int = Field(
-        12_288,
+        8192,
         ge=16,
-        description="Cache positions a batch: rows times room for the longest; bounds memory. A CPU decodes up to four "
+        description="Cache positions a batch: rows times room for the longest; bounds memory. A CPU decodes two "
         "batches side by side.",
     )
 

@@ -25,6 +25,9 @@ from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<")
 
+MAX_CONDITIONS = 4
+"""That are written: WikiSQL has no query with more."""
+
 Value = str | int | float
 
 

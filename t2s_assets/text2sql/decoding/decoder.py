@@ -1,7 +1,8 @@
 """Prompts to SQL: requests are checked, shared out over lanes that decode them, and come back as completions.
 
-On a CPU, batches are decoded side by side, one thread each. A product of matrices that two threads share waits for the
-slower of them, two hundred times in a forward pass, and where another process takes a core, for as long as it is away.
+On a CPU, two batches are decoded side by side, with half of the threads each. A product of matrices that threads share
+waits for the slowest of them, two hundred times in a forward pass, and where another process takes a core, for as long
+as it is away.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ OnResult = Callable[[int, Completion], None]
 _ROWS_A_LANE = 24
 """Of fewer rows, each pass would read the weights for too few tokens."""
 
-_MOST_LANES = 4
-"""Each has a cache of its own; further threads join in the products of the lanes there are."""
+_LANES = 2
+"""Whatever the number of threads, so that it does not decide who shares a batch, which the last bits depend on."""
 
 
 class Decoder:
@@ -67,8 +68,9 @@ class Decoder:
         """Completions in the order of the requests.
 
         `on_result` is called with the position and the completion of each request as soon as it ends, in the
-        order in which they end. Raises `PromptError` if a prompt is empty, or exceeds the model's context
-        with its completion, or a request has no schema while the grammar is `schema`.
+        order in which they end, one call at a time and perhaps on another thread. Raises `PromptError` if a prompt
+        is empty, or exceeds the model's context with its completion, or a request has no schema while the grammar
+        is `schema`.
         """
         if not requests:
             return []
@@ -79,39 +81,46 @@ class Decoder:
             if on_result is not None:
                 on_result(row.index, completion)
 
-        threads = torch.get_num_threads() if isinstance(self.model, PackedModel) else 1
-        shares = share_out(self._rows(requests), max(1, min(threads, _MOST_LANES, len(requests) // _ROWS_A_LANE)))
-        self._decode(shares, finish, threads)
+        side_by_side = isinstance(self.model, PackedModel) and len(requests) >= _LANES * _ROWS_A_LANE
+        self._decode(share_out(self._rows(requests), _LANES if side_by_side else 1), finish)
         return [completion for completion in results if completion is not None]
 
-    def _decode(self, shares: list[list[Batch]], finish: Callable[[Row, float], None], threads: int) -> None:
-        """Decode each share in a lane of its own, all at the same time."""
+    def _decode(self, shares: list[list[Batch]], finish: Callable[[Row, float], None]) -> None:
+        """Decode each share in a lane of its own, as many at the same time as there are threads."""
         self._lanes += [self._lane() for _ in range(len(self._lanes), len(shares))]
-        for number, lane in enumerate(self._lanes):
-            lane.prefixes.resize(self.options.prefix_cache_bytes // len(shares) if number < len(shares) else 0)
+        for lane in self._lanes:
+            lane.prefixes.resize(self.options.prefix_cache_bytes // len(self._lanes))
         stopped, ending = threading.Event(), threading.Lock()
 
         def one_at_a_time(row: Row, now: float) -> None:
             with ending:
-                finish(row, now)
+                if stopped.is_set():
+                    return
+                try:
+                    finish(row, now)
+                except BaseException:
+                    stopped.set()
+                    raise
 
         def run(lane: Lane, share: list[Batch]) -> None:
             with torch.inference_mode(), self._attention():
                 for batch in share:
                     lane.run(batch, one_at_a_time, stopped)
 
-        if len(shares) == 1:
-            run(self._lanes[0], shares[0])
+        threads = torch.get_num_threads()
+        if len(shares) == 1 or threads == 1:
+            for lane, share in zip(self._lanes, shares):
+                run(lane, share)
             return
 
-        def alone(lane: Lane, share: list[Batch]) -> None:
-            torch.set_num_threads(threads // len(shares))
-            run(lane, share)
+        def alone(number: int) -> None:
+            torch.set_num_threads((threads + number) // len(shares))
+            run(self._lanes[number], shares[number])
 
         try:
             with ThreadPoolExecutor(len(shares), "decoding") as pool:
-                futures = [pool.submit(alone, lane, share) for lane, share in zip(self._lanes, shares)]
                 try:
+                    futures = [pool.submit(alone, number) for number in range(len(shares))]
                     wait(futures, return_when=FIRST_EXCEPTION)
                 finally:
                     # After an error in one, or Ctrl-C here, the others end with their forward pass.

@@ -13,7 +13,7 @@ import numpy as np
 
 from t2s_assets.text2sql.decoding.sketch_drafts import SketchDraft
 from t2s_assets.text2sql.decoding.types import Request
-from t2s_assets.text2sql.plain_text import encode
+from t2s_assets.text2sql.plain_text import encode, protect
 
 _LONGEST_MATCH = 3
 
@@ -53,6 +53,12 @@ class Draft:
     def __init__(self, drafter: Drafter, prompt: list[int], sketch: SketchDraft | None) -> None:
         self._drafter, self._prompt, self._sketch = drafter, prompt, sketch
         self._whole: list[int] = []
+        self._without_idea: list[int] | None = None
+
+    @property
+    def of_sketch(self) -> bool:
+        """Whether more is known than what the prompt says."""
+        return self._sketch is not None
 
     def guess(self, written: list[int], guessed: int, allowed: np.ndarray | None) -> int | None:
         """The likeliest token after `written`, or None without a guess.
@@ -61,18 +67,21 @@ class Draft:
         grammar allows.
         """
         token = self._next_of_sketch(written)
-        if token is not None and token not in self._drafter.eos and (allowed is None or allowed[token]):
+        known = token is not None and (allowed is None or token < len(allowed))
+        if known and token not in self._drafter.eos and (allowed is None or allowed[token]):
             return token
         return self._copied(written, allowed) if guessed < _MOST_COPIED else None
 
     def _next_of_sketch(self, written: list[int]) -> int | None:
         if self._sketch is None:
             return None
-        if not self._goes_on(written):
+        if not self._goes_on(written) and written != self._without_idea:
             text = self._drafter.tokenizer.decode(written)
             sql = text.lstrip(" ")
-            lead = text[: len(text) - len(sql)]
-            self._whole = encode(self._drafter.tokenizer, [lead + self._sketch.continuation(sql)])[0]
+            whole = text[: len(text) - len(sql)] + self._sketch.continuation(sql)
+            # A question may spell special tokens, which are text in its SQL.
+            self._whole = encode(self._drafter.tokenizer, [protect(self._drafter.tokenizer, whole)])[0]
+            self._without_idea = None if self._goes_on(written) else list(written)
         return self._whole[len(written)] if self._goes_on(written) else None
 
     def _goes_on(self, written: list[int]) -> bool:

@@ -25,14 +25,8 @@ from t2s_assets.text2sql.decoding.select_grammar import any_of, select_grammar
 from t2s_assets.text2sql.decoding.spelt_numbers import numbers_in
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
-from t2s_assets.text2sql.query import (
-    identifier,
-    table_identifier,
-)
+from t2s_assets.text2sql.query import MAX_CONDITIONS, identifier, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
-
-MAX_CONDITIONS = 4
-"""WikiSQL has no query with more."""
 
 _KEPT_SELECTS = 16
 

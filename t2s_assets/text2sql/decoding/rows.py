@@ -126,6 +126,7 @@ class Row:
             self.written += point.segment
             self.n_forced += len(point.segment) - 1
             if self.done:
+                self.finished = self.guide is not None and self.guide.ended
                 return
         # Every point was guessed right, so the last guess ended the text.
         self.finished = True

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from t2s_assets.text2sql.decoding.spelt_numbers import numbers_in
-from t2s_assets.text2sql.query import identifier, parse_number, table_identifier
+from t2s_assets.text2sql.query import MAX_CONDITIONS, identifier, parse_number, table_identifier
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 _TOKEN = re.compile(r"\S+")
@@ -84,8 +84,9 @@ class SketchDraft:
         words = [_Span(m.start(), m.end(), m.group().lower()) for m in _WORD.finditer(question)]
         self._mentions = {identifier(c.name): self._mention(c, words) for c in schema.columns}
         self._columns = {identifier(c.name): c for c in schema.columns}
-        for name, mention in list(self._mentions.items()):
-            if any(mention.inside(other) for other in self._mentions.values()):
+        spans = {(m.words, m.start, m.end): m for m in self._mentions.values() if m.words}
+        for name, mention in self._mentions.items():
+            if mention.words and any(mention.inside(other) for other in spans.values()):
                 self._mentions[name] = _Mention(0.0, 0, len(question), len(question))
         asked = _ASKED.search(question)
         self._asked = asked.start() if asked else 0
@@ -102,7 +103,7 @@ class SketchDraft:
         text.write(f" FROM {table_identifier(self._schema.name)}")
         used: list[str] = []
         taken: set[int] = set()
-        while True:
+        while len(used) < MAX_CONDITIONS:
             link = " AND " if used else " WHERE "
             if text.left:
                 if not text.follows(link):
@@ -120,6 +121,7 @@ class SketchDraft:
                 return text.out
             if not self._write_value(text, column, value, taken):
                 return text.out
+        return text.out
 
     def _mention(self, column: Column, words: Sequence[_Span]) -> _Mention:
         names = [w.lower() for w in _WORD.findall(column.name)]
@@ -153,7 +155,8 @@ class SketchDraft:
         columns = sorted(self._columns, key=key)
         for aggregate in [*cued[:1], "", *cued[1:], *others]:
             for name in columns:
-                yield f"{aggregate}{name})" if aggregate else name
+                if aggregate not in ("SUM(", "AVG(") or self._columns[name].type == "real":
+                    yield f"{aggregate}{name})" if aggregate else name
 
     def _unused(self, selected: str, used: Sequence[str]) -> bool:
         """Whether the question names a column that is neither selected nor tested."""
@@ -163,9 +166,10 @@ class SketchDraft:
         )
 
     def _tested(self, selected: str, used: Sequence[str]) -> list[str]:
-        def key(name: str) -> tuple[bool, bool, bool, int, int]:
+        def key(name: str) -> tuple[bool, bool, bool, int, int, int]:
             mention = self._mentions[name]
-            return name in used, name in selected, not self._named(name), mention.start, -mention.words
+            named = self._named(name)
+            return name in used, name in selected, not named, -int(mention.share), mention.start, -mention.words
 
         return sorted(self._columns, key=key)
 
@@ -210,7 +214,8 @@ class SketchDraft:
                 return False
             text.write("'" + spelt.replace("'", "''") + "'")
         at = self._question.find(spelt)
-        taken.update(v.start for v in self._values if at <= v.start < at + len(spelt))
+        if at >= 0:
+            taken.update(v.start for v in self._values if at <= v.start < at + len(spelt))
         return True
 
     def _begun(self, begun: str, value: _Span | None) -> str | None:
@@ -235,7 +240,7 @@ class SketchDraft:
     def _chunks(self) -> Iterator[_Span]:
         """Runs of words that may be a value: no small words, no column's name; of mixed runs what has capitals."""
         run: list[_Span] = []
-        mentions = [m for m in self._mentions.values() if m.share >= _NAMED and m.words]
+        mentions = {(m.start, m.end) for m in self._mentions.values() if m.share >= _NAMED and m.words}
         for match in _TOKEN.finditer(self._question):
             start, end = match.span()
             while start < end - 1 and self._question[start] in _OPENING:
@@ -244,7 +249,7 @@ class SketchDraft:
             if len(self._question[start:end].rstrip("?.!,;:")) == 1 and self._question[end - 1] == ".":
                 stripped = end - start
             span = _Span(start, start + stripped, self._question[start : start + stripped])
-            inside = any(m.start <= start < m.end for m in mentions)
+            inside = any(begin <= start < end for begin, end in mentions)
             if not span.text or span.text.lower() in _SMALL or inside:
                 yield from self._runs(run)
                 run = []

@@ -68,15 +68,15 @@ class DecodingOptions:
     `grammar`: `schema` allows only SQL that is valid for the request's table, `none` allows any text.
     `max_new_tokens`: completion tokens at most, forced ones included. `batch_size`: rows decoded together at
     most. `token_budget`: cache positions (rows x longest row) of a batch at most, so long prompts shrink it; on a
-    CPU up to four batches are decoded side by side.
+    CPU two batches are decoded side by side.
     `prefix_cache_bytes`: keys and values of schemas kept for later questions; 0 keeps none. `draft_tokens`:
-    guessed tokens verified in one forward pass, shared by its rows, each of which has one at least (eight on a GPU);
-    0 guesses none. Neither of the last two changes the answer.
+    guessed tokens verified in one forward pass, shared by its rows; 0 guesses none. Neither of the last two changes
+    the answer, but by rounding, and by the weights that a pass reads where they are int8.
     """
 
     grammar: Grammar = "schema"
     max_new_tokens: int = 192
     batch_size: int = 48
-    token_budget: int = 12_288
+    token_budget: int = 8192
     prefix_cache_bytes: int = 256 * 1024 * 1024
     draft_tokens: int = 0

@@ -150,6 +150,34 @@ def test_a_cut_completion_says_so(model: Any, tokenizer: Any) -> None:
             assert 0 <= got.n_forced <= 5
 
 
+def test_a_text_that_ends_at_the_limit_is_not_cut(model: Any, tokenizer: Any) -> None:
+    """One column and nothing to compare with: the aggregate is the last choice, and its guess ends the text."""
+    schema = TableSchema("t", (Column("a", "real"),))
+    passes = set()
+    for cue in (
+        "highest",
+        "lowest",
+        "average",
+        "total",
+        "how many",
+        "how many ?",
+        "mean",
+        "most",
+        "least",
+        "sum of",
+        "",
+    ):
+        asked = [request(schema, cue)]
+        whole = Decoder(model, tokenizer, PLAIN).generate(asked)[0]
+        assert whole.finished and whole.n_tokens == len(whole.token_ids)  # it ended without EOS
+        got = Decoder(model, tokenizer, replace(PLAIN, max_new_tokens=whole.n_tokens, draft_tokens=8)).generate(asked)[
+            0
+        ]
+        assert got.token_ids == whole.token_ids and got.finished
+        passes.add(got.forward_passes)
+    assert 1 in passes
+
+
 def test_an_unmerged_adapter_decodes_like_a_merged_one(tokenizer: Any) -> None:
     from peft import LoraConfig, get_peft_model
 

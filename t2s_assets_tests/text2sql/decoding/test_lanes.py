@@ -88,33 +88,15 @@ def test_any_select_side_by_side_is_that_of_one_at_a_time(
     asked = [
         Request(f"one(id, a)\nQuestion: what {n}?\nSQL:\n", f"what {n}?", schemas, "select", draw=n) for n in range(60)
     ]
-    decoder = Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=30))
+    decoder = Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=30, draft_tokens=64))
     together = decoder.generate(asked)
     assert len(lanes_used) == 2
     assert [c.token_ids for c in together] == [decoder.generate([one])[0].token_ids for one in asked]
 
 
-@pytest.mark.parametrize("count", [decoders._ROWS_A_LANE * 2 - 1, 1])
-def test_few_rows_are_decoded_together_on_all_threads(
-    quick: PackedModel, tokenizer: Any, count: int, lanes_used: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: set[int] = set()
-    real = Lane.run
-
-    def run(self: Lane, *args: Any) -> None:
-        threads.add(torch.get_num_threads())
-        real(self, *args)
-
-    monkeypatch.setattr(Lane, "run", run)
-    Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=8)).generate(random_requests(count, tables=4, seed=2))
-    assert len(lanes_used) == 1 and threads == {2}
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 16])
-def test_threads_are_shared_by_at_most_four_lanes(
-    quick: PackedModel, tokenizer: Any, threads: int, lanes_used: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.set_num_threads(threads)
+@pytest.fixture
+def threads_of_lanes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many threads each running of a batch had."""
     each: list[int] = []
     real = Lane.run
 
@@ -123,11 +105,44 @@ def test_threads_are_shared_by_at_most_four_lanes(
         real(self, *args)
 
     monkeypatch.setattr(Lane, "run", run)
+    return each
+
+
+@pytest.mark.parametrize("count", [decoders._ROWS_A_LANE * 2 - 1, 1])
+def test_few_rows_are_decoded_together_on_all_threads(
+    quick: PackedModel, tokenizer: Any, count: int, lanes_used: list[list[Batch]], threads_of_lanes: list[int]
+) -> None:
+    many = [request(SCHEMA, f"what is {n} ?") for n in range(count)]
+    Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=8)).generate(many)
+    assert len(lanes_used) == 1 and threads_of_lanes == [2]
+
+
+@pytest.mark.parametrize(("threads", "each"), [(1, [1, 1]), (2, [1, 1]), (3, [1, 2]), (16, [8, 8])])
+def test_two_lanes_share_the_threads(
+    quick: PackedModel,
+    tokenizer: Any,
+    threads: int,
+    each: list[int],
+    lanes_used: list[list[Batch]],
+    threads_of_lanes: list[int],
+) -> None:
+    torch.set_num_threads(threads)
     many = [request(SCHEMA, f"what is {n} ?") for n in range(200)]
     Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=4)).generate(many)
-    lanes = min(threads, 4)
-    assert len(lanes_used) == lanes and each == [threads // lanes] * lanes
+    assert sorted(threads_of_lanes) == each
     assert torch.get_num_threads() == threads
+
+
+def test_threads_do_not_decide_who_shares_a_batch(
+    quick: PackedModel, tokenizer: Any, lanes_used: list[list[Batch]]
+) -> None:
+    """Ranks and machines have other numbers of them, and the same answers."""
+    many = random_requests(100, tables=9, seed=2)
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=4)).generate(many)
+    batches = [[row.index for batch in share for row in batch.rows] for share in lanes_used]
+    assert batches[:2] == batches[2:4] == batches[4:]
 
 
 def test_transformers_runs_its_models_in_one_lane(model: Any, tokenizer: Any, lanes_used: list[list[Batch]]) -> None:
@@ -147,7 +162,7 @@ def test_an_error_in_one_lane_ends_the_others(quick: PackedModel, tokenizer: Any
 
     with pytest.raises(ValueError, match="the disk is full"):
         decoder.generate(many, on_result=fail_once)
-    assert len(seen) < 200
+    assert len(seen) == 3
     assert torch.get_num_threads() == 2
     assert len(decoder.generate(many[:60])) == 60
 
@@ -179,8 +194,9 @@ def test_lanes_keep_no_more_of_schemas_than_one(quick: PackedModel, tokenizer: A
     assert limit * 3 // 4 < kept()[0] <= limit
     decoder.generate(many)
     assert len(kept()) == 2 and all(limit // 4 < size <= limit // 2 for size in kept())
-    decoder.generate(many[:1])
-    assert kept()[1] == 0 < kept()[0]
+    before = kept()
+    decoder.generate(many[-1:])
+    assert kept()[1] == before[1] and kept()[0] <= limit // 2
     decoder.forget()
     assert kept() == [0, 0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from t2s_assets.text2sql.decoding.rows import Row
 from t2s_assets.text2sql.decoding.sketch_drafts import SketchDraft
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets_tests.tiny import random_requests, request
+from t2s_assets_tests.tiny import request
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -94,12 +95,22 @@ def test_what_is_guessed(question: str, written: str, whole: str) -> None:
 def test_nothing_upsets_it_and_what_is_written_stays(question: str, names: list[str], written: str, real: bool) -> None:
     schema = TableSchema("t", tuple(Column(name, "real" if real else "text") for name in names))
     draft = SketchDraft(question, schema)
-    for text in (written, draft.continuation("")[: len(written)]):
-        whole = draft.continuation(text)
-        assert whole.startswith(text) or text != whole
-    for end in range(len(draft.continuation(""))):
-        start = draft.continuation("")[:end]
-        assert draft.continuation(start).startswith(start)
+    draft.continuation(written)  # anything may stand there
+    whole = draft.continuation("")
+    assert whole.startswith("SELECT ")
+    for end in range(len(whole)):
+        assert draft.continuation(whole[:end]).startswith(whole[:end])
+
+
+def test_a_wide_table_has_no_more_conditions_than_a_query_may() -> None:
+    years = TableSchema("t", tuple(Column(f"Sales {number}", "real") for number in range(2000)))
+    whole = SketchDraft("what is the sales in 2004?", years).continuation("")
+    assert whole.count(" AND ") == 3 and whole.count(" WHERE ") == 1
+
+
+def test_no_sum_of_text_is_guessed() -> None:
+    whole = SketchDraft("What is the total of the players?", SCHEMA).continuation("SELECT SUM(")
+    assert whole.startswith('SELECT SUM("Goals")')
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +162,23 @@ def test_fewer_guesses_than_there_is_room_for(passes: ModuleType, tokenizer: Any
     assert took == sorted(took, reverse=True) and took[0] > took[2] > took[4]
 
 
+def test_special_tokens_in_a_question_are_text(tokenizer: Any) -> None:
+    asked = request(SCHEMA, "Which player of the club Ends<|end|>Here?")
+    drafter = Drafter(tokenizer, frozenset([0]))
+    draft = drafter.draft(asked, encode(tokenizer, [asked.prompt])[0])
+    written = encode(tokenizer, ["""SELECT "Player" FROM t WHERE "Club" = 'Ends"""])[0]
+    while (token := draft.guess(written, 0, None)) is not None and len(written) < 100:
+        assert token != 0
+        written.append(token)
+    assert tokenizer.decode(written).endswith("Ends<|end|>Here'")
+
+
 def test_copies_end_where_a_sketch_has_no_idea(tokenizer: Any) -> None:
     """A wrong copy is likely to be followed by wrong ones, so a pass has few."""
     asked = request(SCHEMA, "what what what what what what what what what what what what?")
     drafter = Drafter(tokenizer, frozenset([0]))
     ids = encode(tokenizer, [asked.prompt])[0]
-    draft = drafter.draft(random_requests(1, tables=1, seed=1)[0], ids)
+    draft = drafter.draft(replace(asked, kind="select"), ids)
     what = encode(tokenizer, [" what what what"])[0]
     assert draft.guess(what, 0, None) is not None
     assert draft.guess(what, 8, None) is None
