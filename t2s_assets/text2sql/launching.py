@@ -63,6 +63,9 @@ def environment(project: Project, config: Experiment, processes: int) -> dict[st
         "T2S_STORAGE": str(project.storage),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        # TRL reports each trainer to the hub, from a thread that reads the environment while accelerate sets it. Now
+        # and then that ends the process with a segmentation fault, and nobody asked to be reported.
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         # TRL passes transformers arguments that the same release deprecates; nothing of ours to mend.
         "PYTHONWARNINGS": "ignore::FutureWarning",
         # Batches are freed to the heap and not to the system: faulting the pages in again took a tenth of a step.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,18 @@ def test_a_static_rendezvous_asks_which_node_this_is(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("T2S_NODE", wrong)
         with pytest.raises(ConfigError, match=rf"static needs T2S_NODE .*0 to 2.*got '{wrong}'"):
             started(config)
+
+
+@pytest.mark.parametrize("launch", [None, RAY], ids=["torchrun", "ray"])
+def test_ranks_report_nothing_to_the_hub(launch: dict[str, Any] | None) -> None:
+    """The thread that would, reads the environment while accelerate sets it."""
+    code = (
+        "import threading; from huggingface_hub.utils import send_telemetry; send_telemetry('t2s'); "
+        "print([thread.name for thread in threading.enumerate()])"
+    )
+    given = {**os.environ, **training.environment(PROJECT, experiment(launch))}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['MainThread']"
 
 
 @pytest.mark.parametrize(
