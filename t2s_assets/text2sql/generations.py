@@ -18,7 +18,7 @@ Generated = dict[str, dict[str, Any]]
 
 # Questions generated together; a kill costs at most so many. Far more than a batch, so that slots seldom run empty.
 BLOCK = 256
-# For a single question a token costs a CPU a fortieth of a pass, and two in three are right; int8 weights are read in
+# For a single question a token costs a CPU a fortieth of a pass, and three in five are right; int8 weights are read in
 # short passes only.
 _DRAFT_TOKENS = {"full": 16, "int8": 8}
 

@@ -26,7 +26,7 @@ AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<")
 
 MAX_CONDITIONS = 4
-"""That are written: WikiSQL has no query with more."""
+"""Of a sketch that is written: WikiSQL has no query with more."""
 
 Value = str | int | float
 

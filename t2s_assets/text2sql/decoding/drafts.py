@@ -18,7 +18,7 @@ from t2s_assets.text2sql.plain_text import encode, protect
 _LONGEST_MATCH = 3
 
 _MOST_COPIED = 8
-"""Guesses in a pass up to which copies are added: one in three is right, and what follows a wrong one is waste."""
+"""Guesses in a pass up to which copies are added: under half are right, and what follows a wrong one is waste."""
 
 # The likelier of the ways a sketch can go on, best first: most queries have a condition, most conditions are
 # equalities, most selections have no aggregate; a string begins or ends.
@@ -67,9 +67,10 @@ class Draft:
         grammar allows.
         """
         token = self._next_of_sketch(written)
-        known = token is not None and (allowed is None or token < len(allowed))
-        if known and token not in self._drafter.eos and (allowed is None or allowed[token]):
-            return token
+        if token is not None and token not in self._drafter.eos:
+            # A tokenizer may know tokens that the model does not.
+            if allowed is None or (token < len(allowed) and allowed[token]):
+                return token
         return self._copied(written, allowed) if guessed < _MOST_COPIED else None
 
     def _next_of_sketch(self, written: list[int]) -> int | None:

@@ -27,7 +27,7 @@ from t2s_assets.text2sql.decoding.supported import heads_sharing_a_key
 from t2s_assets.text2sql.decoding.types import DecodingOptions
 
 _GUESSES_OF_A_SKETCH = 1
-"""What a sketch guesses in a large batch, where a token costs what it computes: four in five of the first are right."""
+"""What a sketch guesses in a large batch, where a token costs what it computes; three in four are right."""
 
 
 class Lane:
