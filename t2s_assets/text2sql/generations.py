@@ -23,13 +23,18 @@ BLOCK = 256
 _DRAFT_TOKENS = {"full": 16, "int8": 8}
 
 
-def options(config: DecodingConfig) -> DecodingOptions:
-    """The decoder's options of an experiment."""
+def options(config: DecodingConfig, *, waited_for: bool = False) -> DecodingOptions:
+    """The decoder's options of an experiment; `waited_for`: somebody waits for each answer.
+
+    Answers that are kept and scored take the same number of threads whatever else the machine does, so that they are
+    the same to the bit.
+    """
     return DecodingOptions(
         grammar=config.grammar,
         max_new_tokens=config.max_new_tokens,
         token_budget=config.batch_tokens,
         draft_tokens=_DRAFT_TOKENS[config.weights],
+        fewer_threads_when_busy=waited_for,
     )
 
 

@@ -87,7 +87,7 @@ class Text2SQL:
             raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
         from t2s_assets.text2sql.decoding import Decoder
 
-        return cls(adapter, Decoder(network, tokenizer, options(decoding)), tokenizer)
+        return cls(adapter, Decoder(network, tokenizer, options(decoding, waited_for=True)), tokenizer)
 
     def __enter__(self) -> Text2SQL:
         return self

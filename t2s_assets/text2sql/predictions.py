@@ -144,7 +144,7 @@ def measure_latency(asked: Examination, log: Log) -> dict[str, Any]:
     started = time.perf_counter()
     model, tokenizer = asked.tuned()
     loaded = time.perf_counter()
-    decoder = Decoder(model, tokenizer, options(decoding))
+    decoder = Decoder(model, tokenizer, options(decoding, waited_for=True))
     questions = asked.chosen["test"][: asked.config.evaluation.latency_questions]
     timings, first = [], 0.0
     with SqlExecutor() as executor:

@@ -18,6 +18,7 @@ import torch
 from t2s_assets.text2sql.decoding.drafts import Drafter
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
 from t2s_assets.text2sql.decoding.lane import Lane
+from t2s_assets.text2sql.decoding.pace import Pace
 from t2s_assets.text2sql.decoding.packed import PackedModel
 from t2s_assets.text2sql.decoding.prefixes import shared_lengths
 from t2s_assets.text2sql.decoding.rows import Row
@@ -58,6 +59,8 @@ class Decoder:
         if self.options.grammar == "schema":
             self._guides = GuideFactory(tokenizer, self._eos, self._config.vocab_size)
         self._lanes: list[Lane] = []
+        adapts = self.options.fewer_threads_when_busy and isinstance(model, PackedModel)
+        self._pace: AbstractContextManager[None] = Pace() if adapts else nullcontext()
 
     def forget(self) -> None:
         """Drop the kept keys and values, which belong to the weights that computed them."""
@@ -102,20 +105,20 @@ class Decoder:
                     stopped.set()
                     raise
 
-        def run(lane: Lane, share: list[Batch]) -> None:
+        def run(lane: Lane, share: list[Batch], pace: AbstractContextManager[None]) -> None:
             with torch.inference_mode(), self._attention():
                 for batch in share:
-                    lane.run(batch, one_at_a_time, stopped)
+                    lane.run(batch, one_at_a_time, stopped, pace)
 
         threads = torch.get_num_threads()
         if len(shares) == 1 or threads == 1:
             for lane, share in zip(self._lanes, shares):
-                run(lane, share)
+                run(lane, share, self._pace)
             return
 
         def alone(number: int) -> None:
             torch.set_num_threads((threads + number) // len(shares))
-            run(self._lanes[number], shares[number])
+            run(self._lanes[number], shares[number], nullcontext())
 
         try:
             with ThreadPoolExecutor(len(shares), "decoding") as pool:

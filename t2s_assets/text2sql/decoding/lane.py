@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any
 
@@ -49,8 +50,17 @@ class Lane:
         self._guides, self._drafter = guides, drafter
         self._shared_heads = heads_sharing_a_key(model.config.get_text_config(decoder=True))
 
-    def run(self, batch: Batch, finish: Callable[[Row, float], None], stopped: threading.Event) -> None:
-        """Decode the rows of a batch, calling `finish` with each as it ends and when; until `stopped`."""
+    def run(
+        self,
+        batch: Batch,
+        finish: Callable[[Row, float], None],
+        stopped: threading.Event,
+        pace: AbstractContextManager[None],
+    ) -> None:
+        """Decode the rows of a batch, calling `finish` with each as it ends and when; until `stopped`.
+
+        `pace` is entered for each forward pass.
+        """
         waiting = deque(batch.rows)
         # Slot i of the cache belongs to active[i].
         slots = max(1, min(self._options.batch_size, self._options.token_budget // batch.capacity, len(waiting)))
@@ -58,7 +68,8 @@ class Lane:
         active: list[Row] = []
         while (waiting or active) and not stopped.is_set():
             self._admit(waiting, active, cache)
-            self._advance(active, cache)
+            with pace:
+                self._advance(active, cache)
             now = perf_counter()
             for slot in reversed(range(len(active))):
                 if not active[slot].done:
