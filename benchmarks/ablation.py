@@ -74,7 +74,9 @@ def main() -> None:
             continue
         config = base.model_copy(update=VARIANTS[name])
         network, tokenizer = full if config.weights == "full" else load_ready(adapter, project, placement, config)
-        answers, milliseconds = answer(Decoder(network, tokenizer, options(config)), requests, contents, config)
+        answers, milliseconds = answer(
+            Decoder(network, tokenizer, options(config, waited_for=True)), requests, contents, config
+        )
         rows = score(project, dataset, asked, tables, {q.id: a for q, a in zip(asked, answers)}, print)
         found[name] = {
             "n": len(rows),

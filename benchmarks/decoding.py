@@ -178,7 +178,7 @@ def ours(
     """Our engine; the seconds of each single question asked again when its schema is known; the answers of the batch
     to all questions; and those to the single ones without a grammar."""
     settings = decoding_options(DecodingConfig(max_new_tokens=max_new_tokens))
-    alone = Decoder(model, tokenizer, settings)
+    alone = Decoder(model, tokenizer, replace(settings, fewer_threads_when_busy=True))
     alone.generate(requests[:2])
     result, again = Timings(passes=0), Timings()
     for index in shown("ours", singles):

@@ -80,3 +80,10 @@ def test_same_answers(tmp_path: Path, towns: ProjectFiles) -> None:
     given = ("--model", "towns/tiny", "--limit", "6", "--max-new-tokens", "12", "--dtypes", "float32")
     found = bench("same_answers", tmp_path / "s.json", *given, files=towns)
     assert (found["float32"]["n"], found["float32"]["other_answers"]) == (6, 0)
+
+
+def test_busy(tmp_path: Path, towns: ProjectFiles) -> None:
+    given = ("--model", "towns/tiny", "--limit", "2", "--busy", "0", "1")
+    found = bench("busy", tmp_path / "b.json", *given, files=towns)
+    assert [(row["busy"], row["same_answers"], row["of"]) for row in found] == [(0, 2, 2), (1, 2, 2)]
+    assert all(row["free_ms"]["p50"] > 0 and row["all_ms"]["p50"] > 0 for row in found)

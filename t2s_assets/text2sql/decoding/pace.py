@@ -1,7 +1,7 @@
 """How many threads forward passes use while other processes want the cores too.
 
-The threads of a product wait for the slowest of them, two hundred times in a forward pass. Where another process takes a
-core, all of them stand still for as long as it is away, and one thread alone is more than twice as fast as two.
+The threads of a product wait for the slowest of them, two hundred times in a forward pass. Where another process takes
+a core, all of them stand still for as long as it is away, and one thread alone is more than twice as fast as two.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _SHORTEST, _LONGEST = 0.25, 16.0
 class Pace:
     """A context for each forward pass, which runs on as many of torch's threads as get a core.
 
-    A pass that was kept waiting halves the threads of those after it, down to one. After a while twice as many are tried
-    again, and after twice as long when that was in vain. Outside, and for who else uses torch, nothing changes.
+    A pass that was kept waiting halves the threads of those after it, down to one. After a while twice as many are
+    tried again, and after twice as long when that was in vain. Outside, and for who else uses torch, nothing changes.
     """
 
     def __init__(self) -> None:

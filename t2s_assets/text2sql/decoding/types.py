@@ -72,8 +72,8 @@ class DecodingOptions:
     `prefix_cache_bytes`: keys and values of schemas kept for later questions; 0 keeps none. `draft_tokens`:
     guessed tokens verified in one forward pass, shared by its rows; 0 guesses none. Neither of the last two changes
     the answer, but by rounding, and by the weights that a pass reads where they are int8.
-    `fewer_threads_when_busy`: on a CPU that other processes use too, one batch takes as many threads as get a core; with
-    many threads and float32, their number decides the rounding.
+    `fewer_threads_when_busy`: on a CPU that other processes use too, one batch takes as many threads as get a core.
+    With many threads and float32, their number decides the rounding.
     """
 
     grammar: Grammar = "schema"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_what_gets_a_core_is_kept_and_more_is_tried_ever_more_rarely(machine: Ma
     found = passes(Pace(), machine, 1_000)
     tries = [at for at, threads in enumerate(found) if threads == 4]
     assert set(found) == {2, 4}
-    gaps = [after - before for before, after in zip(tries, tries[1:])]
+    gaps = [after - before for before, after in pairwise(tries)]
     assert gaps[0] < 5 and gaps == sorted(gaps) and 160 <= gaps[-1] <= 162
 
 
