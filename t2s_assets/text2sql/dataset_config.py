@@ -30,7 +30,7 @@ class UrlSource(Section):
     """A WikiSQL archive behind HTTP(S), downloaded once into the storage folder."""
 
     kind: Literal["url"]
-    url: str = Field(pattern=r"^https?://")
+    url: str = Field(pattern=r"^https?://", description="Of the archive.")
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Checked after the download.")
 
 
@@ -63,7 +63,7 @@ Source = Annotated[BundledSource | LocalSource | UrlSource | HubSource, Field(di
 class Retrain(Section):
     """The schedule that retrains one experiment; it is off until switched on in Dagster."""
 
-    experiment: str
+    experiment: str = Field(description="The name of its file, without .yaml.")
     cron: str = Field("0 3 * * 0", description="Five cron fields, UTC.")
 
     @field_validator("cron")
@@ -76,8 +76,8 @@ class Retrain(Section):
 class Targets(Section):
     """What EM and EX on the test questions are to be over; a check warns where one is not."""
 
-    em: float | None = Field(None, ge=0, lt=1)
-    ex: float | None = Field(None, ge=0, lt=1)
+    em: float | None = Field(None, ge=0, lt=1, description="Exact match, a share.")
+    ex: float | None = Field(None, ge=0, lt=1, description="Execution accuracy, a share.")
 
     @property
     def given(self) -> dict[str, float]:
@@ -89,8 +89,8 @@ class WikiSQLDataset(Section):
     """`dataset.yaml` of data in WikiSQL's layout: one table a question, and queries of WikiSQL's sketch."""
 
     reader: Literal["wikisql"] = "wikisql"
-    description: str = Field(min_length=1)
-    source: Source
+    description: str = Field(min_length=1, description="What the data is, for whoever reads the list of datasets.")
+    source: Source = Field(description="Where it comes from.")
     targets: Targets = Targets()
     retrain: Retrain | None = None
 
@@ -98,9 +98,9 @@ class WikiSQLDataset(Section):
 class SplitSettings(Settings):
     """How questions without a split of their own are dealt out; what is left over trains."""
 
-    validation: Fraction = 0.1
-    test: Fraction = 0.2
-    seed: int = Field(17, ge=0)
+    validation: Fraction = Field(0.1, description="Share of the questions.")
+    test: Fraction = Field(0.2, description="Share of the questions.")
+    seed: int = Field(17, ge=0, description="Of the dealing.")
 
     @model_validator(mode="after")
     def _something_trains(self) -> SplitSettings:
@@ -115,7 +115,7 @@ class OwnDataset(Section):
     """`dataset.yaml` of a dataset of one's own: databases with any number of tables, and questions with SQL text."""
 
     reader: Literal["own"]
-    description: str = Field(min_length=1)
+    description: str = Field(min_length=1, description="What the data is, for whoever reads the list of datasets.")
     databases: str | dict[str, str] = Field(
         min_length=1,
         description="A DuckDB file, a SQLite file, or a folder of CSV and Parquet files, or a mapping of names to "
