@@ -102,9 +102,9 @@ def write_failure(error: Exception, folder: Path) -> StorageError | None:
     free = _free_mb(folder)
     if full or (short and free < 512):
         return StorageError(
-            f"{folder}: the disk is full ({free:,.0f} MB free). Make room, or set T2S_STORAGE to a folder on another "
-            "disk, and give the same command again: it goes on from the last whole checkpoint. The last good adapter "
-            "was left as it is"
+            f"{folder}: the disk is full ({free:,.0f} MB free). Make room, or move the storage folder to another disk "
+            "and set T2S_STORAGE to it, and give the same command again: it goes on from the last whole checkpoint. "
+            "The last good adapter was left as it is"
         )
     if getattr(error, "errno", None) in _UNWRITABLE or short:
         return StorageError(f"{folder} cannot be written ({text}); mend that, or set T2S_STORAGE to another folder")

@@ -173,7 +173,7 @@ def _check_disk(shape: Shape, config: Experiment, work: Path) -> None:
     if needed > free:
         raise StorageError(
             f"{work}: checkpoints need {needed:.2f} GB and {free:.2f} GB are free; make room, lower "
-            "training.keep_checkpoints, or set T2S_STORAGE to a folder on another disk"
+            "training.keep_checkpoints, or move the storage folder to another disk and set T2S_STORAGE to it"
         )
 
 

@@ -235,7 +235,7 @@ class TrainingRun:
             training, self.placement, self.work, max_steps=steps or 1, max_length=self.config.prompt.max_length
         )
         self.progress = Progress(self.log, clock, budget, self.signal, best=training.best)
-        callbacks: list[Any] = [self.progress]
+        callbacks: list[Any] = [self.progress, _best_in(self.work)]
         if budget is not None:
             callbacks.append(Pace(clock, budget, self.log))
         if training.early_stopping:
@@ -302,6 +302,23 @@ class TrainingRun:
             write_manifest(fresh, file_hash(fresh / adapters.WEIGHTS, length=16), facts)
         shutil.rmtree(self.work, ignore_errors=True)
         self.log(f"adapter of {facts['adapter_mb']} MB written to {folder}")
+
+
+def _best_in(folder: Path) -> Any:
+    """A callback that has a resumed run find its best checkpoint in `folder`.
+
+    A checkpoint names it with the absolute path of its day. Where storage was moved since, transformers would forget
+    it and keep the last weights; where it was copied, it would read, and keep, the one that is elsewhere.
+    """
+    from transformers import TrainerCallback
+
+    class BestInFolder(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            best = folder / f"checkpoint-{state.best_global_step}"
+            if best.is_dir():
+                state.best_model_checkpoint = str(best)
+
+    return BestInFolder()
 
 
 def _chosen(trainer: Any, best: str) -> dict[str, Any]:

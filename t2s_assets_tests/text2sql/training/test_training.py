@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -453,6 +454,33 @@ def test_a_full_disk_is_told_and_training_goes_on_when_there_is_room(
     finally:
         subprocess.run(["umount", str(small)], check=True)
         beside.unlink()
+
+
+def test_storage_moved_to_another_disk_keeps_its_best_checkpoint(
+    towns: ProjectFiles, experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when all steps are done, and the last checkpoint is not the best."""
+    monkeypatch.setattr(
+        "t2s_assets.text2sql.training.trainer.warm_then_cosine", lambda step, *_: 1.0 if step < 4 else -1.0
+    )
+    name = experiment(best="loss", max_steps=8, learning_rate=0.05, eval_examples=6, batch_size=6)
+    full, roomy = tmp_path / "full", tmp_path / "roomy"
+    shutil.copytree(towns.project.storage, full)
+    whole, _ = train(towns, name)
+    assert whole["chosen_step"] < whole["steps"]
+
+    def no_room(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="move the storage folder to another disk"):
+        patch.setattr(training_run, "write_manifest", no_room)
+        training.train(Project(towns.project.configs, full), "towns", name, log=[].append)
+    full.rename(roomy)
+    lines: list[str] = []
+    moved = training.train(Project(towns.project.configs, roomy), "towns", name, log=lines.append)
+    assert "going on from checkpoint-8" in lines
+    assert moved["chosen_step"] == whole["chosen_step"]
+    assert moved["data_version"] == whole["data_version"]
 
 
 def fill_up(path: Path) -> None:
