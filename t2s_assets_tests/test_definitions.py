@@ -78,6 +78,13 @@ def test_the_shipped_configs_load_as_groups() -> None:
     assert set(definition_of(defs, "mini", "adapter").partitions_def.get_partition_keys()) >= {"smollm2"}
 
 
+def test_descriptions_of_the_configs_are_shown(two: ProjectFiles) -> None:
+    shop = assets_of(load(two), "shop")
+    assert two.project.dataset("shop").description in shop["tables"].description
+    for name in ("small", "large"):
+        assert f"- `{name}`: {two.project.experiment('shop', name).description}" in shop["adapter"].description
+
+
 @pytest.mark.parametrize("dataset", ["shop", "garden"])
 def test_every_dataset_has_the_same_graph(two: ProjectFiles, dataset: str) -> None:
     definitions = load(two)

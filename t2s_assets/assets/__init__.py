@@ -16,8 +16,10 @@ def dataset_assets(project: Project, dataset: str) -> list[dg.AssetsDefinition]:
     Raises:
         ConfigError: an experiment's file is broken. Loading tells, so nobody waits for a run to find a typing error.
     """
-    experiments = experiment_names(project.configs, dataset)
-    for experiment in experiments:
-        project.experiment(dataset, experiment)
-    partitions = dg.StaticPartitionsDefinition(experiments)
-    return [*data_assets(dataset), *experiment_assets(dataset, partitions, project.dataset(dataset).targets)]
+    config = project.dataset(dataset)
+    described = {n: project.experiment(dataset, n).description for n in experiment_names(project.configs, dataset)}
+    partitions = dg.StaticPartitionsDefinition(list(described))
+    return [
+        *data_assets(dataset, config.description),
+        *experiment_assets(dataset, partitions, config.targets, described),
+    ]

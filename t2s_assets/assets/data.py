@@ -38,12 +38,12 @@ def left_out(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def data_assets(dataset: str) -> list[dg.AssetsDefinition]:
-    """The assets that do not depend on an experiment."""
+def data_assets(dataset: str, description: str) -> list[dg.AssetsDefinition]:
+    """The assets that do not depend on an experiment. `tables` shows the dataset's description."""
     key = {name: dg.AssetKey([dataset, name]) for name in ("tables", "questions", "sql")}
     common: dict[str, Any] = {"group_name": dataset, "owners": OWNERS, "code_version": "1"}
 
-    @dg.asset(key=key["tables"], kinds={"parquet"}, description="Every source table.", **common)
+    @dg.asset(key=key["tables"], kinds={"parquet"}, description=f"Every source table.\n\n{description}", **common)
     def tables(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         manifest = prepare.make_tables(folders.project, dataset, context.log.info)
         return result(

@@ -1,5 +1,6 @@
 """`prompts`, `adapter`, `predictions` and `report` of each experiment, and the dataset's `champion`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -25,8 +26,11 @@ from t2s_assets.text2sql.training import guards, plan
 GPU_POOL = "gpu"
 
 
-def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets: Targets) -> list[dg.AssetsDefinition]:
-    """The assets with one partition an experiment, and the champion chosen among them."""
+def experiment_assets(
+    dataset: str, partitions: dg.PartitionsDefinition, targets: Targets, described: Mapping[str, str]
+) -> list[dg.AssetsDefinition]:
+    """The assets with one partition an experiment, and the champion chosen among them. `adapter` shows what each
+    experiment is `described` as."""
     names = ("sql", "prompts", "adapter", "predictions", "report", "champion")
     key = {name: dg.AssetKey([dataset, name]) for name in names}
     unpartitioned: dict[str, Any] = {"group_name": dataset, "owners": OWNERS, "code_version": "1"}
@@ -79,7 +83,7 @@ def experiment_assets(dataset: str, partitions: dg.PartitionsDefinition, targets
         deps=[key["prompts"]],
         kinds={"pytorch", "huggingface"},
         pool=GPU_POOL,
-        description="The trained LoRA adapter.",
+        description="\n".join(["The trained LoRA adapter.\n", *(f"- `{n}`: {text}" for n, text in described.items())]),
         check_specs=checks.specs(key["adapter"], "adapter_size", blocking=False, partitions=partitions),
         **common,
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from t2s_assets.text2sql.data_verdicts import DataVerdict
     from t2s_assets.text2sql.storage import Project
 
@@ -90,7 +92,7 @@ def train(
     memory_gb: Annotated[
         float | None,
         typer.Option(
-            help="With --plan: the device's memory, for a device that is not here. From shapes alone, no weights."
+            help="With --plan: the device's memory, for a device that is not here. From shapes; for bases of the hub."
         ),
     ] = None,
 ) -> None:
@@ -184,8 +186,9 @@ def champion(dataset: Dataset) -> None:
 
 
 def list_all() -> None:
-    """Show datasets, experiments, and what is there of each with its figures."""
+    """Show datasets and experiments: what each is, what is there of it, its figures."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from t2s_assets.text2sql.champion import serving_experiment
@@ -197,22 +200,27 @@ def list_all() -> None:
     datasets = dataset_names(project.configs)
     if not datasets:
         raise ConfigError(f"{project.configs} holds no datasets: no folder in it has a dataset.yaml")
-    table = Table("dataset/experiment", "made", "figures")
+    table = Table("dataset/experiment", "made", "what it is, figures")
+
+    def add(name: str, made: dict[str, dict[str, Any]], lines: list[str]) -> None:
+        table.add_row(name, ", ".join(made) or "nothing", escape("\n".join(lines)))
+
     for dataset in datasets:
         made = {n: f for n in ("tables", "questions", "sql") if (f := _manifest(project, dataset, n)) is not None}
-        table.add_row(dataset, ", ".join(made) or "nothing", _dataset_figures(made))
+        add(dataset, made, [_description(project.dataset, dataset), *_dataset_figures(made)])
         serving = serving_experiment(project, dataset)
         for name in experiment_names(project.configs, dataset):
             assets = ("prompts", "adapter", "predictions", "report")
             made = {n: f for n in assets if (f := _manifest(project, dataset, n, name)) is not None}
-            figures = ["champion"] if name == serving else []
+            figures = [_description(project.experiment, dataset, name)]
+            figures += ["champion"] if name == serving else []
             if "adapter" in made:
                 figures.append(_adapter_line(made["adapter"]))
             if "report" in made:
                 rates = made["report"]
                 shown = [f"{k.upper()} {100 * rates[k]:.1f} %" for k in ("em", "ex") if rates.get(k) is not None]
                 figures.append(f"{', '.join(shown)} on {rates['n']:,} of {rates['of']:,} test questions")
-            table.add_row(f"  {dataset}/{name}", ", ".join(made) or "nothing", "\n".join(figures))
+            add(f"  {dataset}/{name}", made, figures)
         table.add_section()
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)
@@ -225,7 +233,17 @@ def _manifest(project: Project, dataset: str, asset: str, experiment: str | None
     return read_manifest(folder, made_by="t2s run") if (folder / MANIFEST).exists() else None
 
 
-def _dataset_figures(made: dict[str, dict[str, Any]]) -> str:
+def _description(read: Callable[..., Any], *address: str) -> str:
+    """What a config file says of itself; where it cannot be read, why."""
+    from t2s_assets.text2sql.errors import ConfigError
+
+    try:
+        return " ".join(read(*address).description.split())
+    except ConfigError as e:
+        return f"error: {e}"
+
+
+def _dataset_figures(made: dict[str, dict[str, Any]]) -> list[str]:
     figures = []
     for name in ("tables", "questions"):
         if name in made:
@@ -234,4 +252,4 @@ def _dataset_figures(made: dict[str, dict[str, Any]]) -> str:
     if "sql" in made:
         broken = sum(made["sql"]["gold_that_does_not_run"].values())
         figures.append(f"{broken} gold queries that do not run")
-    return "\n".join(figures)
+    return figures

@@ -30,6 +30,15 @@ def test_prepare_and_list(t2s: T2S, shop: ProjectFiles, monkeypatch: pytest.Monk
     assert "33 questions" in shown and "1 gold queries that do not run" in shown and "prompts" in shown
 
 
+def test_list_describes_what_it_can_read(t2s: T2S, shop: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    found(shop, monkeypatch)
+    shop.yaml("shop", "dataset", {"description": "A shop [closed]", "source": {"kind": "bundled"}})
+    (shop.project.configs / "shop" / "broken.yaml").write_text("colour: red\n")
+    ended = t2s("list")
+    assert ended.status == 0 and "A shop [closed]" in ended.out
+    assert "shop/tiny" in ended.out and "error: " in ended.out and "colour: unknown key" in ended.out
+
+
 def test_prepare_refuses_a_leak_between_splits(
     t2s: T2S, project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
