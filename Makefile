@@ -6,14 +6,17 @@ EXPERIMENT ?= smollm2
 export DAGSTER_HOME := $(CURDIR)/storage/dagster
 export PYTHONWARNINGS := ignore
 
-.PHONY: help setup demo materialize dev test test-slow test-ray browser check lint picture clean
+.PHONY: help setup demo materialize dev test test-slow test-ray check lint picture clean
 
 help:
+	@echo "make setup        install into .venv;  the others do so themselves"
 	@echo "make demo         train, evaluate and report on the bundled data"
 	@echo "make dev          the Dagster UI, at http://localhost:3000"
 	@echo "make materialize  every asset of DATASET for EXPERIMENT (default: mini, smollm2)"
-	@echo "make test         set up, then lint and test;  make test-slow for the long ones"
-	@echo "make clean        remove what training and evaluation made (not .venv, not downloads)"
+	@echo "make test         lint and test (make check: the same);  make lint: without tests"
+	@echo "make test-slow    the long tests;  make test-ray: those of Ray, which it installs"
+	@echo "make picture      docs/lineage.png anew, of what storage/ holds;  needs Chromium"
+	@echo "make clean        remove assets, checkpoints and Dagster's history (not .venv, downloads, feedback)"
 
 setup: .venv/.installed .env
 
@@ -67,6 +70,8 @@ lint: setup
 
 check: lint test
 
+# What people said of answers (storage/<dataset>/feedback) cannot be made again.
 clean:
-	find storage -mindepth 1 -maxdepth 1 ! -name dagster ! -name cache -exec rm -rf {} +
+	find storage -mindepth 2 -maxdepth 2 ! -path 'storage/dagster/*' ! -path 'storage/cache/*' ! -name feedback -exec rm -rf {} +
+	find storage -mindepth 1 -maxdepth 1 -type d ! -name dagster ! -name cache -empty -delete
 	find storage/dagster -mindepth 1 ! -name dagster.yaml -delete
