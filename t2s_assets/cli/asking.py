@@ -122,7 +122,7 @@ def ask(
         answer = loaded.ask(question, chosen, run=run, min_confidence=min_confidence)
     from t2s_assets.text2sql.wording import in_words
 
-    words = in_words(answer.generated, chosen) if explain and answer.valid else None
+    words = in_words(answer.generated, chosen, loaded.adapter.format.gold) if explain and answer.valid else None
     if as_json:
         print(json.dumps(answer.as_dict() | ({"in_words": words} if explain else {}), ensure_ascii=False))
     else:

@@ -263,7 +263,13 @@ def _csv_lines(f: Any, path: Path) -> Iterator[Line]:
         raise DataError(f"{path}: a column named question is wanted in the header line; got {reader.fieldnames}")
     try:
         for number, record in enumerate(reader, 1):
-            yield Line(number, record, None if record.get("question") else f"line {number}: the question is empty")
+            problem = None if record.get("question") else f"line {number}: the question is empty"
+            if surplus := record.pop(None, None):
+                problem = (
+                    f"line {number}: {len(surplus)} more cells than the header has; put a question with commas in it "
+                    "in double quotes"
+                )
+            yield Line(number, record, problem)
     except csv.Error as e:
         raise DataError(f"{path}: not CSV ({e})") from e
 

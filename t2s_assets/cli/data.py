@@ -80,11 +80,13 @@ def feedback(
     passed_over = (
         (done.there, "were there already"),
         (done.replaced, "gave way to later feedback on the same question"),
-        (done.elsewhere, "are about databases of other datasets"),
+        (done.elsewhere, "are about tables that it does not have"),
     )
     for count, why in passed_over:
         if count:
             print(f"  {count} {why}")
+    for line, question in done.contradicting:
+        print(f"  not added: {done.file}:{line} has other SQL for {question!r}; change or remove that line")
     if done.added:
         print(f"next: t2s check-data {into}")
 

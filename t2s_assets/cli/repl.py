@@ -154,14 +154,14 @@ class Session:
         show.print_outcome(done.outcome, done.rows_copied)
 
     def _explain(self) -> None:
-        answer, table, _ = self._last()
-        words = in_words(answer.generated, table) if answer.valid else None
+        answer, table, model = self._last()
+        words = in_words(answer.generated, table, model.adapter.format.gold) if answer.valid else None
         show.say(f"in words: {words}" if words else "this query is more than can be put in words here")
 
     def _correct(self, sql: str) -> None:
         answer, table, model = self._last()
         if not sql:
-            self.suggestion = f"\\correct {answer.sql or answer.generated}"
+            self.suggestion = f"\\correct {feedback.given(model, answer, table)}"
             if not sys.stdin.isatty():
                 show.say("error: \\correct needs the SQL that is right")
             return

@@ -13,6 +13,8 @@ from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
 
 SHOWN_ROWS = 50
+_JOINERS = "\u200c\u200d"
+"""Zero-width (non-)joiners: parts of words in Persian and Indic scripts, and of emoji. They steer nothing."""
 
 
 @contextmanager
@@ -93,9 +95,13 @@ def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
 
 
 def cell_text(cell: Any) -> str:
-    """A cell for people; whole numbers without a point."""
+    """A cell for people; whole numbers without a point, and lists as DuckDB writes them."""
     if cell is None:
         return "NULL"
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, list):
+        return f"[{', '.join(map(cell_text, cell))}]"
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
         return str(int(cell))
     return visible(str(cell))
@@ -104,7 +110,9 @@ def cell_text(cell: Any) -> str:
 def visible(text: str) -> str:
     """Text in which control characters show as escapes, so that no cell of a table can steer the terminal."""
     return "".join(
-        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else c.encode("unicode_escape", "surrogatepass").decode()
+        c
+        if c in _JOINERS or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+        else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text
     )
 

@@ -9,7 +9,8 @@ One JSON object a line in `storage/<dataset>/feedback/<experiment>/feedback.json
     given_sql   what the model answered, over the user's names
     sql         what is right: `given_sql`, or the correction
     database    the absolute path of the file or folder asked about; null where only a schema was given
-    schema      [{"table": ..., "columns": [{"name": ..., "type": ...}]}], the tables asked about
+    schema      [{"table": ..., "columns": [{"name": ..., "type": ...}]}], the tables asked about; one of another
+                schema than the default is called schema.table
 
 `add_to_dataset` makes training questions of a dataset of one's own out of them.
 """
@@ -29,11 +30,13 @@ from sqlglot.errors import SqlglotError
 
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
-from t2s_assets.text2sql.datasets.own import database_paths
+from t2s_assets.text2sql.datasets.own import database_paths, read_database
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
 from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.tables.asked import asked_about
+from t2s_assets.text2sql.tables.table_files import is_table_of_folder
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, tables_of
 
 if TYPE_CHECKING:
@@ -69,6 +72,13 @@ def corrected(model: Text2SQL, sql: str, about: UserTable | UserDatabase) -> tup
     return written, outcome, rows_copied
 
 
+def given(model: Text2SQL, answer: Answer, about: UserTable | UserDatabase) -> str:
+    """What the model wrote, over the user's names where it can be said so, an answer that was withheld too."""
+    if answer.valid:
+        return answer.sql
+    return asked_about(about, model.adapter.format.gold).checked(answer.generated)[0]
+
+
 def _without_schemas(sql: str, about: UserTable | UserDatabase) -> str:
     """`sql` without the schemas that SQL as shown puts before the names of `about`'s tables."""
     paths = {tuple(part.casefold() for part in t.path) for t in tables_of(about) if len(t.path) > 1}
@@ -98,11 +108,11 @@ def record(
         "model": f"{adapter.folder.parent.parent.name}/{adapter.folder.name} {adapter.version}",
         "question": answer.question,
         "verdict": "right" if sql is None else "corrected",
-        "given_sql": answer.sql or answer.generated,
+        "given_sql": given(model, answer, about),
         "sql": answer.sql if sql is None else sql,
         "database": str(Path(where).absolute()) if about.has_rows and Path(where).exists() else None,
         "schema": [
-            {"table": t.path[-1], "columns": [{"name": h, "type": c.type} for h, c in zip(t.header, t.columns)]}
+            {"table": t.name, "columns": [{"name": h, "type": c.type} for h, c in zip(t.header, t.columns)]}
             for t in tables_of(about)
         ],
     }
@@ -119,24 +129,26 @@ def record(
 
 @dataclass(frozen=True)
 class Added:
-    """What became of feedback: `added` lines; `there` already; `elsewhere`, about other databases; `replaced` by later
-    feedback on the same question."""
+    """What became of feedback: `added` lines; `there` already; `elsewhere`, about tables that the dataset has not;
+    `replaced` by later feedback on the same question; `contradicting`: the questions to which the dataset has another
+    SQL, with their lines."""
 
     file: Path
     added: int
     there: int
     elsewhere: int
     replaced: int
+    contradicting: tuple[tuple[int, str], ...] = ()
 
 
-def read_feedback(file: Path) -> list[dict[str, Any]]:
-    """The records of a file. Raises DataError where there is none, or with the line that is broken."""
+def read_feedback(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The records of a file with their lines. Raises DataError where there is none, or with the line that is broken."""
     if not file.exists():
         raise DataError(f"{file}: no feedback there; \\right and \\correct in t2s repl write it")
     return _questions(file)
 
 
-def _questions(file: Path) -> list[dict[str, Any]]:
+def _questions(file: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as e:
@@ -151,13 +163,14 @@ def _questions(file: Path) -> list[dict[str, Any]]:
                 raise TypeError("question and sql must be strings")
         except (ValueError, KeyError, TypeError) as e:
             raise DataError(f"{file}:{number}: no question with its SQL ({e}); mend or remove the line") from e
-        records.append(record)
+        records.append((number, record))
     return records
 
 
 def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
-    """Append the feedback in `file` on databases of an own `dataset` to its questions, those for training where its
-    questions give splits.
+    """Append the feedback in `file` on tables of an own `dataset` to its questions, those for training where its
+    questions give splits. A question that is there with other SQL is not: two SQLs for one question teach neither, and
+    which one holds is its owner's to say.
 
     Raises:
         ConfigError: the dataset is not one of one's own, or its SQL is of another dialect than feedback's.
@@ -180,15 +193,22 @@ def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
         raise ConfigError("\n".join(problems))
     questions = expand_path(config.questions, folder)
     there = _questions(questions)
-    known = {(r["question"], r["sql"]) for r in there}
-    splits = any("split" in r for r in there)
+    only = next(iter(databases.values())) if len(databases) == 1 else None
+    known: dict[tuple[Any, str], dict[str, int]] = {}
+    for number, record in there:
+        known.setdefault((record.get("database", only), record["question"]), {})[record["sql"]] = number
+    splits = any("split" in record for _, record in there)
+    tables: dict[str, set[str]] = {}
     fresh: list[dict[str, Any]] = []
+    contradicting: list[tuple[int, str]] = []
     n_there = n_elsewhere = n_replaced = 0
-    # What was said last of a question holds: two SQLs for one question teach neither.
+    # What was said last of a question holds.
     last: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in read_feedback(file):
+    for _, entry in read_feedback(file):
         name = _database(entry, databases)
-        if name is None:
+        if name is not None and name not in tables:
+            tables[name] = _table_names(next(path for path, known_as in databases.items() if known_as == name))
+        if name is None or not {t["table"].casefold() for t in entry["schema"]} <= tables[name]:
             n_elsewhere += 1
             continue
         before = last.get((name, entry["question"]))
@@ -196,15 +216,23 @@ def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
         n_there += before is not None and before["sql"] == entry["sql"]
         last[name, entry["question"]] = entry
     for (name, _), entry in last.items():
-        if (entry["question"], entry["sql"]) in known:
+        lines = known.get((name, entry["question"]), {})
+        if entry["sql"] in lines:
             n_there += 1
+        elif lines:
+            contradicting.append((min(lines.values()), entry["question"]))
         else:
             line = {"question": entry["question"], "sql": entry["sql"], "database": name}
             line["tables"] = [t["table"] for t in entry["schema"]]
             fresh.append(line | ({"split": "train"} if splits else {}))
     if fresh:
         _append(questions, fresh)
-    return Added(questions, len(fresh), n_there, n_elsewhere, n_replaced)
+    return Added(questions, len(fresh), n_there, n_elsewhere, n_replaced, tuple(contradicting))
+
+
+def _table_names(path: Path) -> set[str]:
+    """What a dataset calls the tables of a database, casefolded."""
+    return {table.schema.name.casefold() for table in read_database(path)}
 
 
 def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> str | None:
@@ -212,7 +240,7 @@ def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> str | 
     if not isinstance(entry.get("database"), str):
         return None
     path = Path(entry["database"]).resolve()
-    return databases.get(path) or databases.get(path.parent)
+    return databases.get(path) or (databases.get(path.parent) if is_table_of_folder(path) else None)
 
 
 def _append(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:

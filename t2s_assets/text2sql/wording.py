@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from t2s_assets.text2sql.query import Condition, Query, SketchError, condition_number, from_sql, number_literal
 from t2s_assets.text2sql.schema import TABLE, Column
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, tables_of
@@ -20,17 +22,18 @@ _TESTS = {
 }
 
 
-def in_words(sql: str, about: UserTable | UserDatabase) -> str | None:
-    """SQL over `t`, or over one table under its own name, as a sentence about the user's table; None where it is more
-    than the sketch of query.py."""
+def in_words(sql: str, about: UserTable | UserDatabase, gold: Literal["sketch", "sql"]) -> str | None:
+    """What a model wrote, as a sentence about the user's table; None where it is more than the sketch of query.py.
+
+    `gold` is what the model was trained on: a sketch is over `t`, with text compared in any case; SQL text over tables
+    under their own names, with their real types, to the letter.
+    """
     for table in tables_of(about):
-        own = table.path[-1]
-        for name in (own,) if isinstance(about, UserDatabase) else (own, TABLE):
-            try:
-                query = from_sql(sql, table.schema(name))
-            except SketchError:
-                continue
-            return _sentence(query, table, typed=name == own)
+        try:
+            query = from_sql(sql, table.schema(TABLE if gold == "sketch" else table.path[-1]))
+        except SketchError:
+            continue
+        return _sentence(query, table, typed=gold == "sql")
     return None
 
 
@@ -54,7 +57,9 @@ def _test(condition: Condition, table: UserTable, typed: bool) -> str:
     column = table.columns[condition.column]
     number = condition_number(condition.value) if column.type == "real" else None
     if number is not None:
-        return f"“{column.name}” {_TESTS['number'][condition.operator]} {number_literal(number)}"
+        # A whole number as it stands: a float would take one of over 2^53 for its neighbour.
+        shown = str(condition.value) if isinstance(condition.value, int) else number_literal(number)
+        return f"“{column.name}” {_TESTS['number'][condition.operator]} {shown}"
     case = " (in any case)" if condition.operator == 0 and not typed else ""
     # What spells no number is compared as the text that it is.
     test = _TESTS["text" if column.type == "real" else _kind(column, typed)][condition.operator]

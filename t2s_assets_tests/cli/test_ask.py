@@ -57,6 +57,8 @@ def test_no_name_of_a_table_and_no_cell_steers_the_terminal(t2s: T2S, serving: P
     ended = t2s("ask", "-m", "peaks/tiny", "--db", tmp_path / "two.duckdb", "how many?")
     assert ended.status == 1 and "\\x1b[31m" in ended.err and "\x1b" not in ended.err
     assert show.cell_text("a\x1b[31m\n") == "a\\x1b[31m\\n"
+    assert show.cell_text([True, None, 1.0, ["\x1b"]]) == "[true, NULL, 1, [\\x1b]]"
+    assert show.cell_text("می\u200cخواهم\u202e") == "می\u200cخواهم\\u202e"
 
 
 def test_ask_prints_sql_alone_on_standard_output(t2s: T2S, serving: ProjectFiles) -> None:

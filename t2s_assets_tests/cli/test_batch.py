@@ -56,6 +56,16 @@ def test_batch_keeps_order_and_stops_for_no_line(t2s: T2S, serving: ProjectFiles
     assert "no table 'nowhere'" in str(rows[8]["error"])
 
 
+def test_a_question_with_a_bare_comma_is_told_of(t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text('id,question\n1,Which peak, in Nepal, is highest?\n2,"K2, how high?"\n')
+    out = tmp_path / "a.jsonl"
+    ended = t2s("batch", "-m", "peaks/tiny", "--in", tmp_path / "q.csv", "--out", out, "--db", peaks)
+    first, second = _answers(out)
+    assert "2 more cells than the header has" in str(first["error"]) and first["id"] == "1"
+    assert second["question"] == "K2, how high?" and "sql" in second
+    assert "1 failed" in ended.err
+
+
 def test_batch_goes_on_where_it_was(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
     asked = [{"question": f"which fruit costs {n}?"} for n in range(CHUNK + 6)]
     questions, out = _jsonl(tmp_path / "q.jsonl", list(asked)), tmp_path / "a.jsonl"

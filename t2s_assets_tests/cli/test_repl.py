@@ -8,6 +8,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -17,6 +19,7 @@ import pytest
 
 from t2s_assets.cli import show
 from t2s_assets.cli.repl import Session
+from t2s_assets.text2sql import feedback
 from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_own
@@ -128,6 +131,40 @@ def test_a_table_of_a_schema_is_corrected_as_it_is_shown(t2s: T2S, serving: Proj
     ended = t2s("repl", "-m", "peaks/tiny", "--db", tmp_path / "sold.duckdb", stdin="\n".join(typed) + "\n")
     assert "FROM sales.fruit" in ended.out and "Plum" in ended.out
     assert ended.err.count("kept for 'which?'") == 1 and "the correction cannot be used" in ended.err
+
+
+def test_feedback_goes_where_its_tables_are(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "fruit.csv").write_text("name,price\nPlum,3\n")
+    with duckdb.connect(folder / "other.duckdb") as db:
+        db.execute("CREATE SCHEMA sales; CREATE TABLE sales.fruit (name TEXT); CREATE TABLE fruit (name TEXT)")
+    assert t2s("init", "files", "--database", folder).status == 0
+    questions = serving.project.configs / "files" / "questions.jsonl"
+    before = questions.read_text()
+    shutil.rmtree(serving.project.path("peaks", "feedback", "tiny"), ignore_errors=True)
+    for db, table in (("other.duckdb", "fruit"), ("other.duckdb", "sales.fruit")):
+        typed = [f"\\table {table}", "which?", "\\correct SELECT name FROM fruit"]
+        t2s("repl", "-m", "peaks/tiny", "--db", folder / db, stdin="\n".join(typed) + "\n")
+    assert "added 0 questions" in (done := t2s("feedback", "peaks/tiny", "--into", "files").out)
+    assert "2 are about tables that it does not have" in done and questions.read_text() == before
+    for sql in ("SELECT name FROM fruit", "SELECT price FROM fruit"):
+        typed = ["which?", f"\\correct {sql}"]
+        t2s("repl", "-m", "peaks/tiny", "--db", folder / "fruit.csv", stdin="\n".join(typed) + "\n")
+        done = t2s("feedback", "peaks/tiny", "--into", "files").out
+    added = questions.read_text().removeprefix(before).splitlines()
+    assert [json.loads(line)["sql"] for line in added] == ['SELECT "name" FROM fruit']
+    line = len(before.splitlines()) + 1
+    assert f"questions.jsonl:{line} has other SQL for 'which?'; change or remove that line" in done
+
+
+def test_what_was_withheld_is_corrected_over_the_users_names(serving: ProjectFiles, peaks: Path) -> None:
+    with closing(Text2SQL.load("peaks/tiny", project=serving.project)) as model:
+        table = open_source(db=peaks).table()
+        answer = model.ask("how high is K2?", table)
+        assert answer.valid
+        withheld = replace(answer, valid=False, sql="", abstained="unsure", problem="unsure")
+        assert feedback.given(model, withheld, table) == answer.sql != answer.generated
 
 
 def read_own_config(file: Path) -> OwnDataset:

@@ -33,7 +33,7 @@ PEAKS = UserTable.of("peaks", ["Name", "Height (m)"], ["text", "real"], where="t
     ],
 )
 def test_in_words(sql: str, words: str | None) -> None:
-    assert in_words(sql, PEAKS) == words
+    assert in_words(sql, PEAKS, "sketch") == words
 
 
 BOOKS = UserTable.of(
@@ -58,13 +58,26 @@ BOOKS = UserTable.of(
     ],
 )
 def test_in_words_over_tables_under_their_own_names(sql: str, words: str | None) -> None:
-    assert in_words(sql, UserDatabase("library", (PEAKS, BOOKS))) == words
+    assert in_words(sql, UserDatabase("library", (PEAKS, BOOKS)), "sql") == words
 
 
 def test_one_table_under_its_own_name_compares_to_the_letter() -> None:
-    assert in_words('SELECT "Name" FROM peaks WHERE "Name" = \'K2\'', PEAKS) == (
+    assert in_words('SELECT "Name" FROM peaks WHERE "Name" = \'K2\'', PEAKS, "sql") == (
         "“Name” in peaks, where “Name” is ‘K2’"
     )
-    assert in_words("SELECT title FROM t WHERE out > '1950'", BOOKS) == (
+    assert in_words("SELECT title FROM t WHERE out > '1950'", BOOKS, "sketch") == (
         "“title” in lib.books, where “out” comes alphabetically after ‘1950’"
     )
+
+
+def test_a_table_called_t_is_what_the_model_was_trained_on() -> None:
+    table = UserTable.of("t", ["Name"], ["text"], where="test")
+    said = "SELECT \"Name\" FROM t WHERE \"Name\" = 'K2'"
+    assert in_words(said, table, "sketch") == "“Name” in t, where “Name” is ‘K2’ (in any case)"
+    assert in_words(said, table, "sql") == "“Name” in t, where “Name” is ‘K2’"
+
+
+def test_whole_numbers_are_told_to_the_last_digit() -> None:
+    table = UserTable.of("orders", ["id"], ["real"], where="test")
+    said = in_words('SELECT "id" FROM t WHERE "id" = 9007199254740993', table, "sketch")
+    assert said == "“id” in orders, where “id” is 9007199254740993"

@@ -100,5 +100,9 @@ def as_table(given: Any, name: str | None = None) -> UserTable:
     if (source := _source_of(given)) is not None:
         return source.table(name)
     if hasattr(given, "__arrow_c_stream__"):
-        return from_arrow(pa.table(given), name or "data")
+        try:
+            data = pa.table(given)
+        except (pa.ArrowException, TypeError, ValueError) as e:  # columns of mixed types
+            raise DataError(f"the data frame cannot be read ({e}); turn that column into text or numbers") from e
+        return from_arrow(data, name or "data")
     raise DataError(f"a table, schema, path or data frame is wanted; got {type(given).__name__}")

@@ -9,12 +9,15 @@ are never loaded, SQLite is read by Python's own module, and a DuckDB view that 
 
 from __future__ import annotations
 
+import csv
+import os
 import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, parse_number, string_literal
 from t2s_assets.text2sql.tables.table_types import Kept, casts, of_duckdb, of_sqlite, of_text
-from t2s_assets.text2sql.tables.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap
+from t2s_assets.text2sql.tables.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap, shortened
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
@@ -66,12 +69,17 @@ def open_folder(path: Path) -> Source:
         DataError: there is none, one is not readable, or two have one name.
     """
     try:
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.suffix.lower() != ".txt")
+        files = sorted(p for p in path.iterdir() if is_table_of_folder(p))
     except OSError as e:
         raise DataError(f"{path} cannot be read ({e})") from e
     if not files:
         raise DataError(f"{path} is a folder without CSV or Parquet files")
     return of_tables(str(path), [open_file(file).table() for file in files])
+
+
+def is_table_of_folder(path: Path) -> bool:
+    """Whether `open_folder` takes a file, by its name, for a table."""
+    return path.suffix.lower() in _SUFFIXES and path.suffix.lower() != ".txt"
 
 
 def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kept]:
@@ -81,7 +89,7 @@ def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kep
 
 def _copied(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], typed: bool) -> Content:
     types = tuple(c.copied(typed) for c in columns)
-    casts = ", ".join(f"CAST({identifier(c.name)} AS {t}) AS c{i}" for i, (c, t) in enumerate(zip(columns, types)))
+    casts = ", ".join(f"{c.cast(identifier(c.name), typed)} AS c{i}" for i, c in enumerate(columns))
     cap = row_cap(len(columns))
     data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {cap + 1}").to_arrow_table()
     return Content(data.slice(0, cap), types, data.num_rows > cap)
@@ -116,6 +124,9 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
         return connection
     except duckdb.Error as e:
         raise DataError(f"{path} cannot be opened as a DuckDB database ({_reason(e)})") from e
+    except (RuntimeError, UnicodeError) as e:
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        raise DataError(f"{shown}: DuckDB opens names in UTF-8 alone ({_reason(e)}); rename the file") from e
 
 
 def _duckdb(path: Path) -> Source:
@@ -174,7 +185,9 @@ def _sqlite(path: Path) -> Source:
 
     def opened(known_as: tuple[str, ...]) -> UserTable:
         (name,) = known_as
-        info = _sqlite_query(path, f"PRAGMA table_info({string_literal(name)})", name)
+        info = _sqlite_query(path, f"PRAGMA table_xinfo({string_literal(name)})", name)
+        # Its last field is 1 for what a virtual table hides, 2 and 3 for generated columns.
+        info = [row for row in info if row[-1] != 1]
         header = [row[1] for row in info]
         columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1])) for row in info]
         if not header:
@@ -197,7 +210,8 @@ def _stored(path: Path, table: str, column: str) -> set[str]:
 
 
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:
-    rows = _sqlite_query(path, f"SELECT * FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}", name)
+    cells = ", ".join(identifier(c.name) for c in columns)
+    rows = _sqlite_query(path, f"SELECT {cells} FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}", name)
     return from_rows(rows, [c.copied(typed) for c in columns])
 
 
@@ -211,7 +225,7 @@ def _literal_path(path: Path) -> str:
 
 def _parquet(path: Path) -> UserTable:
     def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str], Any]) -> Any:
-        relation = f"read_parquet([{_literal_path(path)}])"
+        relation = f"read_parquet([{_literal_path(path)}], hive_partitioning = false)"
         with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             try:
@@ -223,19 +237,25 @@ def _parquet(path: Path) -> UserTable:
     return _table(path.stem, columns, lambda typed: with_columns(lambda c, r: _copied(c, r, columns, typed)), str(path))
 
 
+_CSV_OPTIONS = "header = true, all_varchar = true, null_padding = true"
+"""One thread reads: DuckDB's parallel reader pads no rows where a quoted cell has a line break."""
+
+
 def _csv(path: Path) -> UserTable:
     """A CSV whose first line holds the column names; the cells of the rows read say what type a column has."""
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
-        read = f"read_csv([{_literal_path(path)}], header = true, all_varchar = true, null_padding = true)"
+        options = f"{_CSV_OPTIONS}, parallel = false, hive_partitioning = false"
         try:
-            relation = connection.sql(f"SELECT * FROM {read}")
+            relation = connection.sql(f"SELECT * FROM read_csv([{_literal_path(path)}], {options})")
             cap = row_cap(len(relation.columns))
             found = relation.limit(cap + 1).to_arrow_table()
+            named = _cells_of_the_header(connection, path, found)
         except duckdb.Error as e:
             raise DataError(f"{path} cannot be read as CSV with a header line ({_reason(e)})") from e
+        found = _without_surplus(path, found, named)
         header = found.column_names
-        if found.num_columns == 0 or not path.read_bytes()[:1]:
-            raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
         raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
         connection.register("raw", raw)
         columns = of_text(connection, "raw", header)
@@ -249,6 +269,32 @@ def _csv(path: Path) -> UserTable:
     return _table(path.stem, columns, read, str(path))
 
 
+def _cells_of_the_header(connection: duckdb.DuckDBPyConnection, path: Path, found: pa.Table) -> int:
+    """How many columns the header line names: fewer than DuckDB found, where a row has more cells."""
+    if not any(re.fullmatch(r"column\d+", name) for name in found.column_names):
+        return found.num_columns
+    sniffed = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({_literal_path(path)}, {_CSV_OPTIONS})"
+    ((delimiter, quote, skipped),) = connection.execute(sniffed).fetchall()
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        # Where no cell is quoted, the sniffer has a word for that.
+        quote = quote if len(quote) == 1 else '"'
+        header = next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
+    return len(header)
+
+
+def _without_surplus(path: Path, found: pa.Table, named: int) -> pa.Table:
+    """The columns that the header names. Raises DataError where a row has something in a cell behind them."""
+    for column in found.columns[named:]:
+        for number, cell in enumerate(column.to_pylist(), 1):
+            if cell is not None and cell.strip():
+                row = [c for c in found.slice(number - 1, 1).to_pylist()[0].values() if c is not None]
+                raise DataError(
+                    f"{path}: row {number} below the header has more cells than the header's {named}: "
+                    f"{shortened(', '.join(map(repr, row)))}; put a cell with the delimiter in it in double quotes"
+                )
+    return found.select(range(named))
+
+
 def from_arrow(data: pa.Table, name: str) -> UserTable:
     """A table that is already in memory. Raises DataError when it has no columns."""
     if data.num_columns == 0:
@@ -256,7 +302,14 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
     header = [str(n) for n in data.column_names]
     plain = data.slice(0, row_cap(data.num_columns) + 1).rename_columns([f"c{i}" for i in range(len(header))])
     with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
-        connection.register("given", plain)
-        columns = _described(connection, "given")
-        contents = {typed: _copied(connection, "given", columns, typed) for typed in (False, True)}
+        try:
+            connection.register("given", plain)
+            columns = _described(connection, "given")
+            contents = {typed: _copied(connection, "given", columns, typed) for typed in (False, True)}
+        except duckdb.Error as e:
+            types = ", ".join(f"{h} {t}" for h, t in zip(header, data.schema.types))
+            raise DataError(
+                f"table {name!r} cannot be read ({_reason(e)}); its columns are {shortened(types)}; turn what DuckDB "
+                "does not know into text or numbers"
+            ) from e
     return _table(name, [replace(c, name=h) for c, h in zip(columns, header)], contents.__getitem__, "table")

@@ -30,16 +30,23 @@ _TEXT_PATTERNS = {
 @dataclass(frozen=True)
 class Kept:
     """A column as it is kept: our type, and the DuckDB types of its copy: `plain` for models that know text and
-    numbers alone, `sql_type` for those that know real types."""
+    numbers alone, `sql_type` for those that know real types. `source` is DuckDB's type of the original, where known."""
 
     name: str
     type: ColumnType
     plain: str
     sql_type: str
+    source: str = ""
 
     def copied(self, typed: bool) -> str:
         """The DuckDB type of the copy."""
         return self.sql_type if typed else self.plain
+
+    def cast(self, cell: str, typed: bool) -> str:
+        """SQL that copies `cell`. A FLOAT becomes the decimal that it is shown as and compares like: 0.1, where the
+        nearest DOUBLE of its bits is 0.10000000149."""
+        cell = f"CAST({cell} AS VARCHAR)" if self.source == "FLOAT" else cell
+        return f"CAST({cell} AS {self.copied(typed)})"
 
 
 def of_duckdb(name: str, duckdb_type: str) -> Kept:
@@ -47,7 +54,7 @@ def of_duckdb(name: str, duckdb_type: str) -> Kept:
     if duckdb_type in _INTEGERS:
         return Kept(name, "real", "BIGINT", "BIGINT")
     if duckdb_type in _FLOATS:
-        return Kept(name, "real", "DOUBLE", "DOUBLE")
+        return Kept(name, "real", "DOUBLE", "DOUBLE", duckdb_type)
     if re.fullmatch(r"DECIMAL\(\d+,\d+\)", duckdb_type):
         return Kept(name, "real", duckdb_type, duckdb_type)
     return Kept(name, "text", "VARCHAR", _KEPT.get(duckdb_type, "VARCHAR"))
@@ -72,7 +79,8 @@ def of_sqlite(name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:
     }[kind]
     if not is_number:
         return Kept(name, "text", "VARCHAR", "VARCHAR")
-    return Kept(name, "real", "DOUBLE", "BIGINT" if found <= {"integer"} else "DOUBLE")
+    number = "BIGINT" if found <= {"integer"} else "DOUBLE"
+    return Kept(name, "real", number, number)
 
 
 def of_text(connection: duckdb.DuckDBPyConnection, relation: str, header: Sequence[str]) -> list[Kept]:
@@ -83,7 +91,8 @@ def of_text(connection: duckdb.DuckDBPyConnection, relation: str, header: Sequen
     for kept, pattern in _TEXT_PATTERNS.items():
         tests = _all_match(connection, relation, len(header), pattern, cast=kept)
         types = [kept if fits else old for fits, old in zip(tests, types)]
-    return [replace(c, sql_type=t) for c, t in zip(found, types)]
+    # A DOUBLE would take ids of over 2^53 for their neighbours.
+    return [replace(c, plain=t if t == "BIGINT" else c.plain, sql_type=t) for c, t in zip(found, types)]
 
 
 def casts(columns: Sequence[Kept], typed: bool) -> list[str]:

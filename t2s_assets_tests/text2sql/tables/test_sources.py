@@ -397,3 +397,111 @@ def test_a_schema_alone_has_no_rows_and_says_so() -> None:
 def test_the_schema_reads_back_from_its_own_text(files: Path) -> None:
     table = open_source(db=files / "shop.duckdb").table("My T")
     assert kinds(from_ddl(table.create_table()).table()) == kinds(table)
+
+
+def rows_of(table: user_tables.UserTable, *, typed: bool = False) -> list[tuple[Any, ...]]:
+    content = table.typed_content if typed else table.content
+    return [tuple(row.values()) for row in content.data.to_pylist()]
+
+
+def test_generated_columns_of_sqlite_keep_their_places(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute(
+            "CREATE TABLE s (price REAL, vat REAL GENERATED ALWAYS AS (price * 0.25), city TEXT, "
+            "double REAL GENERATED ALWAYS AS (price * 2) STORED, qty INTEGER)"
+        )
+        db.execute("INSERT INTO s (price, city, qty) VALUES (10, 'Oslo', 3)")
+        db.commit()
+    table = open_source(db=tmp_path / "shop.db").table()
+    assert table.header == ("price", "vat", "city", "double", "qty")
+    assert rows_of(table) == [(10.0, 2.5, "Oslo", 20.0, 3)]
+
+
+def test_a_float_is_the_decimal_that_it_is_shown_as(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "f.duckdb") as db:
+        db.execute("CREATE TABLE f AS SELECT unnest([0.1, 1e20, NULL, 'nan'])::FLOAT AS x")
+    given = [open_source(db=tmp_path / "f.duckdb").table(), as_table(pa.table({"x": pa.array([0.1], pa.float32())}))]
+    for table in given:
+        for typed in (False, True):
+            assert rows_of(table, typed=typed)[0] == (0.1,)
+    assert rows_of(given[0])[1:3] == [(1e20,), (None,)]
+    with SqlExecutor(workers=1) as executor:
+        outcome = executor.run_one(given[0].database("t"), "SELECT COUNT(*) FROM t WHERE x = 0.1")
+    assert outcome.rows == ((1,),)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "csv"])
+def test_whole_numbers_stay_exact(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"ids.{kind}"
+    if kind == "csv":
+        path.write_text("id,half\n9007199254740993,0.5\n9007199254740992,\n")
+    else:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("CREATE TABLE ids (id INTEGER, half REAL)")
+            db.execute("INSERT INTO ids VALUES (9007199254740993, 0.5), (9007199254740992, NULL)")
+            db.commit()
+    table = open_source(db=path).table()
+    assert rows_of(table) == [(9007199254740993, 0.5), (9007199254740992, None)]
+    with SqlExecutor(workers=1) as executor:
+        outcome = executor.run_one(table.database("t"), "SELECT COUNT(*) FROM t WHERE id = 9007199254740993")
+    assert outcome.rows == ((1,),)
+
+
+def test_line_breaks_in_quoted_cells_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('name,street,n\nAnn,"1 Road\nTown",3\nBo,z,4\nCy,short\n')
+    assert rows_of(open_source(db=tmp_path / "a.csv").table()) == [
+        ("Ann", "1 Road\nTown", 3), ("Bo", "z", 4), ("Cy", "short", None),
+    ]  # fmt: skip
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cities.csv"
+    path.write_text("city,people\nOslo,700\nBergen, Norway,290\nVoss,14\n")
+    with pytest.raises(DataError, match=r"row 2 below the header has more cells than the header's 2: 'Bergen', "):
+        open_source(db=path)
+    path.write_text("city;people\nOslo;700\nBergen;290;\nVoss;14;\n")
+    table = open_source(db=path).table()
+    assert (table.header, rows_of(table)[1]) == (("city", "people"), ("Bergen", 290))
+    path.write_text("column1,column2\nOslo,700\n")
+    assert open_source(db=path).table().header == ("column1", "column2")
+
+
+def test_folders_called_as_partitions_add_no_column(tmp_path: Path) -> None:
+    folder = tmp_path / "year=2024"
+    folder.mkdir()
+    (folder / "a.csv").write_text("name,n\nAnn,1\n")
+    duckdb.sql("SELECT 1 AS n").write_parquet(str(folder / "b.parquet"))
+    assert open_source(db=folder / "a.csv").table().header == ("name", "n")
+    assert open_source(db=folder / "b.parquet").table().header == ("n",)
+
+
+def test_an_empty_csv_is_seen_without_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("name\nAnn\n")
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert open_source(db=tmp_path / "a.csv").table().header == ("name",)
+
+
+def test_what_cannot_become_a_table_says_so(tmp_path: Path) -> None:
+    class Frame:
+        def __arrow_c_stream__(self, schema: object = None) -> object:
+            raise pa.ArrowInvalid("Could not convert 'x' with type str: tried to convert to int64")
+
+    with pytest.raises(DataError, match=r"data frame cannot be read .*Could not convert 'x'.*turn that column"):
+        as_table(Frame())
+    wide = pa.table({"a": pa.array([1], pa.decimal256(60, 2))})
+    with pytest.raises(DataError, match=r"table 'data' cannot be read .*a decimal256\(60, 2\)"):
+        as_table(wide)
+
+
+def test_a_database_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    duckdb.connect(tmp_path / "x.duckdb").close()
+    name = (tmp_path / "x.duckdb").rename(tmp_path / "caf\udce9.duckdb")
+    with pytest.raises(DataError, match=r"rename the file"):
+        open_source(db=name)
+
+
+def test_dates_that_python_does_not_have_are_no_samples(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "d.duckdb") as db:
+        db.execute("CREATE TABLE d AS SELECT * FROM (VALUES (DATE 'infinity', 1), (DATE '2024-01-02', 2)) AS v(day, n)")
+    samples = open_source(db=tmp_path / "d.duckdb").table().typed_sample_rows
+    assert samples is not None and [(str(day), n) for day, n in samples] == [("None", 1), ("2024-01-02", 2)]
