@@ -1,7 +1,8 @@
 """What a training needs, from shapes alone: parameters, the adapter's size, memory. No weights are read.
 
 The count follows what autograd keeps of one pass through a decoder of the Llama family (Llama, Qwen2, Mistral,
-SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA adapters. Sizes are bytes, GB are 10^9.
+Granite, SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA adapters. Sizes are bytes, GB
+are 10^9.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ _CUDA_BUILD = 0.37e9
 # (`training.environment`), since giving pages back and faulting them in again takes a third of the time.
 _UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
 _UNUSED_FUSED = 0.25
+
+COUNTED = ("granite", "llama", "mistral", "qwen2")
+"""`model_type` of those whose layers are what `Shape` counts. Others have the same fields and other layers: norms of
+queries and keys (qwen3), joint projections (phi3), two products in an MLP (gpt_neox), experts (mixtral)."""
 
 PAD_TO = 16
 """Widths of batches are multiples of this: few distinct ones let a CPU's kernels and the allocator reuse their work."""
@@ -60,6 +65,11 @@ class Shape:
     @classmethod
     def of(cls, config: Mapping[str, Any], *, where: str = "config.json") -> Shape:
         """The shape in a transformers `config.json`. Raises ModelError when it is not of this family."""
+        if (family := config.get("model_type")) not in COUNTED:
+            raise ModelError(
+                f"{where}: model_type: layers of {', '.join(COUNTED)} are counted; got {family!r}, whose memory and "
+                "adapter's size cannot be told before it is trained"
+            )
         try:
             heads = int(config["num_attention_heads"])
             return cls(

@@ -25,6 +25,13 @@ Log = Callable[[str], None]
 
 # Metal refuses a working set of more than about two thirds of a Mac's memory.
 _MPS_SHARE = 0.67
+# Of a control group, versions 2 and 1: its limit, what it uses, and what of that in memory.stat are cached files, with
+# the groups within it.
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
 # A run of fewer steps is over before a measurement of it would be.
 _WORTH_TIMING = 50
 
@@ -37,7 +44,7 @@ KNOWN_SHAPES = {
 
 @dataclass
 class Plan:
-    """What a training will take; `memory` is None for a base whose shape is not of the Llama family."""
+    """What a training will take; `memory` is None for a base whose layers are not counted."""
 
     placement: Placement
     memory: Memory | None
@@ -49,7 +56,7 @@ class Plan:
         where = f"{self.placement.device}, {self.placement.dtype}"
         where += ", 4-bit NF4 base" if self.placement.quantization == "nf4" else ""
         if self.memory is None:
-            return f"plan: {where}; the base is not of the Llama family, so its memory is not told"
+            return f"plan: {where}; the base is none of {', '.join(cost.COUNTED)}, so its memory is not told"
         have = f" of {self.available_gb:.1f} GB available" if self.available_gb is not None else ""
         m = self.memory
         parts = f"weights {m.weights / 1e9:.1f}, activations {m.activations / 1e9:.1f}, logits {m.logits / 1e9:.1f}"
@@ -187,11 +194,23 @@ def available_memory_gb(device: str) -> float | None:
         return torch.mps.recommended_max_memory() / 1e9 if torch.backends.mps.is_available() else None
     import psutil
 
+    left = _left_in_container(_CGROUP)
     have = psutil.virtual_memory().available
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        if os.path.exists(name) and (limit := Path(name).read_text().strip()).isdigit():
-            have = min(have, int(limit))
-    return have / 1e9
+    return (have if left is None else min(have, left)) / 1e9
+
+
+def _left_in_container(cgroup: Path) -> int | None:
+    """Bytes of memory under a control group's limit that can be had still; None where it has none.
+
+    As in the memory that Linux calls available, cached files count as free: they are dropped before a limit is hit.
+    """
+    for limit, used, cached in _CGROUP_FILES:
+        if (cgroup / limit).is_file() and (most := (cgroup / limit).read_text().strip()).isdigit():
+            lines = ((cgroup / limit).parent / "memory.stat").read_text().splitlines()
+            stat = {name: int(count) for name, count in (line.split() for line in lines)}
+            held = int((cgroup / used).read_text()) - sum(stat[name] for name in cached)
+            return max(0, int(most) - held)
+    return None
 
 
 def for_another_machine(config: Experiment, placement: Placement, memory_gb: float) -> Plan:

@@ -43,9 +43,40 @@ def test_a_shape_is_read_from_a_config() -> None:
     model = tiny_model(600)
     assert Shape.of(model.config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
     with pytest.raises(ModelError, match="num_attention_heads"):
-        Shape.of({"vocab_size": 10})
+        Shape.of({"model_type": "llama", "vocab_size": 10})
     with pytest.raises(ModelError, match=r"lora.targets: \['c_attn'\] are no linear layers"):
         SMOLLM2.adapter_parameters(LoraSettings(targets=("c_attn",)))
+
+
+def of_family(model_type: str) -> Any:
+    """A model of transformers' own class, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 2, "vocab_size": 600}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(model_type, **sizes, **tokens, num_attention_heads=6, num_key_value_heads=2)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("model_type", cost.COUNTED)
+def test_layers_of_each_counted_family_are_those_that_transformers_makes(model_type: str) -> None:
+    import torch
+
+    model = of_family(model_type)
+    shape = Shape.of(model.config.to_dict())
+    layer = model.model.layers[0]
+    linears = {n.rsplit(".", 1)[-1]: m for n, m in layer.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert {n: (m.in_features, m.out_features) for n, m in linears.items()} == shape.linears
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "phi3", "mixtral", "qwen3", "gemma2", "olmo2"])
+def test_a_family_with_the_same_fields_and_other_layers_is_not_counted(model_type: str) -> None:
+    described = of_family(model_type).config.to_dict()
+    with pytest.raises(ModelError, match=rf"model_type: layers of granite, llama.* are counted; got '{model_type}'"):
+        Shape.of(described)
 
 
 def test_the_products_counted_are_those_that_torch_counts() -> None:

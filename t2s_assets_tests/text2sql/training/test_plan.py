@@ -74,8 +74,37 @@ def test_a_disk_too_small_for_checkpoints_is_refused(tmp_path: Path, monkeypatch
         )
 
 
+@pytest.mark.parametrize(
+    ("limit", "used", "cached"),
+    [
+        ("memory.max", "memory.current", ("inactive_file", "active_file")),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_a_container_has_what_its_limit_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, cached: tuple[str, str]
+) -> None:
+    """Of 8 MB, 5 are used, 2 of them by cached files."""
+    monkeypatch.setattr(plan, "_CGROUP", tmp_path)
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    (tmp_path / limit).write_text("8000000\n")
+    (tmp_path / used).write_text("5000000\n")
+    stat = (tmp_path / limit).parent / "memory.stat"
+    stat.write_text(f"anon 3000000\n{cached[0]} 1500000\n{cached[1]} 500000\n")
+    assert plan.available_memory_gb("cpu") == pytest.approx(0.005)
+    (tmp_path / used).write_text("12000000\n")
+    assert plan.available_memory_gb("cpu") == 0.0
+    for unlimited in ("max\n", "9223372036854771712\n"):
+        (tmp_path / limit).write_text(unlimited)
+        assert plan.available_memory_gb("cpu") > 0.05
+
+
 def test_another_family_of_models_is_trained_without_a_memory_plan(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "mamba", "vocab_size": 10}')
+    """Pythia's config.json has all the fields of a Llama's."""
+    from transformers import GPTNeoXConfig
+
+    GPTNeoXConfig(vocab_size=600).save_pretrained(str(tmp_path))
     assert plan.shape_in(tmp_path) is None
     made = plan.before_loading(shipped("smollm2-cpu"), None, CPU, longest=9, longest_completion=3)
     assert "its memory is not told" in made.described()
