@@ -39,7 +39,7 @@ split: {{validation: 0.1, test: 0.2, seed: 17}}
 
 _EXPERIMENT = """\
 # SmolLM2-135M on {name}: a first run on two CPU cores. It shows that the chain works; for good answers take a larger
-# base model (a hub repository or a folder, with a GPU) and some hundreds of questions.
+# base model (a hub repository or a folder, with a GPU) and some hundreds of questions. docs/settings.md: every field.
 #
 #   t2s run {name}/{experiment}
 description: SmolLM2-135M-Instruct, LoRA, two CPU cores, 10 minutes
@@ -53,7 +53,8 @@ hardware:
   device: cpu                 # auto takes a GPU where there is one
 prompt:
   template: plain             # samples shows some values of each column too, and costs tokens
-  max_length: 768             # prompt and SQL, in tokens; a longer schema is cut to what the question is about
+  max_length: 768             # prompt and SQL, in tokens. Where a prompt would take over three quarters of it, tables
+                              # and columns are chosen by the words of the question
 lora:
   rank: 16                    # 8 halves the adapter, 32 doubles it
   alpha: 32
