@@ -1,4 +1,7 @@
-"""Where everything is kept: the address (dataset, asset, experiment) as a path, and writing without half files."""
+"""Where everything is kept: the address (dataset, asset, experiment) as a path, and writing without half files.
+
+Neither a killed process nor a loss of power leaves one: what takes a place is on the disk first.
+"""
 
 from __future__ import annotations
 
@@ -80,6 +83,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield fresh
+        flush_all(fresh)
         _swap(fresh, folder)
     finally:
         os.close(held)
@@ -106,8 +110,26 @@ def _swap(fresh: Path, folder: Path) -> None:
             if moved and not folder.exists():
                 moved[-1].rename(folder)
             raise
+    flush(folder.parent)
     for old in moved:
         _discard(old)
+
+
+def flush_all(folder: Path) -> None:
+    """Have a folder and all that is in it on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file() or path.is_dir():
+            flush(path)
+    flush(folder)
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or the names that a folder holds, on the disk: a loss of power does not take them."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _discard(old: Path) -> None:
@@ -187,6 +209,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     fresh = _beside(path, "new")
     try:
         yield fresh
+        flush(fresh)
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

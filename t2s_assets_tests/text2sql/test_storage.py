@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from t2s_assets.text2sql.storage import (
     write_json,
     write_manifest,
 )
+from t2s_assets.text2sql.training.checkpoints import damage, seal
 from t2s_assets_tests.projects import ProjectFiles
 
 
@@ -73,6 +78,67 @@ def test_a_folder_takes_its_place_whole(tmp_path: Path) -> None:
             assert names(folder) == ["one"] if folder.exists() else content == "one"
         assert names(folder) == [content]
         assert names(folder.parent) == ["asset"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 32 MB that can lose its power."""
+    made = Disk(tmp_path / "disk.image", tmp_path / "disk")
+    made.folder.mkdir()
+    made.image.write_bytes(b"")
+    os.truncate(made.image, 32_000_000)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(made.image)], check=True, capture_output=True)
+        made.mount()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a disk of its own needs root and ext4")
+    yield made
+    made.unmount()
+
+
+@dataclass
+class Disk:
+    image: Path
+    folder: Path
+
+    def mount(self) -> None:
+        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.folder)], check=True, capture_output=True)
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", str(self.folder)], check=True)
+
+    def lose_power(self) -> None:
+        """After another program had its own file, and with it all names, written to the disk. Then it is back."""
+        with (self.folder / "another").open("wb") as other:
+            os.fsync(other.fileno())
+        opened = os.open(self.folder, os.O_RDONLY)
+        fcntl.ioctl(opened, 0x8004587D, struct.pack("I", 2))  # EXT4_IOC_SHUTDOWN, and nothing more is written
+        os.close(opened)
+        self.unmount()
+        self.mount()
+
+
+def test_what_took_its_place_is_whole_after_a_loss_of_power(disk: Disk) -> None:
+    work, folder, content = disk.folder / "work", disk.folder / "deep" / "asset", os.urandom(300_000)
+    work.mkdir()
+    with replacing_folder(folder) as fresh:
+        (fresh / "inner").mkdir()
+        (fresh / "inner" / "weights").write_bytes(content)
+    write_json(disk.folder / "facts.json", {"a": 1})
+    work.rmdir()  # as training removes its checkpoints then
+    disk.lose_power()
+    assert not work.exists()
+    assert (folder / "inner" / "weights").read_bytes() == content
+    assert read_json(disk.folder / "facts.json", made_by="") == {"a": 1}
+
+
+def test_a_sealed_checkpoint_is_whole_after_a_loss_of_power(disk: Disk) -> None:
+    checkpoint = disk.folder / "checkpoint-2"
+    checkpoint.mkdir()
+    (checkpoint / "optimizer.pt").write_bytes(os.urandom(300_000))
+    seal(checkpoint)
+    disk.lose_power()
+    assert damage(checkpoint) is None
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from t2s_assets.text2sql.errors import StorageError
 from t2s_assets.text2sql.locking import only_one
-from t2s_assets.text2sql.storage import file_hash, write_json
+from t2s_assets.text2sql.storage import file_hash, flush, flush_all, write_json
 
 Log = Callable[[str], None]
 
@@ -28,12 +27,12 @@ _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
 
 def seal(folder: Path) -> None:
     """Say that everything in `folder` is there: flushed to the disk, and listed with sizes and hashes."""
+    flush_all(folder)
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL):
-        with path.open("rb") as f:
-            os.fsync(f.fileno())
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     write_json(folder / SEAL, {"files": files})
+    flush(folder)
 
 
 def damage(folder: Path) -> str | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.storage import write_json
+
+Log = Callable[[str], None]
 
 PLAN = "plan.json"
 """The file with a clock's plan: beside the checkpoints when it is made, and in each checkpoint as it was then."""
@@ -22,19 +25,22 @@ class Clock:
     holds the plan of its moment, so that a resumed run goes on from both.
     """
 
-    def __init__(self, path: Path, *, replay: dict[str, Any] | None = None) -> None:
-        """`path`: where the plan is or will be. `replay`: an adapter's `schedule.json`, in place of the clock."""
+    def __init__(self, path: Path, *, replay: dict[str, Any] | None = None, log: Log = lambda line: None) -> None:
+        """`path`: where the plan is or will be. `replay`: an adapter's `schedule.json`, in place of the clock.
+
+        A plan that is not JSON counts as none, and `log` is told.
+        """
         self.path = path
-        self.plan: dict[str, Any] = json.loads(path.read_text()) if path.exists() else dict(replay or {})
+        self.plan: dict[str, Any] = _plan_in(path, log) or dict(replay or {})
         self.replay = replay
         if replay is not None and replay["rates"]:
             self.plan["max_steps"] = replay["steps"]  # a clock decided when it was over
         self._started = time.monotonic()
 
     @classmethod
-    def of(cls, work: Path, checkpoint: Path | None, *, replay: dict[str, Any] | None = None) -> Clock:
+    def of(cls, work: Path, checkpoint: Path | None, *, replay: dict[str, Any] | None, log: Log) -> Clock:
         """The clock of a training in `work` that goes on from `checkpoint`, or begins."""
-        clock = cls(work / PLAN, replay=replay)
+        clock = cls(work / PLAN, replay=replay, log=log)
         if checkpoint is not None and (checkpoint / PLAN).exists():
             clock.plan = json.loads((checkpoint / PLAN).read_text())
         return clock
@@ -64,6 +70,16 @@ class Clock:
         self.plan["seconds"] = self.seconds
         self._started = time.monotonic()
         write_json(path or self.path, self.plan)
+
+
+def _plan_in(path: Path, log: Log) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as e:
+        log(f"{path} is passed over: it is not JSON ({e})")
+        return {}
 
 
 def steps_that_fit(done: int, seconds: float, *, step: float, evaluation: float, every: int) -> int:

@@ -135,7 +135,7 @@ class TrainingRun:
             work=self.work,
         )
         self.log(self.plan_made.described())
-        clock = Clock.of(self.work, checkpoint, replay=self.replay)
+        clock = Clock.of(self.work, checkpoint, replay=self.replay, log=self.log)
         trainer = self._trainer(tokenizer, train_set, eval_set, validation, clock, threads)
         plan.time_it(
             trainer,

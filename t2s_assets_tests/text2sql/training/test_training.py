@@ -20,7 +20,7 @@ import pytest
 
 from t2s_assets.text2sql import adapters, base_models, training
 from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
-from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError, T2SError
+from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, StorageError, T2SError
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.stopping import Stopped, StopSignal
 from t2s_assets.text2sql.storage import Project, file_hash, read_json
@@ -198,6 +198,73 @@ def test_prompts_must_be_there(towns: ProjectFiles, tiny_base: Path) -> None:
         train(towns, "unprepared")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ({"max_length": 300}, r"prompt\.max_length was 512, is 300"),
+        ({"template": "chat"}, r"prompt\.template was plain, is chat"),
+    ],
+)
+def test_prompts_made_with_other_settings_are_refused(
+    towns: ProjectFiles, tiny_base: Path, experiment: Make, prompt: dict[str, Any], said: str
+) -> None:
+    """Before and after a training: else the adapter's records would tell of a prompt that it never saw."""
+    name = experiment(max_steps=2)
+    folder = towns.project.path("towns", "adapter", name)
+    refused = rf"towns/{name}: its prompts were made with other settings \({said}\).*t2s prepare towns/{name}"
+    add_experiment(towns, tiny_base, name, max_steps=2, prompt=prompt)
+    for start in (training.train, training.launch, training.show_plan):
+        with pytest.raises(DataError, match=refused):
+            start(towns.project, "towns", name)
+    assert not folder.exists()
+    add_experiment(towns, tiny_base, name, max_steps=2)
+    train(towns, name)
+    before = (folder / adapters.RESOLVED_CONFIG).read_bytes()
+    add_experiment(towns, tiny_base, name, max_steps=2, prompt=prompt)
+    with pytest.raises(DataError, match=refused):
+        train(towns, name)
+    assert (folder / adapters.RESOLVED_CONFIG).read_bytes() == before
+    make_prompts(towns.project, "towns", name, [].append)
+    assert not [line for line in train(towns, name)[1] if line.startswith("already")]
+
+
+def other_base(base: Path, folder: Path) -> Path:
+    """The base with one weight changed."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_prompts_made_with_another_base_are_refused(
+    towns: ProjectFiles, tiny_base: Path, experiment: Make, tmp_path: Path
+) -> None:
+    name = experiment(max_steps=2)
+    add_experiment(towns, other_base(tiny_base, tmp_path / "other"), name, max_steps=2)
+    with pytest.raises(DataError, match=rf"other settings \(base_model was \w{{16}}, is \w{{16}}\).*towns/{name}"):
+        train(towns, name)
+    make_prompts(towns.project, "towns", name, [].append)
+    assert train(towns, name)[0]["steps"] == 2
+
+
+def test_prompts_that_do_not_say_with_which_base_are_trained_on(
+    towns: ProjectFiles, tiny_base: Path, experiment: Make
+) -> None:
+    """As versions before this one left them."""
+    name = experiment(max_steps=2)
+    manifest = towns.project.path("towns", "prompts", name) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["base_identity"]
+    manifest.write_text(json.dumps(content))
+    assert train(towns, name)[0]["steps"] == 2
+    add_experiment(towns, tiny_base, name, max_steps=2, prompt={"max_length": 300})
+    with pytest.raises(DataError, match=r"prompt\.max_length was 512, is 300"):
+        train(towns, name)
+
+
 # ----------------------------------------------------------------------------------------------------- resuming
 
 LONG = {"max_steps": 8, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
@@ -218,6 +285,34 @@ def test_a_broken_checkpoint_is_passed_over(towns: ProjectFiles, experiment: Mak
     assert "going on from checkpoint-2" in lines
     assert resumed["data_version"] == whole["data_version"]
     assert resumed["steps"] == 8
+
+
+@pytest.mark.parametrize("step", [None, 4], ids=["before a checkpoint", "after one"])
+def test_a_plan_that_was_not_written_whole_is_passed_over(
+    towns: ProjectFiles, experiment: Make, step: int | None
+) -> None:
+    name = experiment(max_steps=None, budget_minutes=0.15)
+    if step is None:
+        with pytest.raises(KeyboardInterrupt):
+            training.train(towns.project, "towns", name, log=stop_when("planned from"))
+    else:
+        break_off(towns, name, step)
+    (torn,) = towns.project.path("towns", "checkpoints", name).glob("*/plan.json")
+    torn.write_bytes(b"")
+    manifest, lines = train(towns, name)
+    assert [line for line in lines if line.startswith(f"{torn} is passed over: it is not JSON")]
+    assert bool([line for line in lines if line.startswith("planned from")]) == (step is None)
+    assert manifest["steps"] >= 2
+
+
+def stop_when(start: str) -> Callable[[str], None]:
+    """A log that breaks training off at the line that starts so."""
+
+    def log(line: str) -> None:
+        if line.startswith(start):
+            raise KeyboardInterrupt
+
+    return log
 
 
 def kill_when(owner: Any, name: str, *, call: int, after: bool) -> None:
@@ -361,6 +456,38 @@ def test_told_to_stop_it_leaves_a_checkpoint_and_goes_on_from_there(
     assert resumed["data_version"] == whole["data_version"]
 
 
+@BOTH
+@pytest.mark.parametrize("step", [4, 8], ids=["on the way", "the last"])
+def test_a_stop_does_not_wait_for_an_evaluation_and_going_on_makes_it(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, long: dict[str, Any], step: int
+) -> None:
+    """Else a launcher that kills after a while would kill what is about to write its checkpoint."""
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer
+
+    settings = long | {"eval_steps": 4, "save_steps": 4, "best": "loss"}
+    whole, _ = train(towns, experiment(**settings))
+    name, stop, lines = experiment(**settings), StopSignal(), list[str]()
+    real, steps = BudgetTrainer.training_step, 0
+
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        stop.reason = "SIGINT" if steps == step else None
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"stopped by SIGINT after step {step}"):
+        patch.setattr(BudgetTrainer, "training_step", training_step)
+        training.train(towns.project, "towns", name, signal=stop, log=lines.append)
+    assert not [line for line in lines if line.startswith(f"step {step}/8  validation")]
+    assert max(checkpoints(towns, name)) == step and whole_checkpoint(towns, name)
+    resumed, lines = train(towns, name)
+    assert f"going on from checkpoint-{step}" in lines
+    assert len([line for line in lines if line.startswith(f"step {step}/8  validation")]) == 1
+    same = ("data_version", "validation_loss", "chosen_step", "steps")
+    assert {n: resumed[n] for n in same} == {n: whole[n] for n in same}
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+
+
 def test_two_lanes_train_the_same_adapter_again_to_the_bit(towns: ProjectFiles, experiment: Make) -> None:
     """Whichever is done first."""
     import torch
@@ -386,7 +513,7 @@ def test_two_lanes_train_the_same_adapter_again_to_the_bit(towns: ProjectFiles, 
     assert found[0]["train_loss"] == found[1]["train_loss"]
 
 
-@pytest.mark.parametrize("end", ["SIGTERM", pytest.param("the launcher's death", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGINT", pytest.param("the launcher's death", marks=pytest.mark.slow)])
 def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     towns: ProjectFiles, experiment: Make, end: str
 ) -> None:
@@ -400,8 +527,8 @@ def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     for said in child.stdout:
         if said.startswith("step 10/"):
             break
-    if end == "SIGTERM":
-        child.terminate()
+    if end.startswith("SIG"):
+        child.send_signal(signal.Signals[end])
     else:
         launcher.kill()
         launcher.wait()
@@ -409,7 +536,8 @@ def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     assert child.wait(60) == 1
     launcher.kill()
     launcher.wait()
-    assert re.search(r"error: stopped by (SIGTERM|the end of the process that launched it \(\d+\)) after step", rest)
+    why = end if end.startswith("SIG") else rf"the end of the process that launched it \({launcher.pid}\)"
+    assert re.search(rf"error: stopped by {why} after step", rest)
     assert len(checkpoints(towns, name)) == 1
     assert whole_checkpoint(towns, name)
 
