@@ -7,6 +7,7 @@ A merge rounds the sum of two weights to the compute type, and merging has been 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,15 @@ def said(model: Any, tokenizer: Any, probe: Sequence[dict[str, str]]) -> Said:
     """What the model says along each completion of the probe, each example by itself."""
     import torch
 
+    from t2s_assets.text2sql.decoding.pace import Pace
+
+    pace = Pace() if model.device.type == "cpu" else nullcontext()
     prompts, completions = (encode(tokenizer, [r[n] for r in probe]) for n in ("prompt", "completion"))
     tokens, total, count = [], 0.0, 0
     for prompt, completion in zip(prompts, completions):
         example = encode_example(prompt, completion, tokenizer.eos_token_id)
         ids = torch.tensor([example["input_ids"]], device=model.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), pace:
             logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
         targets = ids[0, len(prompt) :]
         total += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
