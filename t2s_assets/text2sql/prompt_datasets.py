@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2s_assets.text2sql import base_models
+from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.linking import recall
 from t2s_assets.text2sql.plain_text import encode
@@ -17,6 +18,9 @@ from t2s_assets.text2sql.storage import Project, content_hash, read_manifest, re
 
 SOURCES = ("tables", "questions", "sql")
 """The assets that prompts are made of."""
+
+BASE_IDENTITY = "base_identity"
+"""Of a manifest of prompts: the base model whose tokenizer they are written and counted with."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
 
     config = project.experiment(dataset, experiment)
     made_of = data_versions(project, dataset)  # before they are read: what replaces them meanwhile is other data
-    tokenizer = base_models.load_tokenizer(base_models.fetch(config.base_model, project, log=log))
+    base = base_models.fetch(config.base_model, project, log=log)
+    tokenizer = base_models.load_tokenizer(base)
     gold = gold_of(project, dataset)
     format = resolve_format(config.prompt, tokenizer, gold.FORMAT)
     texts, counts = ("id", "table_id", "prompt", "completion"), ("prompt_tokens", "completion_tokens")
@@ -113,6 +118,7 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         format.save(fresh)
         facts = {
             "made_of": made_of,
+            BASE_IDENTITY: base.identity,
             "examples": {s: len(d) for s, d in splits.items()},
             "tokens": statistics,
             "over_max_length": {s: len(ids) for s, ids in too_long.items()},
@@ -153,6 +159,29 @@ def prompts_manifest(project: Project, dataset: str, experiment: str) -> dict[st
             f"{made_by}"
         )
     return manifest
+
+
+def check_made_for(
+    project: Project, dataset: str, experiment: str, config: Experiment, base: base_models.BaseModel
+) -> None:
+    """See that an experiment's prompts were made with the settings that it has now: those of `prompt`, and its base.
+
+    Raises:
+        DataError: they were made with others. Of a manifest that does not say with which base, only `prompt` is told.
+    """
+    made_by = f"t2s prepare {dataset}/{experiment}"
+    folder = project.path(dataset, "prompts", experiment)
+    format = PromptFormat.load(folder)
+    now = {f"prompt.{name}": value for name, value in config.prompt.model_dump().items()}
+    was = {f"prompt.{name}": getattr(format, name) for name in type(config.prompt).model_fields}
+    manifest = read_manifest(folder, made_by=made_by)
+    if BASE_IDENTITY in manifest:
+        was["base_model"], now["base_model"] = manifest[BASE_IDENTITY], base.identity
+    if changed := [f"{name} was {was[name]}, is {value}" for name, value in now.items() if was[name] != value]:
+        raise DataError(
+            f"{dataset}/{experiment}: its prompts were made with other settings ({'; '.join(changed)}); make them "
+            f"again with: {made_by}"
+        )
 
 
 def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:

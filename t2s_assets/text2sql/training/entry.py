@@ -3,7 +3,8 @@
     python -m torch.distributed.run --standalone --nproc_per_node=1 -m t2s_assets.text2sql.training DATASET/EXPERIMENT
 
 A run that was killed goes on from its last checkpoint when the same command is given again; one that has finished
-is not repeated until data, base or settings change, or `--force` is given. SIGTERM ends it with a checkpoint.
+is not repeated until data, base or settings change, or `--force` is given. SIGTERM and SIGINT end it with a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from t2s_assets.text2sql import base_models, launching
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.prompt_datasets import prompts_manifest
+from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
 from t2s_assets.text2sql.stopping import StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
 from t2s_assets.text2sql.training import checkpoints, same_training
@@ -59,7 +60,7 @@ def launch(
     config = project.experiment(dataset, experiment)
     # What every child would fail over is said once, here, and not with the traceback of the child's launcher too.
     prompts_manifest(project, dataset, experiment)
-    base_models.fetch(config.base_model, project)
+    check_made_for(project, dataset, experiment, config, base_models.fetch(config.base_model, project))
     line = command(dataset, experiment, config, *options, force=force)
     variables = environment(project, config) | variables
     launching.run(config, line, variables, what=f"training of {dataset}/{experiment}")
@@ -103,6 +104,7 @@ def train(
     config = project.experiment(dataset, experiment)
     prompts_version = prompts_manifest(project, dataset, experiment)["data_version"]
     base = base_models.fetch(config.base_model, project, log=log)
+    check_made_for(project, dataset, experiment, config, base)
     placement = base_models.place(config.hardware)
     key = training_key(config, prompts_version, base, placement)
     folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
@@ -134,6 +136,7 @@ def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = pri
     config = project.experiment(dataset, experiment)
     read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
     base, placement = base_models.fetch(config.base_model, project, log=log), base_models.place(config.hardware)
+    check_made_for(project, dataset, experiment, config, base)
     _meet(config, placement)
     with tempfile.TemporaryDirectory(prefix="t2s-plan-") as folder:
         TrainingRun(project, dataset, experiment, config, base, placement, "", Path(folder), log).plan()
