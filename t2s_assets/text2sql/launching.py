@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.config import Experiment, RayLaunch, TorchrunLaunch
 from t2s_assets.text2sql.errors import ConfigError, T2SError
-from t2s_assets.text2sql.stopping import LAUNCHER, is_main
+from t2s_assets.text2sql.stopping import LAUNCHER, Stopped, is_main
 from t2s_assets.text2sql.storage import Project
 
 NODE = "T2S_NODE"
@@ -26,6 +26,9 @@ NODE = "T2S_NODE"
 
 REFUSAL = "T2S_REFUSAL"
 """In the environment of a rank that trains or evaluates alone: the file for an error that a user can act on."""
+
+# torchrun kills ranks 30 s after it told them to end.
+_GRACE_SECONDS = 40
 
 
 def torchrun(python: str, processes: int, module: str, *arguments: str, launch: Any = None) -> list[str]:
@@ -93,9 +96,16 @@ def run(config: Experiment, line: list[str], variables: dict[str, str], *, what:
         _run_on_ray(config.launch, ray_job(config.launch, line, variables), what)
         return
     with refusal(line) as told:
-        done = subprocess.run(line, env={**os.environ, **variables, **told})
-        if done.returncode:
-            raise T2SError(f"{what} failed with status {done.returncode}; its messages are above")
+        process = subprocess.Popen(line, env={**os.environ, **variables, **told})
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            # The terminal tells torchrun too. Killed now, as `subprocess.run` would, it could not wait for its ranks.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+            raise
+        if status:
+            raise T2SError(f"{what} failed with status {status}; its messages are above")
 
 
 @contextmanager
@@ -105,6 +115,8 @@ def refusal(line: list[str]) -> Iterator[dict[str, str]]:
     torchrun shows a failed rank with a traceback of its own, which buries the rank's error. A rank that is alone
     therefore writes that error to a file and ends well. With others around it, it must fail for torchrun to end them.
 
+    Where the block ends with an error of its own (it was interrupted), the rank's is printed.
+
     Raises:
         T2SError: at the end of the block, the rank's own.
     """
@@ -113,7 +125,12 @@ def refusal(line: list[str]) -> Iterator[dict[str, str]]:
         return
     with tempfile.TemporaryDirectory(prefix="t2s-") as folder:
         file = Path(folder) / "refusal"
-        yield {REFUSAL: str(file)}
+        try:
+            yield {REFUSAL: str(file)}
+        except BaseException:
+            if file.exists():
+                _say(file.read_text(encoding="utf-8"))
+            raise
         if file.exists():
             raise T2SError(file.read_text(encoding="utf-8"))
 
@@ -122,11 +139,19 @@ def refused(error: T2SError) -> int:
     """Tell whoever launched this rank of `error`. Returns the status to end with."""
     file = Path(os.environ.get(REFUSAL, ""))
     if REFUSAL in os.environ and file.parent.exists():  # it is not once the launcher was killed
-        file.write_text(str(error), encoding="utf-8")
-        return 0
+        with suppress(OSError):  # the disk with temporary files may be full; printed, the error is not lost
+            file.write_text(str(error), encoding="utf-8")
+            return 0
+        file.unlink(missing_ok=True)
     if is_main():
-        print(f"error: {error}", flush=True)
+        _say(str(error))
+    elif not isinstance(error, Stopped):  # ranks stop together, and the main one says so
+        _say(f"rank {os.environ['RANK']}: {error}")
     return 1
+
+
+def _say(error: str) -> None:
+    print(f"error: {error}", flush=True)
 
 
 def ray_job(launch: RayLaunch, line: list[str], variables: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A rank and those around it: which one it is, SIGTERM from a scheduler, a launcher that is gone."""
+"""A rank and those around it: which one it is, SIGTERM from a scheduler, Ctrl-C, a launcher that is gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 from t2s_assets.text2sql.errors import T2SError
 
 LAUNCHER = "T2S_LAUNCHER"
-"""In a rank's environment: the process that waits for the end of all ranks."""
+"""In a rank's environment: the processes that wait for the end of all ranks, with commas between their ids."""
 
 _CHECK_SECONDS = 2.0
 
@@ -27,36 +27,40 @@ class Stopped(T2SError):
 
 
 class StopSignal:
-    """Whether this process was told to stop. SIGTERM is then no longer the end of it at once."""
+    """Whether this process was told to stop. SIGTERM and SIGINT are then no longer the end of it at once.
+
+    Schedulers send SIGTERM. SIGINT comes from Ctrl-C and from a run that is terminated in Dagster, through torchrun.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
 
     def install(self) -> None:
-        """Catch SIGTERM, and watch the launcher where there is one. Only in a process' main thread."""
-        signal.signal(signal.SIGTERM, self._terminated)
+        """Catch both signals, and watch launchers where there are some. Only in a process' main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told)
         when_launcher_is_gone(self._left_alone)
 
-    def _terminated(self, number: int, frame: FrameType | None) -> None:
-        self.reason = self.reason or "SIGTERM"
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        self.reason = self.reason or signal.Signals(number).name
 
     def _left_alone(self, launcher: int) -> None:
         self.reason = self.reason or f"the end of the process that launched it ({launcher})"
 
 
 def when_launcher_is_gone(act: Callable[[int], None]) -> None:
-    """Call `act` with the launcher's process id, from a thread, when it has ended; never where there is none.
+    """Call `act` with the process id of the first launcher that has ended, from a thread; never where there is none.
 
     A killed launcher cannot stop its children, and a retry would find them at the same files.
     """
-    launcher = os.environ.get(LAUNCHER)
-    if not launcher:
+    launchers = [int(pid) for pid in os.environ.get(LAUNCHER, "").split(",") if pid]
+    if not launchers:
         return
 
     def watch() -> None:
-        while _alive(int(launcher)):
+        while not (gone := [pid for pid in launchers if not _alive(pid)]):
             time.sleep(_CHECK_SECONDS)
-        act(int(launcher))
+        act(gone[0])
 
     threading.Thread(target=watch, daemon=True, name="launcher").start()
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from t2s_assets.text2sql import base_models, evaluation, launching, training
 from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, TorchrunLaunch
-from t2s_assets.text2sql.errors import ConfigError, T2SError
+from t2s_assets.text2sql.errors import ConfigError, StorageError, T2SError
+from t2s_assets.text2sql.stopping import Stopped
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.training import cost, plan
 from t2s_assets.text2sql.training.reproduce import on_this_machine
@@ -221,6 +222,39 @@ def test_a_rank_among_others_fails_so_that_they_are_ended(
         assert told == {}
     assert launching.refused(ConfigError("lora.rank: 0")) == 1
     assert capfd.readouterr().out == "error: lora.rank: 0\n"
+
+
+def test_the_error_of_any_rank_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A disk that is full, or a GPU that is not there, is so on one machine of several."""
+    monkeypatch.setenv("RANK", "3")
+    assert launching.refused(StorageError("/s: the disk is full")) == 1
+    assert capfd.readouterr().out == "error: rank 3: /s: the disk is full\n"
+    assert launching.refused(Stopped("stopped by SIGINT after step 4")) == 1  # as all ranks did
+    assert capfd.readouterr().out == ""
+
+
+def test_an_error_that_cannot_be_written_down_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The folder for temporary files can be full, too: /dev/full takes no byte."""
+    line, _ = started(experiment())
+    with launching.refusal(line) as told:
+        file = Path(told["T2S_REFUSAL"])
+        file.symlink_to("/dev/full")
+        monkeypatch.setenv("T2S_REFUSAL", str(file))
+        assert launching.refused(StorageError("/s: the disk is full")) == 1
+    assert capfd.readouterr().out == "error: /s: the disk is full\n"
+
+
+def test_an_interrupted_launcher_tells_the_ranks_error_and_ends_as_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line, _ = started(experiment())
+    with pytest.raises(KeyboardInterrupt), launching.refusal(line) as told:
+        monkeypatch.setenv("T2S_REFUSAL", told["T2S_REFUSAL"])
+        assert launching.refused(Stopped("stopped by SIGINT after step 4")) == 0
+        raise KeyboardInterrupt
+    assert capfd.readouterr().out == "error: stopped by SIGINT after step 4\n"
 
 
 @pytest.mark.slow

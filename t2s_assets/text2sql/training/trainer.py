@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from t2s_assets.text2sql.training.flat_batches import FlatBatches
 from t2s_assets.text2sql.training.fused import Fused
 from t2s_assets.text2sql.training.heap import give_back
 from t2s_assets.text2sql.training.lanes import Lanes
+from t2s_assets.text2sql.training.progress import Progress
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
 from t2s_assets.text2sql.training.shared_schemas import SharedSchemas
@@ -155,6 +157,32 @@ class BudgetTrainer(SFTTrainer):
             output.metrics.update({f"eval_{name}": value for name, value in found.items()})
         return output
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """What is due after a step; once told to stop, without the evaluation.
+
+        Launchers kill a rank that does not end within seconds, and the checkpoint would come after the evaluation.
+        """
+        if any(isinstance(c, Progress) and c.stopped for c in self.callback_handler.callbacks):
+            self.control.should_evaluate = False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _evaluate_late(self, checkpoint: str, *due: Any) -> None:
+        """The evaluation of `checkpoint`'s step, where a stop left it out, and the checkpoint as it is after that.
+
+        `due`: as transformers passes to `_maybe_log_save_evaluate` after the loss and the gradient's norm.
+        """
+        state = self.state
+        if state.global_step % state.eval_steps != 0 and state.global_step < state.max_steps:
+            return
+        if any("eval_loss" in h and h["step"] == state.global_step for h in state.log_history):
+            return
+        with tempfile.TemporaryDirectory(prefix="t2s-") as begun:
+            self._save_rng_state(begun)  # from which the epoch draws its order
+            self._load_rng_state(checkpoint)  # from which the evaluation draws, and after it the steps
+            self.control.should_evaluate = self.control.should_save = True
+            self._maybe_log_save_evaluate(self._tr_loss, None, *due)
+            self._load_rng_state(begun)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint that counts only when it is whole; older ones go after that.
 
@@ -192,6 +220,10 @@ class BudgetTrainer(SFTTrainer):
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """Nothing where a resumed run has all its steps already: transformers would train one more, and then look."""
+        checkpoint = kwargs["resume_from_checkpoint"]
+        if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+            due = ("model", "trial", "epoch", "ignore_keys_for_eval", "start_time")
+            self._evaluate_late(checkpoint, *(kwargs[name] for name in due))
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:

@@ -542,6 +542,33 @@ def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     assert whole_checkpoint(towns, name)
 
 
+def test_ctrl_c_ends_with_a_checkpoint_and_one_line(towns: ProjectFiles, experiment: Make) -> None:
+    """The terminal tells the command and torchrun; torchrun, which must live for that, its rank."""
+    name = experiment(max_steps=100_000, eval_steps=1000, save_steps=1000)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what runs in the background
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "t2s_assets.cli", "train", f"towns/{name}"],
+            env={**os.environ, **training.environment(towns.project, towns.project.experiment("towns", name))},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert child.stdout is not None
+    for said in child.stdout:
+        if said.startswith("step 10/"):
+            break
+    os.killpg(child.pid, signal.SIGINT)
+    rest = child.stdout.read()
+    assert child.wait(60) == 130
+    assert len(re.findall(r"^error: stopped by SIGINT after step \d+; its checkpoint is kept", rest, re.MULTILINE)) == 1
+    assert "KeyboardInterrupt" not in rest
+    assert len(checkpoints(towns, name)) == 1 and whole_checkpoint(towns, name)
+
+
 def whole_checkpoint(files: ProjectFiles, name: str) -> bool:
     from t2s_assets.text2sql.training.checkpoints import damage
 
