@@ -87,7 +87,7 @@ def _as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> 
             if quoted and not column.table and column.name.casefold() not in known:
                 column.replace(exp.Literal.string(column.name))
         for like in [node for node in tree.find_all(exp.Like) if type(node) is exp.Like]:
-            like.replace(exp.ILike(this=like.this, expression=like.expression))
+            like.replace(exp.ILike(**like.args))
     if sqlglot.Dialect.get_or_raise(dialect).TYPED_DIVISION:
         whole = _WholeColumns(tree, schemas)
         for division in list(tree.find_all(exp.Div)):
