@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from t2s_assets.text2sql.data_findings import (
     Finding,
     balance,
     leaking,
+    place,
     repeated,
     suggestion,
     unbalanced,
@@ -36,6 +38,8 @@ from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import Project
 
 Log = Callable[[str], None]
+
+_REWRITE = "say it in another way (docs/decoding.md, Any SELECT), or set decoding.grammar: none"
 
 
 @dataclass
@@ -109,6 +113,8 @@ def check(
                 scratch = _Scratch(configs, scratch.storage, scratch.cached)
         try:
             _look_at_data(scratch, dataset, config, found, log)
+            if isinstance(config, OwnDataset) and (settings is None or settings.decoding.grammar == "schema"):
+                found.findings += _outside_the_grammar(scratch, dataset, log)
             if settings is not None and found.experiment is not None:
                 examples = _look_at_prompts(scratch, found, found.experiment, settings, log)
                 if examples:
@@ -244,6 +250,30 @@ def _left_out(project: Project, dataset: str, dialect: str, databases: Any) -> l
         schemas: Sequence[TableSchema] = databases[source[row["id"]]].schemas
         message = f"{row['sql']}: {row['reason']} {suggestion(row['sql'], dialect, schemas)}".strip()
         found.append(Finding("error", "SQL that cannot be used", row["where"], message))
+    return found
+
+
+def _outside_the_grammar(project: Project, dataset: str, log: Log) -> list[Finding]:
+    """Findings for gold that runs, and that a model which keeps to the grammar of SELECT can never write."""
+    from t2s_assets.text2sql.decoding.acceptance import Acceptance
+
+    databases = prepare.load_tables(project, dataset)
+    questions = prepare.load_usable(project, dataset)
+    log(f"holding {len(questions):,} queries against decoding.grammar: schema")
+    found = []
+    for name, asked in groupby(sorted(questions, key=lambda q: q.table_id), key=lambda q: q.table_id):
+        try:
+            grammar = Acceptance(databases[name].schemas)
+        except PromptError as e:
+            found.append(
+                Finding("error", "grammar", name, f"{e}; rename or drop columns, or set decoding.grammar: none")
+            )
+            continue
+        for q in asked:
+            stop = grammar.stops_at(q.sql)
+            if stop is not None:
+                message = f"{q.sql}: the grammar stops at {stop!r}; {_REWRITE}"
+                found.append(Finding("warning", "SQL that a model may not write", place(q), message))
     return found
 
 

@@ -158,6 +158,26 @@ def test_a_line_separator_inside_a_left_out_question(project_files: ProjectFiles
     assert found.complete and set(_of(found, "SQL that cannot be used")) == {_line(0)}
 
 
+def test_gold_that_no_model_may_write(project_files: ProjectFiles, tiny_base: Path) -> None:
+    outside = [
+        ("All but the year", "SELECT * EXCLUDE (born) FROM authors"),
+        (
+            "Which book is dearer than the first?",
+            "SELECT title FROM books WHERE price > (SELECT 12 FROM books WHERE id = 1)",
+        ),
+    ]
+    add_library(project_files, [*QUESTIONS, *outside])
+    found = _of(check(project_files.project, "library"), "SQL that a model may not write")
+    assert set(found) == {_line(0), _line(1)}
+    assert "the grammar stops at 'EXCLUDE" in found[_line(0)] and "decoding.grammar: none" in found[_line(0)]
+    assert "the grammar stops at '1)'" in found[_line(1)]  # of several rows there is no value
+    settings = EXPERIMENT | {"decoding": {"grammar": "none"}}
+    project_files.experiment("library", "tiny", base=tiny_base, **settings)
+    assert not _of(check(project_files.project, "library"), "SQL that a model may not write")
+    project_files.experiment("library", "tiny", base=tiny_base, **(EXPERIMENT | {"decoding": {"grammar": "schema"}}))
+    assert len(_of(check(project_files.project, "library"), "SQL that a model may not write")) == 2
+
+
 def test_which_experiment_is_meant(project_files: ProjectFiles, tiny_base: Path) -> None:
     add_library(project_files)
     for name in ("one", "two"):
