@@ -12,7 +12,7 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ModelError
-from t2s_assets.text2sql.storage import MANIFEST, Project, read_json, read_manifest
+from t2s_assets.text2sql.storage import MANIFEST, Project, read_json, read_manifest, restore_interrupted
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,14 +29,15 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
     """
     text = str(model)
     folder = Path(text).expanduser()
-    if text.startswith((".", "/", "~")) or (folder / MANIFEST).is_file():
-        if not (folder / MANIFEST).is_file():
+    if text.startswith((".", "/", "~")) or _is_there(folder):
+        if not _is_there(folder):
             raise ModelError(f"--model: {folder} is no adapter's folder, it has no {MANIFEST}; {_trained(project)}")
         return _opened(folder, "t2s train, which writes such a folder")
     dataset, _, experiment = text.partition("/")
     chosen = None
     if not experiment:
         champion = project.path(dataset, "champion") / CHAMPION
+        restore_interrupted(champion.parent)
         if not champion.is_file():
             raise ModelError(
                 f"--model: {text!r} has no champion yet; choose one with t2s champion {text}, or give "
@@ -46,7 +47,7 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
         experiment = read_json(champion, made_by=made_by)["experiment"]
         chosen = read_manifest(champion.parent, made_by=made_by)["adapter_version"]
     folder = project.path(dataset, "adapter", experiment)
-    if not (folder / MANIFEST).is_file():
+    if not _is_there(folder):
         raise ModelError(
             f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
             f"Train it with: t2s run {dataset}/{experiment}"
@@ -64,6 +65,12 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
     return replace(adapter, experiment=adapter.experiment.model_copy(update=now))
 
 
+def _is_there(folder: Path) -> bool:
+    """Whether `folder` is an adapter's. One that a killed process moved away, and put nothing in its place, is."""
+    restore_interrupted(folder)
+    return (folder / MANIFEST).is_file()
+
+
 @functools.cache
 def _warn_once(line: str) -> None:
     """Commands look an adapter up more than once."""
@@ -78,7 +85,9 @@ def _opened(folder: Path, made_by: str) -> Adapter:
 
 
 def trained(project: Project) -> list[str]:
-    """The adapters that there are, as `dataset/experiment`."""
+    """The adapters that there are, as `dataset/experiment`; with those that a killed process moved away."""
+    for old in project.storage.glob("*/adapter/.*.old"):
+        restore_interrupted(old.with_name(old.name[1:].rsplit(".", 2)[0]))
     found = sorted(p.parent for p in project.storage.glob(f"*/adapter/*/{MANIFEST}") if p.parent.name[0] != ".")
     return [f"{p.parts[-3]}/{p.name}" for p in found]
 

@@ -23,7 +23,7 @@ from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
 from t2s_assets.text2sql.stopping import StopSignal, is_main
-from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest
+from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest, restore_interrupted
 from t2s_assets.text2sql.training import checkpoints, same_training
 from t2s_assets.text2sql.training.training_run import TrainingRun
 
@@ -108,6 +108,7 @@ def train(
     placement = base_models.place(config.hardware)
     key = training_key(config, prompts_version, base, placement)
     folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
+    restore_interrupted(folder)
     with _storage_errors(beside), ExitStack() as held:
         if is_main():
             held.enter_context(checkpoints.only_trainer(beside, log))

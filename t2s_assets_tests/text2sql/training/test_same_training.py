@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import adapters, training
+from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.examination import Examination
 from t2s_assets.text2sql.prompt_datasets import make_prompts
-from t2s_assets.text2sql.storage import file_hash, read_json
-from t2s_assets.text2sql.trained import find_adapter
+from t2s_assets.text2sql.storage import file_hash, read_json, write_json, write_manifest
+from t2s_assets.text2sql.trained import find_adapter, trained
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, trained_towns
 
@@ -93,6 +94,43 @@ def test_weights_that_are_not_their_manifests_are_not_taken(tmp_path: Path, tiny
     broken.write_bytes(broken.read_bytes()[:-1])
     facts, lines = train(files, "free", "like: tiny\ndecoding: {grammar: none}")
     assert "taken_from" not in facts and any("so they are not taken" in line for line in lines)
+
+
+# ------------------------------------------------------------------------------------- a folder that was moved away
+
+
+def moved_away(folder: Path) -> None:
+    """As a process leaves it that was killed while another folder was to take its place."""
+    folder.rename(folder.with_name(f".{folder.name}.0123abcd.old"))
+
+
+def test_an_adapter_that_a_killed_process_moved_away_is_found(towns: ProjectFiles) -> None:
+    folder = towns.project.path("towns", "adapter", "tiny")
+    version = weights(towns, "tiny")
+    for find in (
+        lambda: find_adapter("towns/tiny", towns.project).version,
+        lambda: find_adapter(folder, towns.project).version,
+        lambda: version if "towns/tiny" in trained(towns.project) else None,
+    ):
+        moved_away(folder)
+        assert find() == version
+    choose_tiny(towns, version)
+    moved_away(towns.project.path("towns", "champion"))
+    assert find_adapter("towns", towns.project).version == version
+
+
+def choose_tiny(files: ProjectFiles, version: str) -> None:
+    champion = files.project.path("towns", "champion")
+    write_json(champion / CHAMPION, {"experiment": "tiny"})
+    write_manifest(champion, "v", {"experiment": "tiny", "adapter_version": version})
+
+
+def test_an_adapter_that_a_killed_process_moved_away_is_not_trained_again(towns: ProjectFiles) -> None:
+    folder = towns.project.path("towns", "adapter", "tiny")
+    moved_away(folder)
+    assert TAKES in train(towns, "same", "like: tiny\ndecoding: {max_new_tokens: 7}")[1]
+    moved_away(folder)
+    assert train(towns, "tiny")[1][0].startswith("already trained")
 
 
 # --------------------------------------------------------------------------------------- settings after training
