@@ -7,6 +7,7 @@ are 10^9.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -273,6 +274,11 @@ def widest_pass(batch_size: int, longest: int, pass_tokens: int | None) -> tuple
     return max(sizes, key=lambda s: (s[0] * s[1], s[1]))
 
 
+def most_labelled(lengths: Sequence[int], labelled: Sequence[int], *, row: int) -> int:
+    """Labelled tokens of a packed row of `row` tokens at most, from those of each example and its length."""
+    return math.ceil(row * max(n / length for n, length in zip(labelled, lengths)))
+
+
 def memory(
     shape: Shape,
     lora: LoraSettings,
@@ -288,7 +294,8 @@ def memory(
     `threads`: on a CPU, as many as torch has in the process.
 
     `longest_batch`: with shared schemas (`questions_a_table`), the tokens of the longest batch, which is one row, and
-    one pass where layers are not fused; `longest_completion` is then a batch's too.
+    one pass where layers are not fused; `longest_completion` is then a batch's too. With `packing` an example is a
+    packed row, and its completion all that is learnt of it: `most_labelled` of a row.
     """
     fused = why_not_fused(lora, training, placement) is None
     limit = PASS_TOKENS if placement.device == "cpu" else None

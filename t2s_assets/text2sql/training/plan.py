@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.config import Experiment, HubModel, RayLaunch
+from t2s_assets.text2sql.config import Experiment, HubModel, RayLaunch, TrainingConfig
 from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets.text2sql.training import cost
@@ -61,6 +61,35 @@ class Plan:
         m = self.memory
         parts = f"weights {m.weights / 1e9:.1f}, activations {m.activations / 1e9:.1f}, logits {m.logits / 1e9:.1f}"
         return f"plan: {where}; memory {m.gb:.1f} GB{have} ({parts}); adapter {self.adapter_mb:.1f} MB"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a trainer's batches are made of: its examples, or with `training.packing` rows of several.
+
+    `lengths`: the tokens of each row; `examples`: how many are in all rows.
+    """
+
+    lengths: Sequence[int]
+    examples: int
+
+    @classmethod
+    def of(cls, train_set: Any, training: TrainingConfig) -> Rows:
+        """Those of a trainer's training set, in its order."""
+        if not training.packing:
+            return cls(train_set["length"], len(train_set))
+        packed = list(train_set["seq_lengths"])  # the length of each example of a row
+        return cls([sum(row) for row in packed], sum(len(row) for row in packed))
+
+    @property
+    def examples_each(self) -> float:
+        """Examples of a row, on average."""
+        return self.examples / len(self.lengths)
+
+    @property
+    def tokens_each(self) -> float:
+        """Tokens of a row, on average."""
+        return sum(self.lengths) / len(self.lengths)
 
 
 def shape_in(folder: Path) -> Shape | None:
@@ -262,7 +291,7 @@ def time_it(trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh
     given = None if training.budget_minutes else trainer.args.max_steps
     if given is not None and given < _WORTH_TIMING and not always:
         return
-    step = timed_step(trainer, trainer.train_dataset["length"], training)
+    step = timed_step(trainer, Rows.of(trainer.train_dataset, training).lengths, training)
     # A forward pass is about a third of a training step.
     batches = -(-min(training.eval_examples, len(trainer.eval_dataset)) // (training.batch_size * config.ranks))
     evaluation = batches * step / training.gradient_accumulation / 3

@@ -24,7 +24,7 @@ from t2s_assets.text2sql.storage import (
     write_json,
     write_manifest,
 )
-from t2s_assets.text2sql.training import checkpoints, guards, plan, sharding, shared_schemas
+from t2s_assets.text2sql.training import checkpoints, cost, guards, plan, sharding, shared_schemas
 from t2s_assets.text2sql.training.clock import Clock
 
 Log = Callable[[str], None]
@@ -64,9 +64,10 @@ class TrainingRun:
         trainer, tokenizer, clock = self._prepared(checkpoint)
         total = sum(p.numel() for p in trainer.model.parameters())
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        train_set = trainer.train_dataset
+        rows = plan.Rows.of(trainer.train_dataset, self.config.training)
+        packed = f" packed in {len(rows.lengths):,} rows" if self.config.training.packing else ""
         self.log(
-            f"{len(train_set):,} examples, {trainer.args.max_steps:,} steps of "
+            f"{rows.examples:,} examples{packed}, {trainer.args.max_steps:,} steps of "
             f"{self._batch():,}; {trainable:,} of {total:,} parameters are trained"
         )
         if checkpoint:
@@ -77,21 +78,20 @@ class TrainingRun:
         steps = trainer.state.global_step
         if self.progress.stopped:
             raise Stopped(f"{self.progress.stopped}; its checkpoint is kept, and the same command goes on from it")
-        examples = steps * self._batch()
-        mean_length = sum(train_set["length"]) / len(train_set)
+        seen = steps * self._batch()
         seconds = time.monotonic() - started
         new_steps = steps - (checkpoints.step_of(checkpoint) if checkpoint else 0)
         facts = {
             "key": self.key,
             "steps": steps,
             "planned_steps": clock.plan.get("first_steps", trainer.args.max_steps),
-            "examples_seen": examples,
-            "epochs": round(examples / len(train_set), 3),
+            "examples_seen": round(seen * rows.examples_each),
+            "epochs": round(seen / len(rows.lengths), 3),
             "train_loss": round((trainer.losses_before + result.training_loss * new_steps) / steps, 5),
             **_chosen(trainer, self.config.training.best),
             "minutes": round(clock.seconds / 60, 2),
-            "examples_a_second": round(new_steps * self._batch() / seconds, 2),
-            "tokens_a_second": round(new_steps * self._batch() * mean_length / seconds, 1),
+            "examples_a_second": round(new_steps * self._batch() * rows.examples_each / seconds, 2),
+            "tokens_a_second": round(new_steps * self._batch() * rows.tokens_each / seconds, 1),
             "peak_memory_gb": round(records.peak_memory_gb(self.placement.device), 2),
             "planned_memory_gb": round(self.plan_made.memory.gb, 2) if self.plan_made.memory else None,
             "parameters": total,
@@ -123,7 +123,11 @@ class TrainingRun:
         if self.config.training.questions_a_table > 1:
             batch, labelled = shared_schemas.largest_row(train_set.to_list(), self.config.training.batch_size)
         else:
-            labelled = max(sum(x != IGNORED for x in labels) for labels in train_set["labels"])
+            each = [sum(x != IGNORED for x in labels) for labels in train_set["labels"]]
+            labelled = max(each)
+            if self.config.training.packing:
+                longest = self.config.prompt.max_length
+                labelled = cost.most_labelled(train_set["length"], each, row=longest)
         self.plan_made = plan.before_loading(
             self.config,
             plan.shape_in(self.base.folder),
@@ -229,8 +233,6 @@ class TrainingRun:
             prompts = {r["id"]: r["prompt"] for r in validation}
             self.figures = AnswerFigures(self.project, self.dataset, self.config, tokenizer, prompts)
         steps = training.max_steps or clock.plan.get("max_steps")
-        if training.epochs:
-            steps = max(1, round(training.epochs * len(train_set) / self._batch()))
         args = arguments(
             training, self.placement, self.work, max_steps=steps or 1, max_length=self.config.prompt.max_length
         )
@@ -253,9 +255,11 @@ class TrainingRun:
             figures=self.figures,
             **step_arguments(model, tokenizer, lora, training, self.placement, threads=threads, log=self.log),
         )
+        if training.epochs:  # of the trainer's rows, which it packs itself
+            trainer.args.max_steps = max(1, round(training.epochs * len(trainer.train_dataset) / self._batch()))
         trainer.remove_callback(PrinterCallback)  # Progress says the same, to Dagster too
         if training.packing:
-            guards.check_packing(trainer.model, trainer.data_collator, train_set)
+            guards.check_packing(trainer.model, lambda rows: _tensors(trainer.data_collator(rows)), train_set)
         return trainer
 
     def _save(
@@ -302,6 +306,12 @@ class TrainingRun:
             write_manifest(fresh, file_hash(fresh / adapters.WEIGHTS, length=16), facts)
         shutil.rmtree(self.work, ignore_errors=True)
         self.log(f"adapter of {facts['adapter_mb']} MB written to {folder}")
+
+
+def _tensors(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch without TRL's `max_length_q` and `max_length_k`: plain numbers, which the guard cannot move to a device.
+    Positions say where examples begin too."""
+    return {name: value for name, value in batch.items() if hasattr(value, "to")}
 
 
 def _best_in(folder: Path) -> Any:
