@@ -3,6 +3,7 @@ waste, and checkpoints that are whole."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from t2s_assets.text2sql.training.flat_batches import FlatBatches
 from t2s_assets.text2sql.training.fused import Fused
 from t2s_assets.text2sql.training.heap import give_back
 from t2s_assets.text2sql.training.lanes import Lanes
-from t2s_assets.text2sql.training.progress import Progress
+from t2s_assets.text2sql.training.progress import NotFinite, Progress, check_finite
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
 from t2s_assets.text2sql.training.shared_schemas import SharedSchemas
@@ -188,7 +189,9 @@ class BudgetTrainer(SFTTrainer):
 
         Raises:
             StorageError: it cannot be written.
+            NotFinite: loss or weights are not finite, on every rank.
         """
+        self._check_finite()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         folder = Path(self.args.output_dir)
         written = folder / f"checkpoint-{self.state.global_step}"
@@ -211,6 +214,22 @@ class BudgetTrainer(SFTTrainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(
                 output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True
+            )
+
+    def _check_finite(self) -> None:
+        """See that loss and weights are finite before they are kept: each rerun would go on from there, and end there.
+
+        Raises:
+            NotFinite: the loss since it was last told, or a weight of the adapter.
+        """
+        weights = [_here(p).float().sum() for p in self.model.parameters() if p.requires_grad]
+        found = torch.stack([self._tr_loss.float(), torch.stack(weights).sum()])
+        loss, weights_sum = self.accelerator.reduce(found, reduction="mean").tolist()
+        check_finite(loss, self.state.global_step)
+        if not math.isfinite(weights_sum):
+            raise NotFinite(
+                f"the adapter's weights are no finite numbers after step {self.state.global_step}; lower "
+                "training.learning_rate, or use hardware.dtype: float32. The last good adapter was left as it is"
             )
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
@@ -246,6 +265,12 @@ class BudgetTrainer(SFTTrainer):
 
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
         return self.lr_scheduler
+
+
+def _here(weight: torch.Tensor) -> torch.Tensor:
+    """A weight without its gradient; of one that ranks share out, this rank's part."""
+    weight = weight.detach()
+    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def step_arguments(

@@ -139,7 +139,7 @@ def test_the_manifest_says_what_happened(trained: Path, towns: ProjectFiles) -> 
     }
     assert set(facts["machine"]) == {"platform", "cpu", "cpu_capability", "threads"}
     assert all(facts["machine"].values())
-    assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
+    assert facts["git_commit"] is None or len(facts["git_commit"].removesuffix("-dirty")) == 40
     prompts = read_json(towns.project.path("towns", "prompts", "tiny") / "manifest.json", made_by="")
     assert facts["prompts_version"] == prompts["data_version"]
 
@@ -838,6 +838,39 @@ def test_a_loss_that_is_no_number_leaves_the_old_adapter(
     folder = towns.project.path("towns", "adapter", name)
     assert read_json(folder / "manifest.json", made_by="") == good
     assert file_hash(folder / adapters.WEIGHTS, length=16) == good["data_version"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [(4, "the adapter's weights are no finite numbers after step 4"), (3, "the loss is nan at step 4")],
+)
+def test_what_is_no_number_is_not_kept_in_a_checkpoint(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, broken: int, said: str
+) -> None:
+    """Every rerun would go on from there. In step `broken`, gradients overflow; the loss of that step does not."""
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer
+
+    settings = LONG | {"best": "last", "eval_steps": 1000}
+    whole, _ = train(towns, experiment(**settings))
+    name = experiment(**settings)
+    real, steps = BudgetTrainer.training_step, 0
+
+    def training_step(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        loss = real(self, model, *args, **kwargs)
+        for p in model.parameters() if steps == broken else []:
+            if p.grad is not None:
+                p.grad.fill_(math.inf)
+        return loss
+
+    with monkeypatch.context() as patch, pytest.raises(T2SError, match=rf"{said}; lower training\.learning_rate"):
+        patch.setattr(BudgetTrainer, "training_step", training_step)
+        train(towns, name)
+    assert sorted(checkpoints(towns, name)) == [2]
+    resumed, lines = train(towns, name)
+    assert "going on from checkpoint-2" in lines
+    assert resumed["data_version"] == whole["data_version"]
 
 
 def test_a_refusal_is_one_error_and_no_traceback(
