@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import dagster as dg
 import pytest
 
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql import evaluation, training
+from t2s_assets.text2sql import evaluation, launching, training
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.storage import read_json
+from t2s_assets_tests.processes import wait_for
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
 
@@ -48,8 +52,9 @@ def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ray_node: s
     two: dict[str, Any] = {"batch_size": 2, "processes": 2, "group_by_length": False}
     add_experiment(files, tiny_base, "tiny", launch=launch, evaluation={"latency_questions": 2, "processes": 2}, **two)
     add_experiment(files, tiny_base, "here", **two)
+    add_experiment(files, tiny_base, "endless", launch=launch, **two | {"max_steps": 1_000_000})
     add_experiment(files, tiny_base, "broken", launch=launch, lora={"targets": ["no_such_layer"]}, **two)
-    prepare(files, "tiny", "here", "broken")
+    prepare(files, "tiny", "here", "endless", "broken")
     return files
 
 
@@ -80,3 +85,65 @@ def test_a_job_that_fails_says_so(towns: ProjectFiles, capfd: pytest.CaptureFixt
     with pytest.raises(T2SError, match=r"training of towns/broken failed: Ray job \w+ is FAILED"):
         training.run(towns.project, "towns", "broken")
     assert "no_such_layer" in capfd.readouterr().out
+
+
+def test_a_command_that_is_terminated_stops_its_job(towns: ProjectFiles, ray_node: str) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    folders = {"T2S_CONFIGS": str(towns.project.configs), "T2S_STORAGE": str(towns.project.storage)}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "t2s_assets.cli", "train", "towns/endless"],
+        env={**os.environ, **folders},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    for said in child.stdout:
+        if said.startswith("step 2/"):
+            break
+    child.terminate()
+    child.stdout.read()
+    assert child.wait(60) == 128 + signal.SIGTERM
+
+    def statuses() -> set[Any]:
+        jobs = JobSubmissionClient(ray_node).list_jobs()
+        return {job.status for job in jobs if "towns/endless" in job.entrypoint}
+
+    wait_for(lambda: statuses() == {JobStatus.STOPPED}, seconds=60, what="the job to be stopped")
+
+
+def test_a_job_whose_log_is_lost_is_waited_for(
+    towns: ProjectFiles, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    async def lost(client: Any, id: str) -> AsyncIterator[str]:
+        yield "the first line\n"
+        raise ConnectionResetError("the connection is closed")
+
+    monkeypatch.setattr(JobSubmissionClient, "tail_job_logs", lost)
+    assert training.run(towns.project, "towns", "tiny", force=True)["world_size"] == 2
+    assert "is lost (ConnectionResetError: the connection is closed); waiting for its end" in capfd.readouterr().out
+
+
+def test_errors_of_the_cluster_are_told(towns: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("Request failed with status code 500")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobSubmissionClient, "submit_job", fails)
+        with pytest.raises(T2SError, match=r"does not take the job \(RuntimeError: .*500\); see .*launch\.cpus"):
+            training.run(towns.project, "towns", "endless")
+    ids: list[str] = []
+    submit = JobSubmissionClient.submit_job
+    monkeypatch.setattr(launching, "_RAY_SECONDS", 0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobSubmissionClient, "submit_job", lambda *a, **k: ids.append(submit(*a, **k)) or ids[0])
+        patch.setattr(JobSubmissionClient, "tail_job_logs", fails)
+        patch.setattr(JobSubmissionClient, "get_job_status", fails)
+        with pytest.raises(T2SError, match=r"Ray no longer says how job \w+ is \(RuntimeError"):
+            training.run(towns.project, "towns", "endless")
+    client = JobSubmissionClient(towns.project.experiment("towns", "endless").launch.address)  # type: ignore[union-attr]
+    wait_for(lambda: client.get_job_status(ids[0]) == JobStatus.STOPPED, seconds=60, what="the job to be stopped")

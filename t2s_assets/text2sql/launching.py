@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +32,9 @@ REFUSAL = "T2S_REFUSAL"
 
 # torchrun kills ranks 30 s after it told them to end.
 _GRACE_SECONDS = 40
+
+# Between two questions how a Ray job is, and how many in a row may fail: a head that is started again answers in time.
+_RAY_SECONDS, _RAY_TRIES = 5.0, 24
 
 
 def torchrun(python: str, processes: int, module: str, *arguments: str, launch: Any = None) -> list[str]:
@@ -177,17 +183,46 @@ def ray_is_missing(package: str) -> ConfigError:
 
 
 def _run_on_ray(launch: RayLaunch, job: dict[str, Any], what: str) -> None:
-    import asyncio
+    """Run a job to its end. However this process stops following it (Ctrl-C, SIGTERM, an error), the job is stopped.
 
+    Raises:
+        ConfigError: Ray is not installed.
+        T2SError: the cluster does not answer or does not take the job, or the job fails.
+    """
     try:
         from ray.job_submission import JobStatus, JobSubmissionClient
     except ImportError as e:
         raise ray_is_missing("ray") from e
+    # Its errors are ConnectionError, RuntimeError, and those of the HTTP library and of Ray.
     try:
         client = JobSubmissionClient(launch.address)
-    except Exception as e:  # ConnectionError, and errors of the HTTP library and of Ray's own
+    except Exception as e:
         raise T2SError(f"launch.address: no Ray cluster answers at {launch.address} ({e})") from e
-    id = client.submit_job(**job)
+    with _terminable():
+        try:
+            id = client.submit_job(**job)
+        except Exception as e:
+            raise T2SError(
+                f"launch: the Ray cluster at {launch.address} does not take the job ({type(e).__name__}: {e}); see "
+                "that it has launch.cpus, gpus, memory_gb and resources"
+            ) from e
+        try:
+            status = _followed(client, id, (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED))
+        except BaseException:
+            with suppress(Exception):  # a cluster that is gone; the error to show is the one before
+                client.stop_job(id)
+            raise
+    if status != JobStatus.SUCCEEDED:
+        raise T2SError(f"{what} failed: Ray job {id} is {status.value}; its messages are above")
+
+
+def _followed(client: Any, id: str, ends: tuple[Any, ...]) -> Any:
+    """The one of `ends`, statuses of jobs, that job `id` of a Ray client comes to. Prints its log as long as it comes.
+
+    Raises:
+        T2SError: the client cannot say how the job is, again and again.
+    """
+    import asyncio
 
     async def told() -> None:
         async for text in client.tail_job_logs(id):
@@ -195,11 +230,39 @@ def _run_on_ray(launch: RayLaunch, job: dict[str, Any], what: str) -> None:
 
     try:
         asyncio.run(told())
-    except KeyboardInterrupt:
-        client.stop_job(id)
-        raise
-    if (status := client.get_job_status(id)) != JobStatus.SUCCEEDED:
-        raise T2SError(f"{what} failed: Ray job {id} is {status.value}; its messages are above")
+    except Exception as e:  # of the HTTP library: a connection for hours, which the job does not need
+        print(f"the log of Ray job {id} is lost ({type(e).__name__}: {e}); waiting for its end", flush=True)
+    failures = 0
+    while True:
+        try:
+            if (status := client.get_job_status(id)) in ends:
+                return status
+            failures = 0
+        except Exception as e:
+            failures += 1
+            if failures == _RAY_TRIES:
+                raise T2SError(
+                    f"launch.address: Ray no longer says how job {id} is ({type(e).__name__}: {e}), so it is stopped "
+                    "if that can be; the same command goes on from its last checkpoint"
+                ) from e
+        time.sleep(_RAY_SECONDS)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block with an exception, so that what it left elsewhere can be cleared up."""
+    if threading.current_thread() is not threading.main_thread():  # signals are another's there
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def interpreter(config: Experiment) -> str:
