@@ -102,10 +102,11 @@ def targets(report: Mapping[str, Any], wanted: Targets) -> list[dg.AssetCheckRes
     found = []
     for measure, target in wanted.given.items():
         measured, met = test["overall"][measure], report["targets"][reports.target_name(measure, target)]
-        metadata = {"value": measured["value"] or 0.0, "target": target, "n": measured["n"], "of": test["of"]}
+        metadata = {"target": target, "n": measured["n"], "of": test["of"]}
+        if measured["value"] is not None:
+            metadata["value"] = measured["value"]
         found.append(_result(f"{measure}_target", met, blocking=False, **metadata))
-    p95 = report["latency"]["total_ms"].get("p95") or 0.0
-    found.append(
-        _result("latency_target", report["targets"][reports.latency_target_name()], blocking=False, p95_ms=p95)
-    )
+    p95 = report["latency"]["total_ms"].get("p95")
+    timed = {} if p95 is None else {"p95_ms": p95}
+    found.append(_result("latency_target", report["targets"][reports.latency_target_name()], blocking=False, **timed))
     return found

@@ -177,7 +177,7 @@ def experiment_assets(
             **{name: manifest[name] for name, _ in report_page.MEASURES if manifest[name] is not None},
             n=manifest["n"],
             of=manifest["of"],
-            latency_p95_ms=content["latency"]["total_ms"].get("p95") or 0.0,
+            **({} if (p95 := content["latency"]["total_ms"].get("p95")) is None else {"latency_p95_ms": p95}),
             page=dg.MetadataValue.md(report_page.page_with_images(folder)),
             path=dg.MetadataValue.path(folder),
         )

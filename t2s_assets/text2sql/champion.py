@@ -8,8 +8,9 @@ from typing import Any
 from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.examination import gold_version
+from t2s_assets.text2sql.locking import only_one
 from t2s_assets.text2sql.metrics import mcnemar, summary
-from t2s_assets.text2sql.predictions import load_predictions
+from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
 from t2s_assets.text2sql.storage import (
     MANIFEST,
     Project,
@@ -17,6 +18,7 @@ from t2s_assets.text2sql.storage import (
     read_json,
     read_manifest,
     replacing_folder,
+    restore_interrupted,
     write_json,
     write_manifest,
 )
@@ -29,16 +31,23 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
     """Choose among the experiments with predictions and write `champion`.
 
     The one that serves now stays unless another is right on more validation questions that both answered, by more
-    than chance (McNemar's exact test, p < 0.05). Without one that serves, the highest validation EX wins, and the
-    first name among equals. Who was evaluated on other questions or other gold than there are now is left out; the
-    one that serves then stays, since nothing says that another is better.
+    than chance (McNemar's exact test, p < 0.05). Without one that serves, the one that answered most questions gives
+    way to whoever is right on more of those that both answered, in the order of EX, and of names among equals. Who was
+    evaluated on other questions, tables or gold than there are now, or decodes otherwise now, is left out; the one that
+    serves then stays, since nothing says that another is better, and so it does without predictions.
 
     Raises:
         DataError: no experiment of the dataset has predictions on validation questions as they are now.
     """
+    lock = project.path(dataset, "champion").with_name(".champion.lock")
+    with only_one(lock, f"choosing the champion of {dataset}", log):
+        return _choose(project, dataset, log)
+
+
+def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[str, Any]:
     candidates, left_out = _candidates(project, dataset)
     for name in left_out:
-        log(f"{dataset}/{name} was evaluated on other data; evaluate again with: t2s run {dataset}/{name}")
+        log(f"{dataset}/{name} was evaluated on other data or otherwise; evaluate again with: t2s run {dataset}/{name}")
     if not candidates:
         raise DataError(
             f"{dataset}: no experiment has predictions {'on its data as they are now' if left_out else 'yet'}; make "
@@ -48,13 +57,15 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
     ranking = sorted(candidates, key=lambda n: (-(scores[n]["value"] or 0), n))
     serving = serving_experiment(project, dataset)
     comparisons = []
-    chosen = serving if serving in candidates or serving in left_out else ranking[0]
+    most_answered = min(ranking, key=lambda name: -len(candidates[name]))
+    chosen = serving if serving in candidates or serving in left_out else most_answered
     for challenger in ranking:
         if challenger == chosen or chosen in left_out:
             continue
         comparison = compare(candidates[chosen], candidates[challenger])
         comparisons.append({**comparison, "champion": chosen, "challenger": challenger})
-        if serving in candidates and comparison["won"] > comparison["lost"] and comparison["p"] < SIGNIFICANT:
+        sure = comparison["p"] < SIGNIFICANT or serving not in candidates
+        if comparison["won"] > comparison["lost"] and sure:
             chosen = challenger
     content = {
         "experiment": chosen,
@@ -81,11 +92,15 @@ def _candidates(project: Project, dataset: str) -> tuple[dict[str, dict[str, Any
     """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
     names = experiment_names(project.configs, dataset)
     predicted = {n: project.path(dataset, "predictions", n) for n in names}
+    for folder in predicted.values():
+        restore_interrupted(folder)
     predicted = {n: folder for n, folder in predicted.items() if (folder / MANIFEST).exists()}
     now = gold_version(project, dataset) if predicted else None
-    candidates, left_out = {}, []
+    serving = serving_experiment(project, dataset)
+    candidates, left_out = {}, [n for n in names if n == serving and n not in predicted]
     for name, folder in predicted.items():
-        if read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}").get("gold_version") != now:
+        manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}")
+        if manifest.get("gold_version") != now or decoded_otherwise(project, dataset, name, manifest):
             left_out.append(name)
         elif rows := [r for r in load_predictions(project, dataset, name) if r["split"] == "validation"]:
             candidates[name] = {r["id"]: r for r in rows}

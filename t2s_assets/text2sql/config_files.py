@@ -172,9 +172,10 @@ def dataset_names(configs: Path) -> list[str]:
 def experiment_names(configs: Path, dataset: str) -> list[str]:
     """The experiments of `dataset`: every YAML file beside its dataset.yaml."""
     names = _shown(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
-    bad = [n for n in names if not _NAME.fullmatch(n)]
+    # Three points in a row mean a range where Dagster reads the names of partitions.
+    bad = [n for n in names if not _NAME.fullmatch(n) or "..." in n]
     if bad:
-        raise ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -; got {bad}")
+        raise ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -, not ...; got {bad}")
     return names
 
 

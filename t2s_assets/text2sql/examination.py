@@ -17,13 +17,13 @@ from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.kept_scores import KeptScores
 from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.prepare import gold_of, load_questions, load_sql, load_tables, load_usable, sample
-from t2s_assets.text2sql.prompt_datasets import load_prompts, prompts_manifest
+from t2s_assets.text2sql.prompt_datasets import check_made_for, load_prompts, prompts_manifest
 from t2s_assets.text2sql.prompts import clean_question
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import Project, content_hash, read_json
 
 # A new number makes generations that were cached by older decoding code count as others.
-_DECODING_VERSION = 6
+_DECODING_VERSION = 7
 
 _SPLITS = ("test", "validation")
 
@@ -60,13 +60,15 @@ class Examination:
         """That of an experiment.
 
         Raises:
-            DataError: its prompts are of other data, or its adapter was trained on other prompts or otherwise.
+            DataError: its prompts are of other data or settings, or its adapter was trained on other prompts or
+                otherwise.
         """
         config = project.experiment(dataset, experiment)
         gold = gold_of(project, dataset)
         made_by = f"t2s train {dataset}/{experiment}"
         adapter = adapters.open_adapter(project.path(dataset, "adapter", experiment), made_by=made_by)
         manifest = prompts_manifest(project, dataset, experiment)
+        check_made_for(project, dataset, experiment, config, base_models.fetch(config.base_model, project))
         prompts_version = manifest["data_version"]
         trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by=made_by)["prompts_version"]
         if trained_on != prompts_version:
@@ -125,6 +127,15 @@ class Examination:
         base = self.adapter.base_identity
         return content_hash(key, self.adapter.version, base), content_hash(key, "base", base)
 
+    def check_unchanged(self) -> None:
+        """Raises DataError where the dataset or the prompts are no longer those that this examination began with."""
+        now = gold_version(self.project, self.dataset), prompts_manifest(self.project, self.dataset, self.experiment)
+        if (now[0], now[1]["data_version"]) != (self.gold_version, self.prompts["data_version"]):
+            raise DataError(
+                f"{self.dataset}/{self.experiment}: its data were made anew while it was evaluated; evaluate again: "
+                "what was answered on the same prompts is kept"
+            )
+
     def kept_scores(self, log: Log) -> KeptScores:
         """Those of this evaluation, if it was killed."""
         decided_by = self.prompts["made_of"] | {"evaluation": self.config.evaluation.model_dump()}
@@ -163,8 +174,9 @@ class Examination:
 
 
 def gold_version(project: Project, dataset: str) -> str:
-    """What names the validation and test questions and what is right for them: with another, verdicts on the same ids
-    are not on the same questions. Training questions do not count, so that more of them leave scores comparable.
+    """What names the validation and test questions, the tables that they are asked about and what is right for them:
+    with another, verdicts on the same ids are not on the same questions. Training questions do not count, so that more
+    of them leave scores comparable.
 
     Raises:
         DataError: `sql` lacks a question that `questions` has.
@@ -174,8 +186,9 @@ def gold_version(project: Project, dataset: str) -> str:
         raise DataError(
             f"{dataset}: `sql` is of other questions, it has no {new[0]}; make it again with: t2s prepare {dataset}"
         )
-    right = ("sql", "status", "fingerprint")
-    return content_hash(sorted([q.id, q.split, q.text, *(sql[q.id][n] for n in right)] for q in questions))
+    right = ("sql", "status", "fingerprint", "bag_fingerprint", "degenerate")
+    asked = sorted([q.id, q.split, q.text, *(sql[q.id][n] for n in right)] for q in questions)
+    return content_hash(asked, gold_of(project, dataset).tables_version(project, dataset, _SPLITS))
 
 
 def choose_questions(project: Project, dataset: str, config: Experiment) -> dict[str, list[Question]]:

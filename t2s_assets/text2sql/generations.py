@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -67,7 +68,7 @@ class Generations:
         path = self.folder / f"{key}.jsonl"
         if ranks == 1:
             self.join(key)
-        fingerprints = {i: content_hash(r.prompt, r.question) for i, r in requests.items()}
+        fingerprints = {i: _fingerprint(r) for i, r in requests.items()}
         known = {k: row for k, row in _whole_blocks(path) if k in fingerprints and row["prompt"] == fingerprints[k]}
         # By prompt, so that questions on one table share a block and its schema is fed once.
         missing = sorted((i for i in requests if i not in known), key=lambda i: (requests[i].prompt, i))
@@ -119,7 +120,7 @@ class Generations:
 class KeptDraws:
     """Further answers to questions, kept as the first ones are; `guidance` takes it for a decoder.
 
-    `questions` counts those that were asked again so far. Of equal requests, as of one question about two tables of the
+    `questions` says how many were asked again so far. Of equal requests, as of one question about two tables of the
     same columns, one is kept for all: equal requests give equal answers.
     """
 
@@ -133,16 +134,29 @@ class KeptDraws:
     ) -> None:
         self._cache, self._name, self._key, self._load = cache, name, key, load
         self._ids = {request: i for i, request in requests.items()}
-        self.questions = 0
+        self._again: Counter[str] = Counter()
+
+    @property
+    def questions(self) -> int:
+        """How many were asked again, for whatever reasons."""
+        return self._again.total()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """What the decoder gives, from the file where it is there."""
         if not requests:
             return []
-        self.questions += sum(request.draw == 1 for request in requests)
-        names = [f"{self._ids[replace(request, draw=None)]} draw {request.draw}" for request in requests]
+        ids = [self._ids[replace(request, draw=None)] for request in requests]
+        # Asked for two reasons, a question counts once; each of several equal ones counts.
+        self._again |= Counter(id for id, request in zip(ids, requests) if request.draw == 1)
+        names = [f"{id} draw {request.draw}" for id, request in zip(ids, requests)]
         found = self._cache.get(self._name, self._key, dict(zip(names, requests)), self._load)
         return [completion_of(found[name]) for name in names]
+
+
+def _fingerprint(request: Request) -> str:
+    """What decides an answer of one model and way of decoding; a prompt need not show all tables that SQL may name."""
+    columns = [[s.name, [[c.name, c.type, c.sql_type] for c in s.columns]] for s in request.schemas]
+    return content_hash(request.prompt, request.question, request.kind, columns)
 
 
 def record(completion: Completion) -> dict[str, Any]:

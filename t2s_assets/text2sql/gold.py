@@ -7,7 +7,7 @@ them and does not know which kind it has.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Outcome
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.storage import Project, read_manifest
 
 Log = Callable[[str], None]
 Facts = dict[str, Any]
@@ -108,6 +108,9 @@ class Gold(Protocol):
     def load_tables(self, project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, Any]:
         """What questions are asked about, by their `table_id`."""
 
+    def tables_version(self, project: Project, dataset: str, splits: Iterable[str]) -> str:
+        """What names the content of the tables that questions of some splits are asked about."""
+
     def load_questions(self, project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[Any]:
         """The questions in their order."""
 
@@ -129,6 +132,33 @@ def existing(path: Path, dataset: str) -> Path:
     if not path.exists():
         raise DataError(f"{path} is not there; make it with: t2s prepare {dataset}")
     return path
+
+
+MADE_OF = "made_of"
+_MADE_OF = {"questions": ("tables",), "sql": ("tables", "questions")}
+
+
+def made_of(project: Project, dataset: str, asset: str) -> Facts:
+    """For the manifest of `questions` or `sql`: the data versions of what it is made of."""
+    folders = {name: project.path(dataset, name) for name in _MADE_OF[asset]}
+    return {
+        MADE_OF: {n: read_manifest(at, made_by=f"t2s prepare {dataset}")["data_version"] for n, at in folders.items()}
+    }
+
+
+def check_made_of(dataset: str, manifests: Mapping[str, Facts]) -> None:
+    """See that `questions` and `sql`, by their manifests, are made of the `tables` and `questions` that there are.
+
+    An earlier version's, which do not say, pass. Raises DataError: gold of other questions would be taken for theirs.
+    """
+    stale = [
+        f"{asset} is of {name} {was}, which is now {manifests[name]['data_version']}"
+        for asset in _MADE_OF
+        for name, was in manifests[asset].get(MADE_OF, {}).items()
+        if was != manifests[name]["data_version"]
+    ]
+    if stale:
+        raise DataError(f"{dataset}: {'; '.join(stale)}; make them again with: t2s prepare {dataset}")
 
 
 def sql_facts(rows: Sequence[Facts]) -> Facts:

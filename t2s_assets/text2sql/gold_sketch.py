@@ -23,7 +23,7 @@ from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, existing, sql_facts
+from t2s_assets.text2sql.gold import MADE_OF, Compared, Log, Verdict, every, existing, made_of, sql_facts
 from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.metrics import ERROR_KINDS, error_kinds, exact_match, parse_prediction
 from t2s_assets.text2sql.query import (
@@ -245,6 +245,12 @@ def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = N
     return found
 
 
+def tables_version(project: Project, dataset: str, splits: Iterable[str]) -> str:
+    """What names the content of the tables of some splits."""
+    tables = load_tables(project, dataset, splits)
+    return content_hash([[t.id, t.header, [c.type for c in t.schema.columns], t.rows] for t in tables.values()])
+
+
 def shared_tables(tables: dict[str, Table], questions: Iterable[Question]) -> list[str]:
     """Tables asked about in a split that is not their own: leaks between splits. Empty is right."""
     return sorted({q.table_id for q in questions if tables[q.table_id].split != q.split})
@@ -276,6 +282,7 @@ def make_questions(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     with replacing_folder(folder) as fresh:
         pq.write_table(table, fresh / "questions.parquet", compression="zstd")
         facts = {
+            **made_of(project, dataset, "questions"),
             "questions": dict(Counter(table["split"].to_pylist())),
             "duplicates": sum(n - 1 for n in keys.values()),
         }
@@ -312,10 +319,12 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
         failed = [r for r in rows if r["status"] != "ok"]
         facts = {
+            **made_of(project, dataset, "sql"),
             **sql_facts(rows),
             "failures": [{k: r[k] for k in ("id", "sql", "message")} for r in failed],
         }
-        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)
+        # What comes after it in the lineage reads tables and questions too, and knows of their change by this.
+        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet"), facts[MADE_OF]), facts)
     keep(results_path(project, dataset), gold, log)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")

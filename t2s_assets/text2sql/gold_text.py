@@ -22,7 +22,7 @@ from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import OwnTable, read_own
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
-from t2s_assets.text2sql.gold import Facts, Log, every, existing, sql_facts
+from t2s_assets.text2sql.gold import MADE_OF, Facts, Log, every, existing, made_of, sql_facts
 from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
@@ -141,6 +141,11 @@ def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = N
     return {name: OwnDatabase(name, tuple(tables)) for name, tables in found.items()}
 
 
+def tables_version(project: Project, dataset: str, splits: Iterable[str]) -> str:
+    """What names the content of all databases, whatever the splits."""
+    return str(read_manifest(project.path(dataset, "tables"), made_by=f"t2s prepare {dataset}")["data_version"])
+
+
 # ------------------------------------------------------------------------------------------------- questions
 
 
@@ -177,6 +182,7 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
         (fresh / "left_out.jsonl").write_text("".join(lines), encoding="utf-8")
         asked = Counter((r["table_id"], r["question"].lower()) for r in kept)
         facts = {
+            **made_of(project, dataset, "questions"),
             "questions": dict(Counter(r["split"] for r in kept)),
             "duplicates": sum(n - 1 for n in asked.values()),
             "split_by": split_by,
@@ -289,12 +295,14 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
     with replacing_folder(folder) as fresh:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
         facts = {
+            **made_of(project, dataset, "sql"),
             **sql_facts(rows),
             "gold_without_a_normal_form": [f"{r['where']}: {r['no_normal_form']}" for r in rows if r["no_normal_form"]],
             "left_out": read_manifest(project.path(dataset, "questions"), made_by=f"t2s prepare {dataset}")["left_out"],
             "failures": [{k: r[k] for k in ("id", "where", "sql", "message")} for r in failed],
         }
-        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet")), facts)
+        # What comes after it in the lineage reads tables and questions too, and knows of their change by this.
+        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet"), facts[MADE_OF]), facts)
     keep(results_path(project, dataset), gold, log)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")

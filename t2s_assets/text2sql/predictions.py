@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from t2s_assets.text2sql.generations import Generated, Generations, Log, options
 from t2s_assets.text2sql.gold import Question
 from t2s_assets.text2sql.guidance import Content, content_read, settled, uses_table_content
 from t2s_assets.text2sql.metrics import percentiles
-from t2s_assets.text2sql.prepare import load_usable
+from t2s_assets.text2sql.prepare import load_usable, sample
 from t2s_assets.text2sql.scoring import Row, Scorer
 from t2s_assets.text2sql.storage import (
     Project,
@@ -28,6 +28,8 @@ from t2s_assets.text2sql.storage import (
     write_json,
     write_manifest,
 )
+
+DECODING = "decoding"
 
 _SCHEMA = pa.schema(
     [
@@ -84,6 +86,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
     kept = asked.kept_scores(log)
     sets = {}
     with Scorer(project, dataset, list(chosen), tables, log) as scorer:
+        asked.check_unchanged()  # the gold that the scorer has just read is that of the questions
 
         def scored(name: str, questions: Sequence[Question], answers: Generated) -> list[Row]:
             def score(part: Sequence[Question]) -> list[Row]:
@@ -94,6 +97,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
         sets["predictions.parquet"] = scored("adapter", asked.everything, answers)
         if config.evaluation.baseline:
             sets["base.parquet"] = scored("base", chosen["test"], base_answers)
+    asked.check_unchanged()
     folder = project.path(dataset, "predictions", experiment)
     with replacing_folder(folder) as fresh:
         for name, rows in sets.items():
@@ -109,6 +113,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             "of": total,
             "adapter_version": asked.adapter.version,
             "gold_version": asked.gold_version,
+            DECODING: config.decoding.model_dump(),
             "uses_table_content": [*asked.adapter.format.content_read, *content_read(config.decoding)],
             "latency_p95_ms": latency["total_ms"].get("p95"),
             "error_kinds": list(asked.gold.ERROR_KINDS),
@@ -133,7 +138,8 @@ def _verdicts(rows: Sequence[Row], requests: dict[str, Request]) -> list[Verdict
 def measure_latency(asked: Examination, log: Log) -> dict[str, Any]:
     """Milliseconds from one test question to its answer, as `t2s ask` gives it: draws and looking at tables included.
 
-    Cold (weights loaded and first answer) apart from warm ones, which leave the cold query out. `prefill` and `decode`
+    The questions are a sample, and each is asked as the first about its tables: nothing of their schema is kept. Cold
+    (weights loaded and first answer) apart from warm ones, which leave the cold query out. `prefill` and `decode`
     are the model's own time; what else `total` has is the executor's. Timings belong to the machine that they were
     taken on.
     """
@@ -145,10 +151,14 @@ def measure_latency(asked: Examination, log: Log) -> dict[str, Any]:
     model, tokenizer = asked.tuned()
     loaded = time.perf_counter()
     decoder = Decoder(model, tokenizer, options(decoding, waited_for=True))
-    questions = asked.chosen["test"][: asked.config.evaluation.latency_questions]
+    evaluation = asked.config.evaluation
+    questions = list(
+        sample(asked.chosen["test"], evaluation.latency_questions, seed=evaluation.seed, key=lambda q: q.id)
+    )
     timings, first = [], 0.0
     with SqlExecutor() as executor:
         for position, question in enumerate(questions):
+            decoder.forget()
             begun = time.perf_counter()
             request = [asked.requests[question.id]]
             content = Content.of(asked.tables[question.table_id].prompted) if reads else None
@@ -177,6 +187,15 @@ def measure_latency(asked: Examination, log: Log) -> dict[str, Any]:
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {k: round(v, 1) for k, v in values.items()}
+
+
+def decoded_otherwise(project: Project, dataset: str, experiment: str, predictions: Mapping[str, Any]) -> list[str]:
+    """The settings of `decoding` that predictions, by their manifest, were not made with: what they were and are."""
+    was = predictions.get(DECODING)
+    if was is None:
+        return []
+    now = project.experiment(dataset, experiment).decoding.model_dump()
+    return [f"decoding.{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
 
 
 def load_predictions(

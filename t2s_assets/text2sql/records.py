@@ -34,10 +34,24 @@ def machine() -> dict[str, str | int]:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout; None outside one."""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    """The commit of this checkout, with `-dirty` where its files differ from it; None where git knows none.
+
+    Installed into the environment of another project, whose repository may be around it, the package has none.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(here.parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except OSError:  # not installed
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not git("ls-files", "--error-unmatch", here.name):
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
 
 
 def peak_memory_gb(device: str) -> float:

@@ -12,7 +12,7 @@ from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
-from t2s_assets.text2sql.predictions import load_predictions
+from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
 from t2s_assets.text2sql.report_page import MEASURES, PLOTS, asked, headline, page
 from t2s_assets.text2sql.storage import (
     Project,
@@ -35,7 +35,8 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     """Write `report` from `predictions` and the adapter's records. Returns its manifest.
 
     Raises:
-        DataError: one of them is not there, or the predictions are another adapter's.
+        DataError: one of them is not there, or the predictions are another adapter's or decoded otherwise than the
+            experiment now says.
     """
     trains, evaluates = (f"t2s {command} {dataset}/{experiment}" for command in ("train", "evaluate"))
     predictions = read_manifest(project.path(dataset, "predictions", experiment), made_by=evaluates)
@@ -47,6 +48,11 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         raise DataError(
             f"{dataset}/{experiment}: its predictions are those of adapter {predictions['adapter_version']}, but the "
             f"adapter is now {trained}; evaluate again with: {evaluates}"
+        )
+    if changed := decoded_otherwise(project, dataset, experiment, predictions):
+        raise DataError(
+            f"{dataset}/{experiment}: its predictions were decoded otherwise ({'; '.join(changed)}); evaluate again "
+            f"with: {evaluates}, or put the settings back"
         )
     training = read_json(adapter / adapters.METRICS, made_by=trains)
     history = read_json(adapter / "trainer_state.json", made_by=trains)["log_history"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from t2s_assets.text2sql.champion import CHAMPION, choose_champion, compare, serving_experiment
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.storage import read_json, read_manifest, write_manifest
 from t2s_assets_tests.projects import ProjectFiles
@@ -128,7 +130,7 @@ def test_what_was_evaluated_on_other_data_is_left_out(project_files: ProjectFile
     scored("then", "rr", gold="another")
     lines: list[str] = []
     assert choose_champion(project_files.project, "towns", lines.append)["experiment"] == "now"
-    assert lines[0] == "towns/then was evaluated on other data; evaluate again with: t2s run towns/then"
+    assert lines[0] == "towns/then was evaluated on other data or otherwise; evaluate again with: t2s run towns/then"
     assert choose(project_files)["left_out"] == ["then"]
 
 
@@ -154,6 +156,38 @@ def test_with_predictions_on_other_data_alone_the_champion_is_what_it_was(
     with pytest.raises(DataError, match="on its data as they are now; make some with: t2s run towns/old"):
         choose(project_files)
     assert read_json(project_files.project.path("towns", "champion") / CHAMPION, made_by="") == before
+
+
+def test_the_first_champion_is_not_the_one_with_the_fewest_questions(
+    project_files: ProjectFiles, scored: Scored
+) -> None:
+    scored("few", "rr")
+    scored("many", "rrrrrrwwww")
+    assert choose(project_files)["experiment"] == "many", "as good where both answered"
+    shutil.rmtree(project_files.project.path("towns", "champion"))
+    scored("fewer_and_better", "rrrrrrr")
+    assert choose(project_files)["experiment"] == "fewer_and_better"
+
+
+def test_one_that_serves_stays_without_its_predictions(project_files: ProjectFiles, scored: Scored) -> None:
+    scored("old", "rrrw")
+    choose(project_files)
+    scored("new", "rrrr")
+    shutil.rmtree(project_files.project.path("towns", "predictions", "old"))
+    with pytest.raises(DataError, match="make it with: t2s evaluate towns/old"):
+        choose(project_files)
+    assert serving_experiment(project_files.project, "towns") == "old"
+
+
+def test_predictions_decoded_otherwise_are_left_out(project_files: ProjectFiles, scored: Scored) -> None:
+    scored("plain", "rw")
+    scored("other", "rr")
+    folder = project_files.project.path("towns", "predictions", "other")
+    facts = read_manifest(folder, made_by="")
+    decoding = DecodingConfig(grammar="none").model_dump()
+    write_manifest(folder, facts.pop("data_version"), facts | {"decoding": decoding})
+    chosen = choose(project_files)
+    assert (chosen["experiment"], chosen["left_out"]) == ("plain", ["other"])
 
 
 def test_a_broken_record_says_what_writes_it(project_files: ProjectFiles) -> None:

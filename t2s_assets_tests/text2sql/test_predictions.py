@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from t2s_assets.text2sql import examination, kept_scores, predictions, report, report_page, training
+from t2s_assets.text2sql import generations as generations_module
+from t2s_assets.text2sql.decoding import Decoder, Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.prepare import load_questions, make_questions, make_tables
 from t2s_assets.text2sql.prompt_datasets import make_prompts
+from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.scoring import Scorer
-from t2s_assets_tests.projects import ProjectFiles, question
+from t2s_assets.text2sql.storage import read_manifest
+from t2s_assets_tests.projects import ProjectFiles, question, table
 from t2s_assets_tests.scored import prepare_gold
 from t2s_assets_tests.serving import ONE_EACH
 from t2s_assets_tests.trainable import TOWNS, add_experiment, prepare, trained_towns
@@ -315,6 +320,106 @@ def test_gold_has_a_version_of_what_is_scored(project_files: ProjectFiles) -> No
     make_questions(project_files.project, "towns", [].append)
     with pytest.raises(DataError, match=r"`sql` is of other questions, it has no test-.*t2s prepare towns"):
         examination.gold_version(project_files.project, "towns")
+
+
+def test_another_table_is_another_gold_whatever_its_queries_return(project_files: ProjectFiles) -> None:
+    """A wrong answer may be right on one of them."""
+    versions = set()
+    for note in ("a", "b"):
+        asked = {s: ([table(s, ["Peak", "Note"], "tt", [["K2", note]])], [question(s, "Which?", 0)]) for s in ONE_EACH}
+        project_files.dataset("towns", asked)
+        prepare(project_files)
+        versions.add(examination.gold_version(project_files.project, "towns"))
+    assert len(versions) == 2
+
+
+def test_gold_of_other_questions_makes_no_prompts(project_files: ProjectFiles, tiny_base: Path) -> None:
+    """Ids are places: with a question less, those behind it have the gold of their neighbours."""
+    tables, _ = ONE_EACH["test"]
+    asked = [question("test", text, 0) for text in ("Which one?", "And which?")]
+    project_files.dataset("towns", ONE_EACH | {"test": (tables, asked)})
+    prepare(project_files)
+    before = read_manifest(project_files.project.path("towns", "sql"), made_by="")["data_version"]
+    project_files.dataset("towns", ONE_EACH | {"test": (tables, asked[1:])})
+    make_tables(project_files.project, "towns", [].append)
+    add_experiment(project_files, tiny_base, "tiny", max_steps=2)
+    with pytest.raises(DataError, match=r"questions is of tables \w+, which is now \w+; .*t2s prepare towns"):
+        make_prompts(project_files.project, "towns", "tiny", [].append)
+    make_questions(project_files.project, "towns", [].append)
+    with pytest.raises(DataError, match=r"sql is of tables .*; sql is of questions .*t2s prepare towns"):
+        make_prompts(project_files.project, "towns", "tiny", [].append)
+    prepare(project_files)
+    assert read_manifest(project_files.project.path("towns", "sql"), made_by="")["data_version"] != before
+    make_prompts(project_files.project, "towns", "tiny", [].append)
+
+
+def test_data_made_anew_during_an_evaluation_are_not_scored(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = trained_towns(tmp_path, tiny_base)
+    tables, questions = TOWNS["test"]
+
+    def meanwhile(*_: object) -> dict[str, Any]:
+        files.dataset("towns", TOWNS | {"test": (tables, questions[1:])})
+        prepare(files, "tiny")
+        return {}
+
+    monkeypatch.setattr(predictions, "measure_latency", meanwhile)
+    with pytest.raises(DataError, match=r"towns/tiny: its data were made anew while it was evaluated; evaluate again"):
+        predict(files, "tiny")
+    assert not files.project.path("towns", "predictions", "tiny").exists()
+
+
+def test_prompts_of_other_settings_are_not_evaluated(tmp_path: Path, tiny_base: Path) -> None:
+    files = trained_towns(tmp_path, tiny_base)
+    add_experiment(files, tiny_base, "tiny", max_steps=2, prompt={"template": "plain", "max_length": 300})
+    with pytest.raises(DataError, match=r"prompt.max_length was \d+, is 300"):
+        predict(files, "tiny")
+
+
+def test_other_decoding_makes_no_report_of_these_predictions(
+    towns: ProjectFiles, first: tuple[dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert first[0]["decoding"]["grammar"] == "schema"
+    report.make_report(towns.project, "towns", "tiny", [].append)
+    file = towns.project.configs / "towns" / "tiny.yaml"
+    before = file.read_text()
+    try:
+        content = yaml.safe_load(before)
+        content["decoding"]["max_new_tokens"] = 7
+        file.write_text(yaml.safe_dump(content))
+        with pytest.raises(DataError, match=r"decoding.max_new_tokens was \d+, is 7.*t2s evaluate towns/tiny"):
+            report.make_report(towns.project, "towns", "tiny", [].append)
+    finally:
+        file.write_text(before)
+
+
+def test_each_question_is_timed_as_the_first_on_its_tables(
+    towns: ProjectFiles, first: tuple[dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = examination.Examination.of(towns.project, "towns", "tiny")
+    forgotten, forget = [], Decoder.forget
+
+    def counted(decoder: Decoder) -> None:
+        forgotten.append(decoder)
+        forget(decoder)
+
+    monkeypatch.setattr(Decoder, "forget", counted)
+    n = predictions.measure_latency(asked, [].append)["n"]
+    assert len(forgotten) == n + 1
+
+
+def test_an_answer_is_kept_for_its_prompt_question_tables_and_kind() -> None:
+    schema = TableSchema("t", (Column("a", "text"),))
+    one = Request("t(a) Q", "Q", (schema,))
+    others = [
+        Request("t(a) R", "Q", (schema,)),
+        Request("t(a) Q", "R", (schema,)),
+        Request("t(a) Q", "Q", (schema,), "select"),
+        Request("t(a) Q", "Q", (schema, TableSchema("u", (Column("b", "text"),)))),
+        Request("t(a) Q", "Q", (TableSchema("t", (Column("a", "real"),)),)),
+    ]
+    assert len({generations_module._fingerprint(r) for r in [one, *others]}) == 1 + len(others)
 
 
 def test_predictions_say_by_which_gold_they_were_scored(

@@ -75,7 +75,9 @@ def test_facts_of_tables(made: Made) -> None:
 
 
 def test_facts_of_questions(made: Made) -> None:
+    tables = made[1]["tables"]["data_version"]
     assert without_version(made[1]["questions"]) == {
+        "made_of": {"tables": tables},
         "questions": {"train": 8, "validation": 2, "test": 3},
         "duplicates": 1,  # "name them all" and "Name them all"
     }
@@ -240,7 +242,7 @@ def test_the_same_data_has_the_same_version(made: Made, project_files: ProjectFi
     ("change", "changed"),
     [
         (lambda tables, questions: tables[0]["rows"][0].__setitem__(0, "Quince"), {"tables", "sql"}),
-        (lambda tables, questions: questions[0].update(question="which fruit?"), {"tables", "questions"}),
+        (lambda tables, questions: questions[0].update(question="which fruit?"), {"tables", "questions", "sql"}),
         (lambda tables, questions: questions.pop(), {"tables", "questions", "sql"}),
     ],
 )
