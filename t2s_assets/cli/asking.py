@@ -37,7 +37,7 @@ Db = Annotated[
         "--db",
         "--file",
         metavar="FILE",
-        help="A DuckDB or SQLite database, a CSV or a Parquet file.",
+        help="A DuckDB or SQLite database, a CSV or a Parquet file, or a folder of these two.",
         rich_help_panel="Table",
     ),
 ]
