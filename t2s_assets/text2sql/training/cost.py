@@ -1,8 +1,7 @@
 """What a training needs, from shapes alone: parameters, the adapter's size, memory. No weights are read.
 
 The count follows what autograd keeps of one pass through a decoder of the Llama family (Llama, Qwen2, Mistral,
-Granite, SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA adapters. Sizes are bytes, GB
-are 10^9.
+SmolLM2, TinyLlama) whose weights are frozen and whose linear layers have LoRA adapters. Sizes are bytes, GB are 10^9.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ _CUDA_BUILD = 0.37e9
 _UNUSED = {"cpu": 0.70, "mps": 0.15, "cuda": 0.10}
 _UNUSED_FUSED = 0.25
 
-COUNTED = ("granite", "llama", "mistral", "qwen2")
+COUNTED = ("llama", "mistral", "qwen2")
 """`model_type` of those whose layers are what `Shape` counts. Others have the same fields and other layers: norms of
-queries and keys (qwen3), joint projections (phi3), two products in an MLP (gpt_neox), experts (mixtral)."""
+queries and keys (qwen3), joint projections (phi3), two products in an MLP (gpt_neox), experts (mixtral); or the same
+layers that do not run fused on a CPU (granite)."""
 
 PAD_TO = 16
 """Widths of batches are multiples of this: few distinct ones let a CPU's kernels and the allocator reuse their work."""
