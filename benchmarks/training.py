@@ -249,7 +249,7 @@ def main() -> None:
     placement = base_models.place(config.hardware)
     shape = shape_in(base_models.fetch(config.base_model, project).folder)
     if shape is None:
-        sys.exit("the base is not of the Llama family, so the share of the matmul limit cannot be told")
+        sys.exit("the base is none of Llama, Mistral or Qwen2, so the share of the matmul limit cannot be told")
     rates = [matmul_rate(shape, placement.dtype, cost.PASS_TOKENS)]
     print(f"{options.experiment} on {placement.device}, {placement.dtype}")
     found, share, limit = {}, {}, 0.0

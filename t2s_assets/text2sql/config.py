@@ -111,7 +111,11 @@ class TrainingConfig(Settings):
     warmup_ratio: Fraction = Field(0.03, description="Share of the steps in which the learning rate rises to its peak.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's, of the adapter's weights.")
     max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are scaled down to this.")
-    packing: bool = Field(False, description="Best-fit packing without padding; needs flash_attention_2.")
+    packing: bool = Field(
+        False,
+        description="Best-fit packing without padding; needs flash_attention_2. batch_size counts packed rows, and an "
+        "epoch is each of them once.",
+    )
     group_by_length: bool = Field(True, description="Batches of like length: less padding.")
     questions_a_table: int = Field(
         1,

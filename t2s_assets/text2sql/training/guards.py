@@ -101,7 +101,11 @@ def packing_leak(model: Any, collate: Any, example: Mapping[str, Any], poisons: 
     model.eval()
     for poison in poisons:
         batch = collate([poison, example])
-        batch = {k: v.to(model.device) for k, v in batch.items() if k not in ("labels", "length")}
+        batch = {
+            k: v.to(model.device) if torch.is_tensor(v) else v
+            for k, v in batch.items()
+            if k not in ("labels", "length")
+        }
         with torch.inference_mode():
             logits = model(**batch, use_cache=False).logits
         seen.append(logits[0, len(poison["input_ids"]) :][: len(example["input_ids"])].float())

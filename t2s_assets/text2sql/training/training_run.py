@@ -259,7 +259,7 @@ class TrainingRun:
             trainer.args.max_steps = max(1, round(training.epochs * len(trainer.train_dataset) / self._batch()))
         trainer.remove_callback(PrinterCallback)  # Progress says the same, to Dagster too
         if training.packing:
-            guards.check_packing(trainer.model, lambda rows: _tensors(trainer.data_collator(rows)), train_set)
+            guards.check_packing(trainer.model, trainer.data_collator, train_set)
         return trainer
 
     def _save(
@@ -306,12 +306,6 @@ class TrainingRun:
             write_manifest(fresh, file_hash(fresh / adapters.WEIGHTS, length=16), facts)
         shutil.rmtree(self.work, ignore_errors=True)
         self.log(f"adapter of {facts['adapter_mb']} MB written to {folder}")
-
-
-def _tensors(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch without TRL's `max_length_q` and `max_length_k`: plain numbers, which the guard cannot move to a device.
-    Positions say where examples begin too."""
-    return {name: value for name, value in batch.items() if hasattr(value, "to")}
 
 
 def _best_in(folder: Path) -> Any:
