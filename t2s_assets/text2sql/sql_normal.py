@@ -8,8 +8,8 @@ and ORDER BY become what they stand for); what is then left open is put in one o
   BETWEEN is two comparisons, COUNT(1) is COUNT(*);
 - aliases of tables and columns, quotes, parentheses and the case of names do not count; a CTE is the derived table
   that it stands for;
-- numbers compare as numbers, to the last digit, strings to the letter; DATE '2024-01-01' is the string in it where it
-  is compared with a column of that type, and so is a TIMESTAMP.
+- numbers compare as numbers, to the last digit, and NULLIF(2, 0) is 2; strings compare to the letter;
+  DATE '2024-01-01' is the string in it where it is compared with a column of that type, and so is a TIMESTAMP.
 
 Everything else must be equal. Two queries with one form mean the same; not all that mean the same have one form.
 """
@@ -32,7 +32,7 @@ from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.schema import MappingSchema
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
 # A table joined with itself is numbered in every order while there are at most this many.
@@ -84,7 +84,7 @@ def normal_form(sql: str, schemas: Sequence[TableSchema], *, values: bool = True
     """
     with sqlglot_errors(NormalFormError):
         tree = _qualified(sql, schemas)
-        _drop_casts(tree, _mapping(tuple(schemas)))
+        _drop_casts(tree, mapping(tuple(schemas)))
         return _Writer(values).query(tree, {}, {})
 
 
@@ -107,7 +107,7 @@ def _qualified(sql: str, schemas: Sequence[TableSchema]) -> exp.Query:
     trees = [tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None]
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise NormalFormError("one SELECT statement is wanted")
-    return qualify(trees[0], schema=_mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)
+    return qualify(trees[0], schema=mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)
 
 
 def _drop_casts(tree: exp.Query, schema: MappingSchema) -> None:
@@ -130,11 +130,15 @@ def _drop_casts(tree: exp.Query, schema: MappingSchema) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _mapping(schemas: tuple[TableSchema, ...]) -> MappingSchema:
+def mapping(schemas: tuple[TableSchema, ...], whole: str = "BIGINT") -> MappingSchema:
+    """The tables as sqlglot wants them, with `whole` for the type of whole numbers."""
+
+    def sql_type(column: Column) -> str:
+        return whole if column.sql_type == "BIGINT" else column.sql_type or ("DOUBLE", "TEXT")[column.type == "text"]
+
     tables = {
         exp.to_identifier(s.name, quoted=True).sql("duckdb"): {
-            exp.to_identifier(c.name, quoted=True).sql("duckdb"): c.sql_type or ("DOUBLE", "TEXT")[c.type == "text"]
-            for c in s.columns
+            exp.to_identifier(c.name, quoted=True).sql("duckdb"): sql_type(c) for c in s.columns
         }
         for s in schemas
     }
@@ -336,7 +340,7 @@ class _Writer:
 
     def key(self, node: exp.Expression, ctes: _Names, names: _Names) -> str:
         """An expression as text in normal form."""
-        node = node.unnest()
+        node = _never_null(node.unnest())
         if isinstance(node, exp.Column):
             return self._column(node, names)
         if isinstance(node, exp.Query):
@@ -399,6 +403,17 @@ class _Writer:
             return "?"
         number = None if literal.is_string else _exact(literal.name)
         return f"{'-' if negative and number != '0' else ''}{repr(literal.name) if number is None else number}"
+
+
+def _never_null(node: exp.Expression) -> exp.Expression:
+    """NULLIF(2, 0) is 2: what other dialects' division by a number is often written as."""
+    if not isinstance(node, exp.Nullif):
+        return node
+    value, null = node.this.unnest(), node.expression.unnest()
+    number = value.this if isinstance(value, exp.Neg) else value
+    if any(not isinstance(n, exp.Literal) or n.is_string for n in (number, null)):
+        return node
+    return value if _exact(null.name) == "0" and _exact(number.name) not in (None, "0") else node
 
 
 def _exact(text: str) -> str | None:

@@ -25,4 +25,4 @@ def sqlglot_errors(kind: type[T2SError], saying: str = "") -> Iterator[None]:
     except SqlglotError as e:
         raise kind(saying + (str(e).splitlines() or [type(e).__name__])[0]) from e
     except Exception as e:
-        raise kind(f"{saying}{type(e).__name__}: {e}") from e
+        raise kind(f"{saying}sqlglot fails on it ({type(e).__name__}: {e})") from e

@@ -57,6 +57,7 @@ SAME = [
     ),
     ("SELECT name FROM races WHERE fee > 1.50 AND id = 1e3", "SELECT name FROM races WHERE fee > 1.5 AND id = 1000"),
     ("SELECT -0.0", "SELECT 0"),
+    ("SELECT fee / NULLIF(2.0, 0), id / NULLIF((-2), 0.0) FROM races", "SELECT fee / 2, id / -2 FROM races"),
     ("SELECT name FROM races LIMIT 50%", "SELECT name FROM races LIMIT 50.0 PERCENT"),
 ]
 
@@ -64,6 +65,9 @@ DIFFERENT = [
     ("SELECT name FROM races WHERE id = 1", "SELECT name FROM races WHERE id = 2", ["value"]),
     ("SELECT name FROM races WHERE city = 'Oslo'", "SELECT name FROM races WHERE city = 'oslo'", ["value"]),
     ("SELECT name FROM races LIMIT 1", "SELECT name FROM races LIMIT 2", ["value"]),
+    ("SELECT fee / NULLIF(id, 0) FROM races", "SELECT fee / id FROM races", ["SELECT"]),
+    ("SELECT fee / NULLIF(0, 0) FROM races", "SELECT fee / 0 FROM races", ["SELECT"]),
+    ("SELECT fee / NULLIF(2, 1) FROM races", "SELECT fee / 2 FROM races", ["SELECT"]),
     ("SELECT name FROM races LIMIT 50", "SELECT name FROM races LIMIT 50%", ["LIMIT"]),
     (
         "SELECT name FROM races FETCH FIRST 5 ROWS ONLY",
