@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlglot
@@ -13,8 +13,10 @@ from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.execution.functions import CLOCK
 from t2s_assets.text2sql.execution.guard import visible_ctes
+from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import names_given, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.sql_dialects import DialectError, as_meant, used
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
 CATEGORIES = (
@@ -50,9 +52,7 @@ def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
         if options.args.get("with_ties") or (options.args.get("percent") and isinstance(options.parent, exp.Fetch)):
             raise SqlTextError("no DuckDB counterpart: FETCH or TOP of a percentage or WITH TIES")
     if dialect != "duckdb":
-        with sqlglot_errors(SqlTextError, "no DuckDB counterpart: "):
-            text = _as_meant(tree, dialect, schemas).sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
-        tree = _parsed(text, "duckdb")
+        tree = _translated(tree, dialect, schemas)
     with sqlglot_errors(SqlTextError):
         written = styled(tree, schemas)
     try:
@@ -71,90 +71,33 @@ def _parsed(sql: str, dialect: str) -> exp.Query:
     return trees[0]
 
 
-def _as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
-    """The tree with what its dialect means and sqlglot, which does not know the columns, would lose.
-
-    In SQLite, LIKE ignores case, and a name in double quotes that is no column is a string
-    (https://sqlite.org/quirks.html#double_quoted_string_literals_are_accepted). In SQLite, PostgreSQL and others a
-    whole number divided by a whole number is a whole number.
-    """
-    tree = tree.copy()
-    if dialect == "sqlite":
-        known = {c.name.casefold() for s in schemas for c in s.columns}
-        known |= names_given(tree, tables=True)
-        for column in list(tree.find_all(exp.Column)):
-            quoted = isinstance(column.this, exp.Identifier) and column.this.args.get("quoted")
-            if quoted and not column.table and column.name.casefold() not in known:
-                column.replace(exp.Literal.string(column.name))
-        for like in [node for node in tree.find_all(exp.Like) if type(node) is exp.Like]:
-            like.replace(exp.ILike(**like.args))
-    if sqlglot.Dialect.get_or_raise(dialect).TYPED_DIVISION:
-        whole = _WholeColumns(tree, schemas)
-        for division in list(tree.find_all(exp.Div)):
-            if _is_whole(division.this, whole) and _is_whole(division.expression, whole):
-                division.replace(exp.IntDiv(this=division.this, expression=division.expression))
-    return tree
-
-
-class _WholeColumns:
-    """Whether a column of a query holds whole numbers in every table that it may be of."""
-
-    def __init__(self, tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
-        kinds = {s.name.casefold(): {c.name.casefold(): c.sql_type == "BIGINT" for c in s.columns} for s in schemas}
-        self._used: list[dict[str, bool]] = []
-        self._by_qualifier: dict[str, list[dict[str, bool]]] = {}
-        for table in tree.find_all(exp.Table):
-            if table.name.casefold() in kinds and not _is_cte(table):
-                columns = kinds[table.name.casefold()]
-                self._used.append(columns)
-                self._by_qualifier.setdefault(table.alias_or_name.casefold(), []).append(columns)
-        for derived in tree.find_all(exp.Subquery, exp.CTE):
-            self._by_qualifier.pop(derived.alias.casefold(), None)
-        self._renamed = names_given(tree)
-
-    def __call__(self, column: exp.Column) -> bool:
-        name, named = column.name.casefold(), self._by_qualifier.get(column.table.casefold())
-        kinds = [columns[name] for columns in named or self._used if name in columns]
-        return bool(kinds) and all(kinds) and (named is not None or name not in self._renamed)
-
-
-def _is_whole(node: exp.Expression, is_whole_column: Callable[[exp.Column], bool]) -> bool:
-    """Whether an expression is a whole number for sure."""
-    node = node.unnest()
-    if isinstance(node, exp.Literal):
-        return node.is_int
-    if isinstance(node, exp.Column):
-        return is_whole_column(node)
-    if isinstance(node, exp.Cast):
-        return node.to.is_type(*exp.DataType.INTEGER_TYPES)
-    if isinstance(node, (exp.Add, exp.Sub, exp.Mul, exp.IntDiv)):
-        return _is_whole(node.this, is_whole_column) and _is_whole(node.expression, is_whole_column)
-    if isinstance(node, (exp.Sum, exp.Min, exp.Max, exp.Abs, exp.Neg)):
-        return _is_whole(node.this, is_whole_column)
-    return isinstance(node, (exp.Count, exp.Length))
-
-
-def _used(tree: exp.Expression, schemas: Sequence[TableSchema]) -> list[TableSchema]:
-    """The schemas of the tables that a query reads."""
-    named = {t.name.casefold() for t in tree.find_all(exp.Table)}
-    return [s for s in schemas if s.name.casefold() in named]
+def _translated(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
+    with sqlglot_errors(SqlTextError, "no DuckDB counterpart: "):
+        try:
+            text = as_meant(tree, dialect, schemas).sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
+        except DialectError as e:
+            raise SqlTextError(str(e)) from e
+    try:
+        return _parsed(text, "duckdb")
+    except SqlTextError as e:
+        raise SqlTextError(f"no DuckDB counterpart: sqlglot cannot translate it; its own {e}") from e
 
 
 def styled(tree: exp.Query, schemas: Sequence[TableSchema]) -> str:
     """A DuckDB tree as text in the style of completions: the one place that says what it is."""
-    tables = {s.name.casefold(): s.name for s in schemas}
-    columns = {c.name.casefold(): c.name for s in _used(tree, schemas) for c in s.columns}
+    tables = {folded(s.name): s.name for s in schemas}
     tree = tree.copy()
+    columns = _Columns(tree, schemas)
     for node in tree.find_all(exp.Column, exp.Table):
         name = node.this
         if not isinstance(name, exp.Identifier):
             continue
-        spelt = columns if isinstance(node, exp.Column) else tables
-        if isinstance(node, exp.Column) and isinstance(node.args.get("table"), exp.Identifier):
-            _spell(node.args["table"], tables)
-        if isinstance(node, exp.Table) and _is_cte(node):
-            continue
-        real = spelt.get(name.name.casefold())
+        if isinstance(node, exp.Column):
+            real = columns.spelt(node)
+            if isinstance(node.args.get("table"), exp.Identifier):
+                _spell(node.args["table"], tables)
+        else:
+            real = None if _is_cte(node) else tables.get(folded(name.name))
         if real is not None:
             quoted = isinstance(node, exp.Column) or table_identifier(real) != real
             node.set("this", exp.to_identifier(real, quoted=quoted))
@@ -165,9 +108,40 @@ def styled(tree: exp.Query, schemas: Sequence[TableSchema]) -> str:
     return tree.sql(dialect="duckdb", comments=False)
 
 
+class _Columns:
+    """The columns of the tables that a query reads, in their spelling."""
+
+    def __init__(self, tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
+        read = used(tree, schemas)
+        self._all = _Names(c.name for s in read for c in s.columns)
+        by_name = {folded(s.name): _Names(c.name for c in s.columns) for s in read}
+        self._of: dict[str, list[_Names]] = {}
+        for table in tree.find_all(exp.Table):
+            if folded(table.name) in by_name and not _is_cte(table):
+                self._of.setdefault(folded(table.alias_or_name), []).append(by_name[folded(table.name)])
+
+    def spelt(self, column: exp.Column) -> str | None:
+        """The column's name as its table spells it, or as some table does; None where none has it."""
+        for names in (*self._of.get(folded(column.table), ()), self._all):
+            if (found := names.get(column.name)) is not None:
+                return found
+        return None
+
+
+class _Names:
+    """Names found by whatever case; one that is spelt as asked comes before others."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._spelt = frozenset(given := list(names))
+        self._by_fold = {folded(name): name for name in given}
+
+    def get(self, name: str) -> str | None:
+        return name if name in self._spelt else self._by_fold.get(folded(name))
+
+
 def _spell(qualifier: exp.Identifier, tables: dict[str, str]) -> None:
     """A column's table in the schema's spelling; an alias of another name stays as it is."""
-    real = tables.get(qualifier.name.casefold())
+    real = tables.get(folded(qualifier.name))
     if real is not None:
         qualifier.set("this", real)
         qualifier.set("quoted", table_identifier(real) != real)
@@ -229,10 +203,10 @@ def reads_the_clock(sql: str, schemas: Sequence[TableSchema]) -> bool:
     """Whether the result of DuckDB SQL depends on when it runs. Raises SqlTextError where it does not parse."""
     tree = _parsed(sql, "duckdb")
     # A column or an alias of such a name comes before the function.
-    names = {c.name.casefold() for s in _used(tree, schemas) for c in s.columns}
+    names = {folded(c.name) for s in used(tree, schemas) for c in s.columns}
     names |= names_given(tree)
     for node in tree.walk():
-        if isinstance(node, _CLOCK_NODES):
+        if isinstance(node, _CLOCK_NODES) or _is_cast_of_now(node):
             return True
         if isinstance(node, exp.Anonymous) and node.name.casefold() in CLOCK:
             # Of two points in time, age tells the distance.
@@ -241,6 +215,13 @@ def reads_the_clock(sql: str, schemas: Sequence[TableSchema]) -> bool:
         if isinstance(node, exp.Column) and not node.table and node.name.casefold() in CLOCK - names:
             return True
     return False
+
+
+def _is_cast_of_now(node: exp.Expression) -> bool:
+    """Whether a node is a date or time that is spelt by a word, as in 'now'::timestamp."""
+    if not isinstance(node, exp.Cast) or not node.to.is_type(*exp.DataType.TEMPORAL_TYPES):
+        return False
+    return node.this.is_string and node.this.name.strip().lower() in ("now", "today", "tomorrow", "yesterday")
 
 
 def is_ordered(tree: exp.Expression) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import duckdb
 import pytest
 
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets.text2sql.sql_text import read_sql
+from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
 
 ORDERS = TableSchema(
     "orders",
@@ -76,3 +77,278 @@ def _means_the_same(databases: Databases, sql: str) -> None:
 )
 def test_like_of_sqlite_ignores_case_and_stays_negated(databases: Databases, test: str) -> None:
     _means_the_same(databases, f"SELECT id, {test} FROM orders ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "qty / 2",
+        "amount / 2",
+        "-qty / 2",
+        "qty / -2",
+        "qty / 2.0",
+        "1.0 * qty / 2",
+        "qty % 2 / 2",
+        "amount % 2",
+        "-7 / 2 + 7 * 3 / 2",
+        "COALESCE(qty, 1) / 2",
+        "IFNULL(qty, 0) / 2",
+        "NULLIF(qty, 3) / 2",
+        "IIF(qty > 3, 7, 5) / 2",
+        "CASE WHEN qty > 3 THEN 5 ELSE 2 END / 2",
+        "CASE WHEN qty > 3 THEN amount ELSE 0 END / 2",
+        "MAX(qty, 1) / 2",
+        "ABS(qty) / 2",
+        "ROUND(qty) / 2",
+        "INSTR(note, 'b') / 2",
+        "LENGTH(note) / 2",
+        "CAST(qty AS REAL) / 2",
+        "CAST(qty AS NUMERIC) / 2",
+        "CAST(amount AS DECIMAL(10, 1)) / 2",
+        "CAST(SUBSTR(day, 1, 4) AS INTEGER) / 2",
+        "SUM(qty) OVER () / 2",
+        "SUM(qty) OVER (ORDER BY id) / 2",
+        "RANK() OVER (ORDER BY id) / 2",
+        "LAG(qty, 1, 0) OVER (ORDER BY id) / 2",
+        "(SELECT COUNT(*) FROM cust) / 2",
+        "(SELECT COUNT(*) FROM cust WHERE cust.id = orders.cust) / 2",
+        "qty * 100 / (SELECT COUNT(*) FROM cust)",
+        "(qty / 2) / 2.0",
+    ],
+)
+def test_values_divide_in_duckdb_as_in_sqlite(databases: Databases, value: str) -> None:
+    _means_the_same(databases, f"SELECT id, {value} FROM orders ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT SUM(qty) / COUNT(*) FROM orders",
+        "SELECT COALESCE(SUM(qty), 0) / COUNT(*) FROM orders",
+        "SELECT SUM(qty = 3) / COUNT(*) FROM orders",
+        "SELECT AVG(qty) / 2, SUM(amount) / COUNT(*) FROM orders",
+        "SELECT CAST(SUM(qty) AS REAL) / COUNT(*) FROM orders",
+        "SELECT SUM(qty) / 2 AS s FROM orders HAVING s > 1",
+        "SELECT SUM(qty) AS s FROM orders HAVING s / 2 = 2",
+        "SELECT cust FROM orders GROUP BY cust ORDER BY SUM(qty) / 4, cust",
+        "SELECT qty / 2, COUNT(*) FROM orders GROUP BY qty / 2 ORDER BY qty / 2",
+        "SELECT n / 2 FROM (SELECT COUNT(*) AS n FROM orders) AS t",
+        "SELECT n / 2 FROM (SELECT amount AS n FROM orders) AS t ORDER BY n",
+        "WITH z AS (SELECT cust, SUM(qty) AS q FROM orders GROUP BY cust) SELECT q / 4 FROM z ORDER BY q",
+        "WITH z(q) AS (SELECT COUNT(*) FROM orders) SELECT q / 3, (SELECT q FROM z) / 3 FROM z",
+        "SELECT AVG(z) FROM (SELECT qty / 2 AS z FROM orders)",
+        "SELECT n / 2 FROM (SELECT qty AS n FROM orders UNION SELECT id FROM cust) AS t ORDER BY n",
+        "SELECT o.qty / c.id FROM orders AS o JOIN cust AS c ON o.cust = c.id ORDER BY o.id",
+        "SELECT id / 2 FROM orders JOIN cust USING (id) ORDER BY id",
+        "SELECT COUNT(*) FROM orders WHERE qty / 2 = 1",
+    ],
+)
+def test_queries_divide_in_duckdb_as_in_sqlite(databases: Databases, sql: str) -> None:
+    _means_the_same(databases, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT CASE WHEN qty > 3 THEN 1 ELSE 0.5 END / 2 FROM orders",
+        "SELECT COALESCE(amount, 1) / 2 FROM orders",
+        "SELECT STRFTIME('%Y', day) / 2 FROM orders",
+        "SELECT note / 2 FROM orders",
+        "SELECT n / 2 FROM (SELECT qty AS n FROM orders UNION ALL SELECT amount FROM orders) AS t",
+    ],
+)
+def test_what_is_whole_in_some_rows_of_sqlite_is_not_divided(sql: str) -> None:
+    with pytest.raises(SqlTextError, match="cannot be told"):
+        read_sql(sql, "sqlite", SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "wanted"),
+    [
+        ("tsql", "SELECT AVG(qty) FROM orders", 'SELECT CAST(TRUNC(AVG("qty")) AS BIGINT) FROM orders'),
+        (
+            "tsql",
+            "SELECT AVG(qty) OVER (PARTITION BY cust) FROM orders",
+            'SELECT CAST(TRUNC(AVG("qty") OVER (PARTITION BY "cust")) AS BIGINT) FROM orders',
+        ),
+        (
+            "tsql",
+            "SELECT AVG(amount), AVG(qty) / 2 FROM orders",
+            'SELECT AVG("amount"), CAST(TRUNC(AVG("qty")) AS BIGINT) // 2 FROM orders',
+        ),
+        (
+            "postgres",
+            "SELECT EXTRACT(year FROM DATE '2024-01-01') / 5",
+            "SELECT EXTRACT(YEAR FROM CAST('2024-01-01' AS DATE)) / 5",
+        ),
+        (
+            "postgres",
+            "SELECT (DATE '2024-01-09' - DATE '2024-01-01') / 7",
+            "SELECT (CAST('2024-01-09' AS DATE) - CAST('2024-01-01' AS DATE)) // 7",
+        ),
+        ("mysql", "SELECT qty / 2, qty DIV 2 FROM orders", 'SELECT "qty" / 2, "qty" // 2 FROM orders'),
+        ("mysql", "SELECT amount DIV 2 FROM orders", 'SELECT CAST(TRUNC("amount" / 2) AS BIGINT) FROM orders'),
+    ],
+)
+def test_divisions_of_other_dialects(dialect: str, sql: str, wanted: str) -> None:
+    assert read_sql(sql, dialect, SCHEMAS) == wanted
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1 / 0",
+        "0.5 / 0",
+        "qty / 0",
+        "qty / 0.0",
+        "qty % 0",
+        "7 / qty",
+        "7.5 / qty",
+        "7 % qty",
+        "7 / (qty - 3)",
+        "7 / -qty",
+        "amount / (SELECT COUNT(*) FROM cust WHERE id > 9)",
+    ],
+)
+def test_zero_divides_to_null_in_duckdb_as_in_sqlite(databases: Databases, value: str) -> None:
+    _means_the_same(databases, f"SELECT id, {value} FROM orders ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "wanted"),
+    [
+        ("mysql", "SELECT qty / cust FROM orders", 'SELECT "qty" / NULLIF("cust", 0) FROM orders'),
+        ("mysql", "SELECT qty % (cust + 1) FROM orders", 'SELECT "qty" % NULLIF("cust" + 1, 0) FROM orders'),
+        ("mysql", "SELECT qty DIV cust FROM orders", 'SELECT "qty" // NULLIF("cust", 0) FROM orders'),
+        ("mysql", "SELECT qty / 2.0, qty % -2 FROM orders", 'SELECT "qty" / 2.0, "qty" % -2 FROM orders'),
+        ("postgres", "SELECT amount / 2, qty % cust FROM orders", 'SELECT "amount" / 2, "qty" % "cust" FROM orders'),
+    ],
+)
+def test_only_what_may_be_zero_is_asked_to_be_another(dialect: str, sql: str, wanted: str) -> None:
+    assert read_sql(sql, dialect, SCHEMAS) == wanted
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "wanted"),
+    [
+        ("postgres", "ROUND(AVG(amount)::numeric, 4)", 'ROUND(CAST(AVG("amount") AS DOUBLE), 4)'),
+        ("postgres", "CAST(amount AS numeric(10, 2))", 'CAST("amount" AS DECIMAL(10, 2))'),
+        ("postgres", "qty::decimal / 3", 'CAST("qty" AS DOUBLE) / 3'),
+        ("mysql", "CAST(amount AS DECIMAL)", 'CAST("amount" AS DECIMAL(10, 0))'),
+        ("tsql", "CAST(amount AS NUMERIC)", 'CAST("amount" AS DECIMAL(18, 0))'),
+        ("sqlite", "CAST(amount + 1 AS DECIMAL(10, 2)) * 2", '("amount" + 1) * 2'),
+        ("sqlite", "CAST(note AS NUMERIC)", 'CAST("note" AS DOUBLE)'),
+        ("duckdb", "CAST(amount AS NUMERIC)", 'CAST("amount" AS DECIMAL(18, 3))'),
+    ],
+)
+def test_a_decimal_is_as_wide_as_its_dialect_makes_it(dialect: str, sql: str, wanted: str) -> None:
+    assert read_sql(f"SELECT {sql} FROM orders", dialect, SCHEMAS) == f"SELECT {wanted} FROM orders"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "CAST(2.7 AS INTEGER), CAST(-2.7 AS INTEGER), CAST('2.7' AS INTEGER), CAST(NULL AS INTEGER)",
+        "CAST(amount AS INTEGER)",
+        "CAST(amount / 3 AS INT) / 2",
+        "CAST(AVG(amount) OVER () AS INTEGER)",
+        "CAST(qty AS INTEGER)",
+        "CAST(STRFTIME('%Y', day) AS INTEGER) - CAST(SUBSTR(day, 1, 4) AS INTEGER)",
+    ],
+)
+def test_a_cast_to_whole_numbers_truncates_in_duckdb_as_in_sqlite(databases: Databases, value: str) -> None:
+    _means_the_same(databases, f"SELECT id, {value} FROM orders ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "wanted"),
+    [
+        ("tsql", "CAST(amount AS INT), CAST(qty AS INT)", 'CAST(TRUNC("amount") AS BIGINT), CAST("qty" AS INT)'),
+        ("sqlite", "CAST(STRFTIME('%Y', day) AS INTEGER)", "CAST(STRFTIME(CAST(\"day\" AS TIMESTAMP), '%Y') AS INT)"),
+        ("postgres", "CAST(amount AS INT)", 'CAST("amount" AS INT)'),
+    ],
+)
+def test_what_a_cast_to_whole_numbers_is_written_as(dialect: str, sql: str, wanted: str) -> None:
+    assert read_sql(f"SELECT {sql} FROM orders", dialect, SCHEMAS) == f"SELECT {wanted} FROM orders"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'SELECT name FROM cust WHERE name = "Ann"',
+        'SELECT name FROM cust WHERE name <> "note" ORDER BY id',
+        'SELECT name FROM cust WHERE name <> "cust" ORDER BY id',
+        'SELECT name FROM cust AS c WHERE name <> "c" ORDER BY id',
+        'SELECT name AS x FROM cust WHERE "x" = "Ann"',
+        'SELECT "name" FROM cust ORDER BY "id"',
+        'WITH z("note") AS (SELECT name FROM cust) SELECT "note" FROM z ORDER BY "note"',
+        'SELECT name FROM cust WHERE id IN (SELECT cust FROM orders WHERE "note" IS NULL)',
+        'SELECT "Straße" FROM cust WHERE name LIKE "%N%" ORDER BY id',
+    ],
+)
+def test_text_in_double_quotes_is_what_it_is_in_sqlite(databases: Databases, sql: str) -> None:
+    _means_the_same(databases, sql)
+
+
+SUNDAY, MONDAY = "'2024-01-07'", "'2024-01-08'"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "call", "on_sunday", "on_monday"),
+    [
+        ("mysql", "DAYOFWEEK({})", 1, 2),
+        ("mysql", "WEEKDAY({})", 6, 0),
+        ("spark", "DAYOFWEEK({})", 1, 2),
+        ("spark", "WEEKDAY({})", 6, 0),
+        ("bigquery", "EXTRACT(DAYOFWEEK FROM DATE {})", 1, 2),
+        ("tsql", "DATEPART(weekday, CAST({} AS DATE))", 1, 2),
+        ("tsql", "DATEPART(dw, CAST({} AS DATE))", 1, 2),
+        ("snowflake", "DAYOFWEEK(CAST({} AS DATE))", 0, 1),
+        ("postgres", "EXTRACT(dow FROM DATE {})", 0, 1),
+        ("postgres", "EXTRACT(isodow FROM DATE {})", 7, 1),
+        ("presto", "DAY_OF_WEEK(DATE {})", 7, 1),
+        ("duckdb", "WEEKDAY(DATE {})", 0, 1),
+    ],
+)
+def test_days_of_the_week_are_numbered_as_documented(
+    databases: Databases, dialect: str, call: str, on_sunday: int, on_monday: int
+) -> None:
+    written = read_sql(f"SELECT {call.format(SUNDAY)} * 10, {call.format(MONDAY)}", dialect, SCHEMAS)
+    assert databases[1].execute(written).fetchall() == [(on_sunday * 10, on_monday)]
+
+
+def test_a_day_of_the_week_in_text_of_postgres_is_refused() -> None:
+    with pytest.raises(SqlTextError, match="cannot translate to_char"):
+        read_sql("SELECT TO_CHAR(DATE '2024-01-07', 'D')", "postgres", SCHEMAS)
+
+
+def test_datetime_of_sqlite(databases: Databases) -> None:
+    _means_the_same(databases, "SELECT DATETIME(ts), DATETIME('2024-01-01') FROM orders ORDER BY id")
+
+
+def test_julianday_of_sqlite(databases: Databases) -> None:
+    sql = "SELECT 2 * JULIANDAY(ts), JULIANDAY(day) - JULIANDAY('2023-01-01') FROM orders WHERE ts IS NOT NULL"
+    lite, duck = databases
+    expected = lite.execute(sql).fetchall()
+    assert duck.execute(read_sql(sql, "sqlite", SCHEMAS)).fetchall() == [pytest.approx(row) for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("DATE(day, '+1 month')", "sqlglot cannot translate DATE(day, '+1 month')"),
+        ("DATETIME(ts, 'start of month')", "sqlglot cannot translate DATETIME(ts, 'start of month')"),
+        ("STRFTIME('%Y', day, '+1 day')", "sqlglot cannot translate STRFTIME('%Y', day, '+1 day')"),
+        ("UNIXEPOCH(ts)", "sqlglot cannot translate UNIXEPOCH(ts)"),
+        ("STRFTIME('%Y', 'now')", "reads the clock"),
+        ("STRFTIME('%Y')", "reads the clock"),
+        ("DATE('now')", "reads the clock"),
+        ("DATE('NOW', '-1 day')", "reads the clock"),
+        ("DATE()", "reads the clock"),
+        ("DATETIME('now')", "reads the clock"),
+        ("JULIANDAY('now') - JULIANDAY(day)", "reads the clock"),
+    ],
+)
+def test_functions_of_dates_that_are_refused_say_why(call: str, reason: str) -> None:
+    with pytest.raises(SqlTextError, match=re.escape(reason)):
+        read_sql(f"SELECT {call} FROM orders", "sqlite", SCHEMAS)

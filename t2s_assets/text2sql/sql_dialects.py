@@ -1,0 +1,274 @@
+"""What SQL of another dialect means where sqlglot writes it as DuckDB SQL of another meaning, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlglot
+from sqlglot import exp
+
+from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.names import folded
+from t2s_assets.text2sql.query import names_given
+from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.sql_types import Kind, is_zero, operand_kinds
+from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
+
+
+class DialectError(T2SError):
+    """What the SQL means in its dialect cannot be told, or not be said in DuckDB SQL."""
+
+
+_TRUNCATING = frozenset({"sqlite", "tsql", "fabric", "hive", "spark", "spark2", "databricks", "clickhouse"})
+"""Where a number cast to a whole number loses its decimals; elsewhere, and in DuckDB, it is rounded."""
+
+_PLAIN_DECIMALS = {
+    **dict.fromkeys(("mysql", "singlestore", "hive", "spark", "spark2", "databricks"), (10, 0)),
+    **dict.fromkeys(("tsql", "fabric", "redshift"), (18, 0)),
+    **dict.fromkeys(("presto", "trino", "athena"), (38, 0)),
+    "bigquery": (38, 9),
+    "teradata": (5, 0),
+}
+"""Width and scale of DECIMAL without them, where it has some; in other dialects it takes any number."""
+
+_SUNDAY_IS_ONE = frozenset(
+    {
+        "mysql",
+        "singlestore",
+        "doris",
+        "starrocks",
+        "hive",
+        "spark",
+        "spark2",
+        "databricks",
+        "bigquery",
+        "tsql",
+        "fabric",
+    }
+)
+"""Where the days of the week are numbered from 1 for Sunday, not from 0 as in DuckDB."""
+
+
+def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
+    """The tree, of another dialect than DuckDB's, with what it means there and sqlglot alone would lose.
+
+    Raises DialectError where that cannot be told, and what sqlglot raises.
+    """
+    tree = tree.copy()
+    if dialect == "sqlite":
+        _write_strings(tree, schemas)
+        _ignore_case_in_like(tree)
+        _write_points_in_time(tree)
+    _write_numbers(tree, dialect, schemas)
+    _write_weekdays(tree, dialect)
+    return tree
+
+
+def used(tree: exp.Expression, schemas: Sequence[TableSchema]) -> list[TableSchema]:
+    """The schemas of the tables that a query reads."""
+    named = {folded(t.name) for t in tree.find_all(exp.Table)}
+    return [s for s in schemas if folded(s.name) in named]
+
+
+def _write_strings(tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
+    """In SQLite, a name in double quotes that is no column is a string.
+
+    https://sqlite.org/quirks.html#double_quoted_string_literals_are_accepted
+    """
+    columns = {folded(c.name) for s in used(tree, schemas) for c in s.columns}
+    given = names_given(tree)
+    for column in list(tree.find_all(exp.Column)):
+        name = column.this
+        if column.table or not isinstance(name, exp.Identifier) or not name.args.get("quoted"):
+            continue
+        if folded(name.name) not in columns and name.name.casefold() not in given:
+            column.replace(exp.Literal.string(name.name))
+
+
+def _ignore_case_in_like(tree: exp.Query) -> None:
+    for like in [node for node in tree.find_all(exp.Like) if type(node) is exp.Like]:
+        like.replace(exp.ILike(**like.args))
+
+
+# Dates -----------------------------------------------------------------------------------------------------
+
+_POINTS = frozenset({"date", "datetime", "time", "julianday", "unixepoch", "strftime"})
+
+
+def _write_points_in_time(tree: exp.Query) -> None:
+    """SQLite's functions of dates: those of the clock are refused, and those that change a date on the way."""
+    for node in list(tree.find_all(exp.Anonymous, exp.Date, exp.TimeToStr)):
+        name, arguments = _call(node)
+        if name not in _POINTS:
+            continue
+        if _is_now(arguments, name):
+            raise DialectError("reads the clock, so that its result is another one on a later day")
+        point = exp.cast(arguments[0].copy(), exp.DataType.Type.TIMESTAMP)
+        if name == "datetime" and len(arguments) == 1:
+            node.replace(exp.TimeToStr(this=point, format=exp.Literal.string("%Y-%m-%d %H:%M:%S")))
+        elif name == "julianday" and len(arguments) == 1:  # its days begin at noon, those of DuckDB at midnight
+            days = exp.Anonymous(this="JULIAN", expressions=[point])
+            node.replace(exp.Paren(this=exp.Sub(this=days, expression=exp.Literal.number("0.5"))))
+        elif isinstance(node, exp.Anonymous) or len(arguments) > 1:
+            raise DialectError(f"sqlglot cannot translate {node.sql('sqlite')}")
+
+
+def _call(node: exp.Expression) -> tuple[str, list[exp.Expression]]:
+    """The name of a function of dates, and its arguments without a format."""
+    if isinstance(node, exp.Anonymous):
+        name = node.name.lower()
+        return name, node.expressions[1:] if name == "strftime" else node.expressions
+    if isinstance(node, exp.TimeToStr):
+        point = node.this
+        return "strftime", [point.this if isinstance(point, exp.TsOrDsToTimestamp) else point]
+    return "date", [part for part in (node.this, node.args.get("zone"), *node.expressions) if part is not None]
+
+
+def _is_now(arguments: Sequence[exp.Expression], name: str) -> bool:
+    if not arguments:
+        return True
+    first = arguments[0]
+    return isinstance(first, exp.CurrentTimestamp) or (first.is_string and first.name.lower() == "now")
+
+
+# Numbers ---------------------------------------------------------------------------------------------------
+
+
+def _write_numbers(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> None:
+    nodes = list(tree.find_all(exp.Div, exp.IntDiv, exp.Mod, exp.Cast, exp.Avg))
+    rules = sqlglot.Dialect.get_or_raise(dialect)
+    asked = [node for node in nodes if _needs_kinds(node, dialect, rules)]
+    kinds: dict[int, tuple[Kind, ...]] = {}
+    if asked:
+        with sqlglot_errors(DialectError, "its numbers cannot be told to be whole or not: "):
+            kinds = {id(n): k for n, k in zip(asked, operand_kinds(tree, asked, dialect, schemas))}
+    # The text of a division is told as it stood, so inner ones come last.
+    for node in nodes:
+        found = kinds.get(id(node), ())
+        if isinstance(node, (exp.Div, exp.IntDiv, exp.Mod)):
+            _write_division(node, found, dialect, safe=bool(rules.SAFE_DIVISION))
+        elif isinstance(node, exp.Cast):
+            _write_cast(node, found, dialect)
+        elif dialect in _WHOLE_MEANS and found == ("whole",):
+            _write_whole(_with_window(node))
+
+
+_WHOLE_MEANS = frozenset({"tsql", "fabric"})
+"""Where AVG of whole numbers is a whole number."""
+
+
+def _needs_kinds(node: exp.Expression, dialect: str, rules: sqlglot.Dialect) -> bool:
+    if isinstance(node, exp.Cast):
+        to_whole = node.to.is_type(*exp.DataType.INTEGER_TYPES) and dialect in _TRUNCATING
+        return to_whole or (dialect == "sqlite" and node.to.is_type(exp.DataType.Type.DECIMAL))
+    if isinstance(node, exp.Avg):
+        return dialect in _WHOLE_MEANS
+    if isinstance(node, exp.Mod):
+        return dialect == "sqlite"  # its remainder is that of whole numbers
+    return isinstance(node, exp.IntDiv) or (isinstance(node, exp.Div) and bool(rules.TYPED_DIVISION))
+
+
+def _write_division(node: exp.Binary, kinds: tuple[Kind, ...], dialect: str, *, safe: bool) -> None:
+    """A division or remainder, of whole numbers where it is in its dialect, and NULL where 0 divides to NULL there."""
+    if isinstance(node, exp.Div) and kinds:
+        whole = _is_whole_division(node, kinds, dialect)
+        node.set("typed", False)
+    else:
+        whole = isinstance(node, exp.IntDiv)
+    if isinstance(node, exp.Mod) and dialect == "sqlite":
+        for name, kind in zip(("this", "expression"), kinds):
+            if kind == "real":
+                node.set(name, _whole(node.args[name]))
+    if safe:
+        if isinstance(node, exp.Div):
+            node.set("safe", False)
+        if not _is_nonzero(node.right):
+            zero = exp.Literal.number(0)
+            divisor = node.right.unnest() if isinstance(node.right, exp.Paren) else node.right
+            node.set("expression", exp.Nullif(this=divisor, expression=zero))
+    if isinstance(node, exp.IntDiv) and not set(kinds) <= {"whole"}:
+        # // of DuckDB leaves the decimals of a DOUBLE where they are.
+        node.replace(_whole(exp.Div(this=node.left, expression=node.right)))
+    elif isinstance(node, exp.Div) and whole:
+        sides = {"this": node.left, "expression": node.right}
+        node.replace(exp.IntDiv(**sides))
+
+
+def _is_whole_division(node: exp.Div, kinds: tuple[Kind, ...], dialect: str) -> bool:
+    if "real" in kinds or "temporal" in kinds:
+        return False
+    if set(kinds) <= ({"whole", "boolean"} if dialect == "sqlite" else {"whole"}):
+        return True
+    unclear = node.left if kinds[0] != "whole" else node.right
+    raise DialectError(
+        f"whole numbers divide to a whole number in {dialect}, "
+        f"and whether {unclear.sql(dialect)} is one in {node.sql(dialect)} cannot be told"
+    )
+
+
+def _is_nonzero(node: exp.Expression) -> bool:
+    node = node.unnest()
+    node = node.this if isinstance(node, exp.Neg) else node
+    return isinstance(node, exp.Literal) and not node.is_string and not is_zero(node)
+
+
+def _write_cast(node: exp.Cast, kinds: tuple[Kind, ...], dialect: str) -> None:
+    if node.to.is_type(exp.DataType.Type.DECIMAL):
+        if dialect == "sqlite" and kinds[0] in ("whole", "real"):
+            node.replace(_enclosed(node.this))  # in SQLite a column of decimals takes any number as it is
+        elif dialect == "sqlite" or not node.to.expressions:
+            width = _PLAIN_DECIMALS.get(dialect)
+            node.set("to", exp.DataType.build(f"DECIMAL({width[0]}, {width[1]})" if width else "DOUBLE"))
+    elif kinds and kinds[0] in ("real", "unknown"):
+        node.replace(_whole(node.this))
+    elif kinds and kinds[0] == "text" and not isinstance(node.this, (exp.TimeToStr, exp.Substring)):
+        node.replace(_whole(exp.cast(node.this, exp.DataType.Type.DOUBLE)))
+
+
+def _whole(node: exp.Expression) -> exp.Cast:
+    return exp.Cast(this=exp.Trunc(this=node), to=exp.DataType.build("BIGINT"))
+
+
+def _write_whole(node: exp.Expression) -> None:
+    place = exp.Placeholder()
+    node.replace(place)
+    place.replace(_whole(node))
+
+
+def _with_window(node: exp.Expression) -> exp.Expression:
+    """An aggregate with its OVER or FILTER."""
+    while isinstance(node.parent, (exp.Window, exp.Filter)) and node.parent.this is node:
+        node = node.parent
+    return node
+
+
+def _enclosed(node: exp.Expression) -> exp.Expression:
+    return exp.Paren(this=node) if isinstance(node, (exp.Binary, exp.Unary)) else node
+
+
+# Days of the week ------------------------------------------------------------------------------------------
+
+
+def _write_weekdays(tree: exp.Query, dialect: str) -> None:
+    for node in list(tree.find_all(exp.DayOfWeek, exp.Extract, exp.Anonymous, exp.TimeToStr)):
+        if isinstance(node, exp.Anonymous):
+            if node.name.lower() == "weekday":  # from 0 for Monday
+                day = exp.TsOrDsToDate(this=node.expressions[0].copy())
+                node.replace(_shifted(exp.DayOfWeekIso(this=day), exp.Sub))
+        elif isinstance(node, exp.TimeToStr):
+            if dialect in ("postgres", "redshift", "oracle") and "%u" in node.args["format"].name:
+                raise DialectError("sqlglot cannot translate to_char with the day of the week")
+        elif dialect in _SUNDAY_IS_ONE and (
+            isinstance(node, exp.DayOfWeek) or node.name.upper() in ("DAYOFWEEK", "DOW", "WEEKDAY", "DW")
+        ):
+            _shift(node)
+
+
+def _shift(node: exp.Expression) -> None:
+    place = exp.Placeholder()
+    node.replace(place)
+    place.replace(_shifted(node, exp.Add))
+
+
+def _shifted(node: exp.Expression, operator: type[exp.Binary]) -> exp.Paren:
+    return exp.Paren(this=operator(this=node, expression=exp.Literal.number(1)))

@@ -1,0 +1,189 @@
+"""What kind of values a query in another dialect divides and casts: sqlglot's types, and rules where a dialect differs.
+
+A column of a query has one type in most dialects. In SQLite a value has a type and a column none:
+CASE WHEN a THEN 1 ELSE 0.5 END is a whole number in some rows. Such a value is of no kind here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.dialects.postgres import Postgres
+from sqlglot.dialects.sqlite import SQLite
+from sqlglot.dialects.tsql import TSQL
+from sqlglot.errors import OptimizeError
+from sqlglot.optimizer.annotate_types import TypeAnnotator, annotate_types
+from sqlglot.optimizer.qualify import qualify
+
+from t2s_assets.text2sql.schema import TableSchema
+from t2s_assets.text2sql.sql_normal import mapping
+
+Kind = Literal["whole", "real", "text", "boolean", "temporal", "unknown"]
+
+_Type = exp.DataType.Type
+_Annotate = Callable[[TypeAnnotator, Any], object]
+_TAG = "t2s_number"
+
+
+def operand_kinds(
+    tree: exp.Query, nodes: Sequence[exp.Expression], dialect: str, schemas: Sequence[TableSchema]
+) -> list[tuple[Kind, ...]]:
+    """The kinds of `this` and, where there is one, `expression` of each of the nodes, which are of the tree.
+
+    Raises what sqlglot raises where a name is of no table or of several.
+    """
+    for number, node in enumerate(nodes):
+        node.meta[_TAG] = number
+    typed = _typed(tree.copy(), dialect, schemas)
+    for node in nodes:
+        del node.meta[_TAG]
+    found: dict[int, set[tuple[Kind, ...]]] = {}
+    for node in typed.walk():
+        if node.meta_get(_TAG) is not None:
+            operands = [node.args[name] for name in ("this", "expression") if node.args.get(name) is not None]
+            found.setdefault(node.meta[_TAG], set()).add(tuple(_kind(operand) for operand in operands))
+    # qualify leaves out what stands twice: a selected expression in ORDER BY becomes its name.
+    by_text = {nodes[number].sql(): kinds for number, kinds in found.items()}
+    each = [found.get(number) or by_text.get(node.sql(), set()) for number, node in enumerate(nodes)]
+    return [kinds.pop() if len(kinds) == 1 else ("unknown", "unknown") for kinds in map(set, each)]
+
+
+def _typed(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
+    # SUM of INTEGER is a whole number in PostgreSQL, of BIGINT it is not. The tables do not say which a column was;
+    # INTEGER is what most are.
+    whole = "INTEGER" if _is(dialect, Postgres) else "BIGINT"
+    tables = mapping(tuple(schemas), whole)
+    qualified = qualify(tree, schema=tables, dialect="duckdb", quote_identifiers=False, validate_qualify_columns=False)
+    typed = annotate_types(qualified, schema=tables, expression_metadata=_rules(dialect))
+    if _is(dialect, SQLite):
+        for operation in typed.find_all(exp.SetOperation):
+            for both in zip(operation.left.selects, operation.right.selects):
+                if _is_mixed([side.unalias() for side in both]):
+                    raise OptimizeError(f"a column of a {operation.key.upper()} has whole numbers and others")
+    return typed
+
+
+def _is(dialect: str, family: type[sqlglot.Dialect]) -> bool:
+    return isinstance(sqlglot.Dialect.get_or_raise(dialect), family)
+
+
+def _kind(node: exp.Expression) -> Kind:
+    found = node.type or exp.DataType.build("UNKNOWN")
+    if found.is_type(*exp.DataType.INTEGER_TYPES):
+        return "whole"
+    if found.is_type(*exp.DataType.REAL_TYPES):
+        return "real"
+    if found.is_type(*exp.DataType.TEXT_TYPES):
+        return "text"
+    if found.is_type(_Type.BOOLEAN):
+        return "boolean"
+    if found.is_type(_Type.INTERVAL, *exp.DataType.TEMPORAL_TYPES):
+        return "temporal"
+    return "unknown"
+
+
+def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
+    """sqlglot's rules for a dialect with those in which it errs."""
+    found = dict(sqlglot.Dialect.get_or_raise(dialect).EXPRESSION_METADATA)
+    rules: dict[type[exp.Expr], _Annotate] = {
+        exp.Add: _arithmetic,
+        exp.Sub: _arithmetic,
+        exp.Mul: _arithmetic,
+        exp.Div: _division,
+        exp.Nullif: lambda annotator, node: _set(annotator, node, node.this.type),
+        exp.Count: lambda annotator, node: _set(annotator, node, _Type.BIGINT),
+        **dict.fromkeys((exp.Round, exp.Floor, exp.Ceil, exp.Pow), _real_of_real),
+    }
+    if _is(dialect, Postgres):
+        real = (exp.Round, exp.Floor, exp.Ceil, exp.Pow, exp.Extract)
+        rules |= dict.fromkeys(real, lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
+        rules |= {exp.Sum: _sum_of_postgres}
+    if _is(dialect, TSQL):
+        rules |= {exp.Avg: lambda annotator, node: annotator._annotate_by_args(node, "this")}
+    if _is(dialect, SQLite):
+        rules |= dict.fromkeys((exp.Round, exp.Pow), lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
+        rules |= dict.fromkeys((exp.Case, exp.If, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead), _choice)
+        rules |= {exp.Sum: _sum_of_sqlite, exp.Cast: _cast_of_sqlite}
+    return found | {node: {"annotator": rule} for node, rule in rules.items()}
+
+
+def _set(annotator: TypeAnnotator, node: exp.Expression, kind: exp.DataType | _Type | None) -> None:
+    annotator._set_type(node, kind)  # sqlglot's own rules for dialects call it
+
+
+def _arithmetic(annotator: TypeAnnotator, node: exp.Binary) -> None:
+    kinds = {_kind(node.left), _kind(node.right)}
+    if isinstance(node, exp.Sub) and node.left.is_type(_Type.DATE) and node.right.is_type(_Type.DATE):
+        _set(annotator, node, _Type.BIGINT)
+    elif "temporal" in kinds:
+        annotator._annotate_binary(node)
+    elif "real" in kinds:
+        _set(annotator, node, _Type.DOUBLE)
+    elif kinds <= {"whole", "boolean"}:
+        _set(annotator, node, _Type.BIGINT)
+    else:  # the number in a text is known when the query runs
+        _set(annotator, node, _Type.UNKNOWN)
+
+
+def _division(annotator: TypeAnnotator, node: exp.Div) -> None:
+    _arithmetic(annotator, node)
+    if not node.args.get("typed") and node.is_type(_Type.BIGINT):
+        _set(annotator, node, _Type.DOUBLE)
+
+
+def _real_of_real(annotator: TypeAnnotator, node: exp.Expression) -> None:
+    """Of a whole number, dialects make a whole number or none, and so does DuckDB."""
+    _set(annotator, node, _Type.DOUBLE if _kind(node.this) == "real" else _Type.UNKNOWN)
+
+
+def _sum_of_postgres(annotator: TypeAnnotator, node: exp.Sum) -> None:
+    annotator._annotate_by_args(node, "this")
+    if node.is_type(_Type.BIGINT):
+        _set(annotator, node, _Type.DECIMAL)
+    elif _kind(node) == "whole":
+        _set(annotator, node, _Type.BIGINT)
+
+
+def _sum_of_sqlite(annotator: TypeAnnotator, node: exp.Sum) -> None:
+    annotator._annotate_by_args(node, "this", promote=True)
+    if node.is_type(_Type.BOOLEAN):
+        _set(annotator, node, _Type.BIGINT)
+
+
+def _cast_of_sqlite(annotator: TypeAnnotator, node: exp.Cast) -> None:
+    """A cast to NUMERIC leaves numbers as they are and makes a number of either kind of text."""
+    if not node.to.is_type(_Type.DECIMAL):
+        _set(annotator, node, node.to)
+    else:
+        _set(annotator, node, node.this.type if _kind(node.this) in ("whole", "real") else _Type.UNKNOWN)
+
+
+def _choice(annotator: TypeAnnotator, node: exp.Expression) -> None:
+    """One of several values, of no kind where some are whole and some are not. A 0 divides alike as either."""
+    values = _choices(node)
+    if _is_mixed(values):
+        _set(annotator, node, _Type.UNKNOWN)
+    else:
+        annotator._annotate_by_args(node, *values)
+
+
+def _is_mixed(values: Sequence[exp.Expression]) -> bool:
+    return {"whole", "real"} <= {_kind(value) for value in values if not is_zero(value)}
+
+
+def is_zero(node: exp.Expression) -> bool:
+    """Whether a node is the number 0, written out."""
+    return isinstance(node, exp.Literal) and not node.is_string and float(node.name) == 0
+
+
+def _choices(node: exp.Expression) -> list[exp.Expression]:
+    if isinstance(node, exp.Case):
+        found = [branch.args["true"] for branch in node.args["ifs"]] + [node.args.get("default")]
+    elif isinstance(node, exp.If):
+        found = [node.args["true"], node.args.get("false")]
+    else:
+        found = [node.this, *node.expressions, node.args.get("default")]
+    return [value for value in found if value is not None]
