@@ -58,7 +58,7 @@ def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> e
     if dialect == "sqlite":
         _write_strings(tree, schemas)
         _ignore_case_in_like(tree)
-        _write_points_in_time(tree)
+        _write_points_in_time(tree, schemas)
     _write_numbers(tree, dialect, schemas)
     _write_weekdays(tree, dialect)
     return tree
@@ -93,10 +93,15 @@ def _ignore_case_in_like(tree: exp.Query) -> None:
 # Dates -----------------------------------------------------------------------------------------------------
 
 _POINTS = frozenset({"date", "datetime", "time", "julianday", "unixepoch", "strftime"})
+_FORMATS = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%d %H:%M:%S"}
 
 
-def _write_points_in_time(tree: exp.Query) -> None:
-    """SQLite's functions of dates: those of the clock are refused, and those that change a date on the way."""
+def _write_points_in_time(tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
+    """SQLite's functions of dates: those of the clock are refused, and those that change a date on the way.
+
+    They return text, as which SQLite keeps its dates.
+    """
+    typed = any(c.sql_type in ("DATE", "TIMESTAMP") for s in used(tree, schemas) for c in s.columns)
     for node in list(tree.find_all(exp.Anonymous, exp.Date, exp.TimeToStr)):
         name, arguments = _call(node)
         if name not in _POINTS:
@@ -104,8 +109,9 @@ def _write_points_in_time(tree: exp.Query) -> None:
         if _is_now(arguments, name):
             raise DialectError("reads the clock, so that its result is another one on a later day")
         point = exp.cast(arguments[0].copy(), exp.DataType.Type.TIMESTAMP)
-        if name == "datetime" and len(arguments) == 1:
-            node.replace(exp.TimeToStr(this=point, format=exp.Literal.string("%Y-%m-%d %H:%M:%S")))
+        if name in _FORMATS and len(arguments) == 1:
+            if name != "date" or not typed:
+                node.replace(exp.TimeToStr(this=point, format=exp.Literal.string(_FORMATS[name])))
         elif name == "julianday" and len(arguments) == 1:  # its days begin at noon, those of DuckDB at midnight
             days = exp.Anonymous(this="JULIAN", expressions=[point])
             node.replace(exp.Paren(this=exp.Sub(this=days, expression=exp.Literal.number("0.5"))))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.postgres import Postgres
+from sqlglot.dialects.presto import Presto
 from sqlglot.dialects.sqlite import SQLite
 from sqlglot.dialects.tsql import TSQL
 from sqlglot.errors import OptimizeError
@@ -95,12 +96,14 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         exp.Div: _division,
         exp.Nullif: lambda annotator, node: _set(annotator, node, node.this.type),
         exp.Count: lambda annotator, node: _set(annotator, node, _Type.BIGINT),
-        **dict.fromkeys((exp.Round, exp.Floor, exp.Ceil, exp.Pow), _real_of_real),
+        **dict.fromkeys((exp.Round, exp.Trunc, exp.Floor, exp.Ceil, exp.Pow), _real_of_real),
     }
     if _is(dialect, Postgres):
-        real = (exp.Round, exp.Floor, exp.Ceil, exp.Pow, exp.Extract)
+        real = (exp.Round, exp.Trunc, exp.Floor, exp.Ceil, exp.Pow, exp.Extract)
         rules |= dict.fromkeys(real, lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= {exp.Sum: _sum_of_postgres}
+    if _is(dialect, TSQL) or _is(dialect, Presto):
+        rules |= {exp.Round: lambda annotator, node: annotator._annotate_by_args(node, "this")}
     if _is(dialect, TSQL):
         rules |= {exp.Avg: lambda annotator, node: annotator._annotate_by_args(node, "this")}
     if _is(dialect, SQLite):

@@ -186,6 +186,9 @@ def test_what_is_whole_in_some_rows_of_sqlite_is_not_divided(sql: str) -> None:
             "SELECT (DATE '2024-01-09' - DATE '2024-01-01') / 7",
             "SELECT (CAST('2024-01-09' AS DATE) - CAST('2024-01-01' AS DATE)) // 7",
         ),
+        ("postgres", "SELECT TRUNC(qty) / 2 FROM orders", 'SELECT TRUNC("qty") / 2 FROM orders'),
+        ("tsql", "SELECT ROUND(qty, 0) / 2 FROM orders", 'SELECT ROUND("qty", 0) // 2 FROM orders'),
+        ("presto", "SELECT ROUND(amount) / 2 FROM orders", 'SELECT ROUND("amount") / 2 FROM orders'),
         ("mysql", "SELECT qty / 2, qty DIV 2 FROM orders", 'SELECT "qty" / 2, "qty" // 2 FROM orders'),
         ("mysql", "SELECT amount DIV 2 FROM orders", 'SELECT CAST(TRUNC("amount" / 2) AS BIGINT) FROM orders'),
     ],
@@ -322,8 +325,21 @@ def test_a_day_of_the_week_in_text_of_postgres_is_refused() -> None:
         read_sql("SELECT TO_CHAR(DATE '2024-01-07', 'D')", "postgres", SCHEMAS)
 
 
-def test_datetime_of_sqlite(databases: Databases) -> None:
-    _means_the_same(databases, "SELECT DATETIME(ts), DATETIME('2024-01-01') FROM orders ORDER BY id")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT DATETIME(ts), DATETIME('2024-01-01') FROM orders ORDER BY id",
+        "SELECT DATE(ts), DATE(DATE(day)) FROM orders WHERE day >= DATE('2024-01-01') OR day IS NULL ORDER BY id",
+    ],
+)
+def test_dates_of_sqlite_are_text(databases: Databases, sql: str) -> None:
+    _means_the_same(databases, sql)
+
+
+def test_a_date_of_sqlite_is_one_where_columns_are() -> None:
+    born = TableSchema("people", (Column("born", "text", "DATE"),))
+    written = read_sql("SELECT born FROM people WHERE born > DATE('2024-01-01')", "sqlite", [born])
+    assert written == 'SELECT "born" FROM people WHERE "born" > CAST(\'2024-01-01\' AS DATE)'
 
 
 def test_julianday_of_sqlite(databases: Databases) -> None:
