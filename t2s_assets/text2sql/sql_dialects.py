@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlglot
 from sqlglot import exp
@@ -106,17 +106,21 @@ def _write_points_in_time(tree: exp.Query, schemas: Sequence[TableSchema]) -> No
         name, arguments = _call(node)
         if name not in _POINTS:
             continue
-        if _is_now(arguments, name):
+        if _is_now(arguments):
             raise DialectError("reads the clock, so that its result is another one on a later day")
-        point = exp.cast(arguments[0].copy(), exp.DataType.Type.TIMESTAMP)
-        if name in _FORMATS and len(arguments) == 1:
-            if name != "date" or not typed:
-                node.replace(exp.TimeToStr(this=point, format=exp.Literal.string(_FORMATS[name])))
-        elif name == "julianday" and len(arguments) == 1:  # its days begin at noon, those of DuckDB at midnight
-            days = exp.Anonymous(this="JULIAN", expressions=[point])
+        single = len(arguments) == 1
+        if single and (name == "datetime" or (name == "date" and not typed)):
+            written = exp.TimeToStr(this=_as(arguments[0], "TIMESTAMP"), format=exp.Literal.string(_FORMATS[name]))
+            node.replace(written)
+        elif single and name == "julianday":  # its days begin at noon, those of DuckDB at midnight
+            days = exp.Anonymous(this="JULIAN", expressions=[_as(arguments[0], "TIMESTAMP")])
             node.replace(exp.Paren(this=exp.Sub(this=days, expression=exp.Literal.number("0.5"))))
-        elif isinstance(node, exp.Anonymous) or len(arguments) > 1:
+        elif isinstance(node, exp.Anonymous) or not single:
             raise DialectError(f"sqlglot cannot translate {node.sql('sqlite')}")
+
+
+def _as(node: exp.Expression, sql_type: str) -> exp.Cast:
+    return exp.Cast(this=node, to=exp.DataType.build(sql_type))
 
 
 def _call(node: exp.Expression) -> tuple[str, list[exp.Expression]]:
@@ -130,7 +134,7 @@ def _call(node: exp.Expression) -> tuple[str, list[exp.Expression]]:
     return "date", [part for part in (node.this, node.args.get("zone"), *node.expressions) if part is not None]
 
 
-def _is_now(arguments: Sequence[exp.Expression], name: str) -> bool:
+def _is_now(arguments: Sequence[exp.Expression]) -> bool:
     if not arguments:
         return True
     first = arguments[0]
@@ -156,7 +160,7 @@ def _write_numbers(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]
         elif isinstance(node, exp.Cast):
             _write_cast(node, found, dialect)
         elif dialect in _WHOLE_MEANS and found == ("whole",):
-            _write_whole(_with_window(node))
+            _replace(_with_window(node), _truncated)
 
 
 _WHOLE_MEANS = frozenset({"tsql", "fabric"})
@@ -176,28 +180,20 @@ def _needs_kinds(node: exp.Expression, dialect: str, rules: sqlglot.Dialect) -> 
 
 def _write_division(node: exp.Binary, kinds: tuple[Kind, ...], dialect: str, *, safe: bool) -> None:
     """A division or remainder, of whole numbers where it is in its dialect, and NULL where 0 divides to NULL there."""
-    if isinstance(node, exp.Div) and kinds:
-        whole = _is_whole_division(node, kinds, dialect)
-        node.set("typed", False)
-    else:
-        whole = isinstance(node, exp.IntDiv)
+    whole = isinstance(node, exp.Div) and bool(kinds) and _is_whole_division(node, kinds, dialect)
     if isinstance(node, exp.Mod) and dialect == "sqlite":
         for name, kind in zip(("this", "expression"), kinds):
             if kind == "real":
-                node.set(name, _whole(node.args[name]))
-    if safe:
-        if isinstance(node, exp.Div):
-            node.set("safe", False)
-        if not _is_nonzero(node.right):
-            zero = exp.Literal.number(0)
-            divisor = node.right.unnest() if isinstance(node.right, exp.Paren) else node.right
-            node.set("expression", exp.Nullif(this=divisor, expression=zero))
+                node.set(name, _truncated(node.args[name]))
+    if safe and not _is_nonzero(node.right):
+        divisor = node.right.unnest() if isinstance(node.right, exp.Paren) else node.right
+        node.set("expression", exp.Nullif(this=divisor, expression=exp.Literal.number(0)))
+    sides = {"this": node.left, "expression": node.right}
     if isinstance(node, exp.IntDiv) and not set(kinds) <= {"whole"}:
         # // of DuckDB leaves the decimals of a DOUBLE where they are.
-        node.replace(_whole(exp.Div(this=node.left, expression=node.right)))
-    elif isinstance(node, exp.Div) and whole:
-        sides = {"this": node.left, "expression": node.right}
-        node.replace(exp.IntDiv(**sides))
+        node.replace(_truncated(exp.Div(**sides)))
+    elif isinstance(node, exp.Div):
+        node.replace(exp.IntDiv(**sides) if whole else exp.Div(**sides))
 
 
 def _is_whole_division(node: exp.Div, kinds: tuple[Kind, ...], dialect: str) -> bool:
@@ -225,20 +221,32 @@ def _write_cast(node: exp.Cast, kinds: tuple[Kind, ...], dialect: str) -> None:
         elif dialect == "sqlite" or not node.to.expressions:
             width = _PLAIN_DECIMALS.get(dialect)
             node.set("to", exp.DataType.build(f"DECIMAL({width[0]}, {width[1]})" if width else "DOUBLE"))
-    elif kinds and kinds[0] in ("real", "unknown"):
-        node.replace(_whole(node.this))
-    elif kinds and kinds[0] == "text" and not isinstance(node.this, (exp.TimeToStr, exp.Substring)):
-        node.replace(_whole(exp.cast(node.this, exp.DataType.Type.DOUBLE)))
+    elif kinds and kinds[0] == "real":
+        _truncate(node)
+    elif kinds and kinds[0] in ("text", "unknown") and dialect not in _WHOLE_TEXT:
+        if not isinstance(node.this, (exp.TimeToStr, exp.Substring)):  # digits, almost always
+            node.set("this", type(node)(this=node.this, to=exp.DataType.build("DOUBLE")))
+            _truncate(node)
 
 
-def _whole(node: exp.Expression) -> exp.Cast:
-    return exp.Cast(this=exp.Trunc(this=node), to=exp.DataType.build("BIGINT"))
+_WHOLE_TEXT = frozenset({"tsql", "fabric"})
+"""Where text is cast to a whole number only if it is one."""
 
 
-def _write_whole(node: exp.Expression) -> None:
+def _truncate(node: exp.Cast) -> None:
+    node.set("this", exp.Trunc(this=node.this))
+    node.set("to", exp.DataType.build("BIGINT"))
+
+
+def _truncated(node: exp.Expression) -> exp.Cast:
+    return _as(exp.Trunc(this=node), "BIGINT")
+
+
+def _replace(node: exp.Expression, write: Callable[[exp.Expression], exp.Expression]) -> None:
+    """Put in a node's place what is written around it."""
     place = exp.Placeholder()
     node.replace(place)
-    place.replace(_whole(node))
+    place.replace(write(node))
 
 
 def _with_window(node: exp.Expression) -> exp.Expression:
@@ -258,8 +266,8 @@ def _enclosed(node: exp.Expression) -> exp.Expression:
 def _write_weekdays(tree: exp.Query, dialect: str) -> None:
     for node in list(tree.find_all(exp.DayOfWeek, exp.Extract, exp.Anonymous, exp.TimeToStr)):
         if isinstance(node, exp.Anonymous):
-            if node.name.lower() == "weekday":  # from 0 for Monday
-                day = exp.TsOrDsToDate(this=node.expressions[0].copy())
+            if node.name.lower() == "weekday" and len(node.expressions) == 1:  # from 0 for Monday
+                day = exp.TsOrDsToDate(this=node.expressions[0])
                 node.replace(_shifted(exp.DayOfWeekIso(this=day), exp.Sub))
         elif isinstance(node, exp.TimeToStr):
             if dialect in ("postgres", "redshift", "oracle") and "%u" in node.args["format"].name:
@@ -267,13 +275,7 @@ def _write_weekdays(tree: exp.Query, dialect: str) -> None:
         elif dialect in _SUNDAY_IS_ONE and (
             isinstance(node, exp.DayOfWeek) or node.name.upper() in ("DAYOFWEEK", "DOW", "WEEKDAY", "DW")
         ):
-            _shift(node)
-
-
-def _shift(node: exp.Expression) -> None:
-    place = exp.Placeholder()
-    node.replace(place)
-    place.replace(_shifted(node, exp.Add))
+            _replace(node, lambda number: _shifted(number, exp.Add))
 
 
 def _shifted(node: exp.Expression, operator: type[exp.Binary]) -> exp.Paren:

@@ -256,6 +256,7 @@ def test_a_decimal_is_as_wide_as_its_dialect_makes_it(dialect: str, sql: str, wa
         "CAST(amount / 3 AS INT) / 2",
         "CAST(AVG(amount) OVER () AS INTEGER)",
         "CAST(qty AS INTEGER)",
+        "CAST(REPLACE('1,234.5', ',', '') AS INTEGER)",
         "CAST(STRFTIME('%Y', day) AS INTEGER) - CAST(SUBSTR(day, 1, 4) AS INTEGER)",
     ],
 )
@@ -269,6 +270,9 @@ def test_a_cast_to_whole_numbers_truncates_in_duckdb_as_in_sqlite(databases: Dat
         ("tsql", "CAST(amount AS INT), CAST(qty AS INT)", 'CAST(TRUNC("amount") AS BIGINT), CAST("qty" AS INT)'),
         ("sqlite", "CAST(STRFTIME('%Y', day) AS INTEGER)", "CAST(STRFTIME(CAST(\"day\" AS TIMESTAMP), '%Y') AS INT)"),
         ("postgres", "CAST(amount AS INT)", 'CAST("amount" AS INT)'),
+        ("tsql", "TRY_CAST(amount AS INT)", 'TRY_CAST(TRUNC("amount") AS BIGINT)'),
+        ("tsql", "CAST(REPLACE(note, ',', '') AS INT)", "CAST(REPLACE(\"note\", ',', '') AS INT)"),
+        ("spark", "TRY_CAST(note AS INT)", 'TRY_CAST(TRUNC(TRY_CAST("note" AS DOUBLE)) AS BIGINT)'),
     ],
 )
 def test_what_a_cast_to_whole_numbers_is_written_as(dialect: str, sql: str, wanted: str) -> None:
@@ -329,7 +333,8 @@ def test_a_day_of_the_week_in_text_of_postgres_is_refused() -> None:
     "sql",
     [
         "SELECT DATETIME(ts), DATETIME('2024-01-01') FROM orders ORDER BY id",
-        "SELECT DATE(ts), DATE(DATE(day)) FROM orders WHERE day >= DATE('2024-01-01') OR day IS NULL ORDER BY id",
+        "SELECT DATETIME(DATETIME(ts)), DATE(DATE(day)) FROM orders ORDER BY id",
+        "SELECT DATE(ts), DATE(day) FROM orders WHERE day >= DATE('2024-01-01') OR day IS NULL ORDER BY id",
     ],
 )
 def test_dates_of_sqlite_are_text(databases: Databases, sql: str) -> None:
