@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -149,7 +150,7 @@ def _beside(path: Path, kind: str) -> Path:
 
 def _left_beside(path: Path, kind: str) -> list[Path]:
     """What has such a name."""
-    return list(path.parent.glob(f".{path.name}.{'[0-9a-f]' * 8}.{kind}"))
+    return list(path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.{kind}"))
 
 
 def remove_leftovers(path: Path, *, after_seconds: float = 60) -> list[Path]:

@@ -388,3 +388,9 @@ def test_file_hashes_are_sha256(tmp_path: Path) -> None:
     before = time.time()
     os.utime(tmp_path / "x", (before - 100, before - 100))
     assert file_hash(tmp_path / "x", length=8) == "ba7816bf"
+
+
+@pytest.mark.parametrize("name", ["**", "[a-", "a*b"])
+def test_names_with_signs_of_patterns_are_names(tmp_path: Path, name: str) -> None:
+    restore_interrupted(tmp_path / name)
+    assert remove_leftovers(tmp_path / name) == []
