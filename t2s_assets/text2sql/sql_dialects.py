@@ -183,7 +183,7 @@ def _write_division(node: exp.Binary, kinds: tuple[Kind, ...], dialect: str, *, 
     whole = isinstance(node, exp.Div) and bool(kinds) and _is_whole_division(node, kinds, dialect)
     if isinstance(node, exp.Mod) and dialect == "sqlite":
         for name, kind in zip(("this", "expression"), kinds):
-            if kind == "real":
+            if kind in ("real", "unknown"):
                 node.set(name, _truncated(node.args[name]))
     if safe and not _is_nonzero(node.right):
         divisor = node.right.unnest() if isinstance(node.right, exp.Paren) else node.right

@@ -27,6 +27,8 @@ Kind = Literal["whole", "real", "text", "boolean", "temporal", "unknown"]
 _Type = exp.DataType.Type
 _Annotate = Callable[[TypeAnnotator, Any], object]
 _TAG = "t2s_number"
+_OR_ZERO = "t2s_or_zero"
+"""Of a value that is real, or a whole 0."""
 
 
 def operand_kinds(
@@ -124,7 +126,9 @@ def _arithmetic(annotator: TypeAnnotator, node: exp.Binary) -> None:
     elif "temporal" in kinds:
         annotator._annotate_binary(node)
     elif "real" in kinds:
-        _set(annotator, node, _Type.DOUBLE)
+        is_sum = isinstance(node, (exp.Add, exp.Sub)) and "whole" in kinds
+        may_be_whole = is_sum and any(part.meta_get(_OR_ZERO) for part in node.walk())
+        _set(annotator, node, _Type.UNKNOWN if may_be_whole else _Type.DOUBLE)
     elif kinds <= {"whole", "boolean"}:
         _set(annotator, node, _Type.BIGINT)
     else:  # the number in a text is known when the query runs
@@ -165,16 +169,17 @@ def _cast_of_sqlite(annotator: TypeAnnotator, node: exp.Cast) -> None:
 
 
 def _choice(annotator: TypeAnnotator, node: exp.Expression) -> None:
-    """One of several values, of no kind where some are whole and some are not. A 0 divides alike as either."""
+    """One of several values, of no kind where some are whole and some are not. A whole 0 divides as 0.0 does."""
     values = _choices(node)
     if _is_mixed(values):
         _set(annotator, node, _Type.UNKNOWN)
     else:
         annotator._annotate_by_args(node, *values)
+        node.meta[_OR_ZERO] = _kind(node) == "real" and any(is_zero(value) for value in values)
 
 
 def _is_mixed(values: Sequence[exp.Expression]) -> bool:
-    return {"whole", "real"} <= {_kind(value) for value in values if not is_zero(value)}
+    return {"whole", "real"} <= {_kind(value) for value in values if not (is_zero(value) and _kind(value) == "whole")}
 
 
 def is_zero(node: exp.Expression) -> bool:

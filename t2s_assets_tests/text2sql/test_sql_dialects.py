@@ -90,6 +90,7 @@ def test_like_of_sqlite_ignores_case_and_stays_negated(databases: Databases, tes
         "1.0 * qty / 2",
         "qty % 2 / 2",
         "amount % 2",
+        "COALESCE(amount, qty) % 2",
         "-7 / 2 + 7 * 3 / 2",
         "COALESCE(qty, 1) / 2",
         "IFNULL(qty, 0) / 2",
@@ -152,6 +153,8 @@ def test_queries_divide_in_duckdb_as_in_sqlite(databases: Databases, sql: str) -
     [
         "SELECT CASE WHEN qty > 3 THEN 1 ELSE 0.5 END / 2 FROM orders",
         "SELECT COALESCE(amount, 1) / 2 FROM orders",
+        "SELECT COALESCE(qty, 0.0) / 2 FROM orders",
+        "SELECT (COALESCE(amount, 0) + qty) / 2 FROM orders",
         "SELECT STRFTIME('%Y', day) / 2 FROM orders",
         "SELECT note / 2 FROM orders",
         "SELECT n / 2 FROM (SELECT qty AS n FROM orders UNION ALL SELECT amount FROM orders) AS t",
