@@ -300,7 +300,10 @@ def _look_at_prompts(project: Project, found: DataCheck, name: str, settings: Ex
     found.lengths = facts["tokens"]
     for split, linked in facts.get("linking", {}).items():
         if linked["linked"]:
-            kept = "" if linked["recall"] is None else f"; it keeps {linked['recall']:.1%} of the gold's columns"
+            kept = (
+                "" if linked["recall"] is None else f"; the questions find {linked['recall']:.1%} of the gold's columns"
+            )
+            kept += ", and to train on all are shown" if split == "train" else ""
             found.notes.append(
                 f"{linked['linked']} of {linked['of']} {split} prompts show a choice of columns, since the schema is "
                 f"too long{kept}"

@@ -19,6 +19,9 @@ instead and finds more; nothing is trained here, so it works on a database that 
    joins first: of each what step 4 says of a table, and at last their other columns in turn.
 6. The longest beginning of that order within the budget is kept, with tables and columns in the schema's own order.
 
+Prompts to train on show what their gold names (`named_in`) before all of that, so that no name is learnt that is not
+there to be read; which columns the question alone finds is measured without it.
+
 What it cannot see: synonyms, a value that names a column (`from Oslo`), keys whose names differ (`manager_id`).
 """
 
@@ -28,9 +31,12 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+import sqlglot
+from sqlglot import exp
 
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.schema import TableSchema
@@ -54,12 +60,17 @@ _TABLE_SHARE = 0.5
 
 
 def link(
-    question: str, schemas: Sequence[TableSchema], budget: int, measure: Callable[[Sequence[TableSchema]], int]
+    question: str,
+    schemas: Sequence[TableSchema],
+    budget: int,
+    measure: Callable[[Sequence[TableSchema]], int],
+    *,
+    keep: Collection[tuple[str, str]] = (),
 ) -> tuple[TableSchema, ...]:
     """The tables and columns most related to the question whose `measure` (of the whole, say in tokens) is <= budget.
 
     All of them where they fit. `measure` must not fall when a table or column is added; it is called about
-    log2(columns) times.
+    log2(columns) times. `keep` are (table, column) pairs that stay, over the budget too.
 
     Raises:
         PromptError: there are no tables, or the single most related column does not fit.
@@ -69,7 +80,9 @@ def link(
         raise PromptError("there are no tables to ask about; give a schema with at least one")
     if measure(schemas) <= budget:
         return schemas
-    steps = list(_steps(_index(schemas), question))
+    kept = [(t, c) for t, table in enumerate(schemas) for c, column in enumerate(table.columns)]
+    kept = [(t, c) for t, c in kept if (schemas[t].name, schemas[t].columns[c].name) in keep]
+    steps = [*([kept] if kept else []), *_steps(_index(schemas), question)]
     low, high = 0, len(steps)  # the first `low` steps fit, `high` do not
     while high - low > 1:
         middle = (low + high) // 2
@@ -77,7 +90,7 @@ def link(
             low = middle
         else:
             high = middle
-    if not low and (size := measure(_kept(schemas, steps[:1]))) > budget:
+    if not low and not kept and (size := measure(_kept(schemas, steps[:1]))) > budget:
         table, column = steps[0][0]
         raise PromptError(
             f"the schema does not fit into {budget} tokens, not even with {schemas[table].name!r} and its column "
@@ -85,6 +98,23 @@ def link(
             "the question"
         )
     return _kept(schemas, steps[: max(low, 1)])
+
+
+def named_in(sql: str, schemas: Sequence[TableSchema]) -> set[tuple[str, str]]:
+    """The (table, column) pairs that names in DuckDB SQL may stand for, in the tables that it reads.
+
+    Of a table of which it names no column, as in `SELECT COUNT(*) FROM t`, the first. A star names none.
+    """
+    tree = sqlglot.parse_one(sql, read="duckdb")
+    read = {table.name.casefold() for table in tree.find_all(exp.Table)}
+    names = {name.name.casefold() for name in tree.find_all(exp.Identifier)}
+    found = set()
+    for schema in schemas:
+        if schema.name.casefold() in read:
+            columns = [column.name for column in schema.columns]
+            named = [name for name in columns if name.casefold() in names] or columns[:1]
+            found |= {(schema.name, name) for name in named}
+    return found
 
 
 def recall(kept: Iterable[TableSchema], gold_columns: Iterable[tuple[str, str]]) -> float | None:

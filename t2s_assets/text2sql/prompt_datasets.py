@@ -11,7 +11,7 @@ from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.gold import check_made_of
-from t2s_assets.text2sql.linking import recall
+from t2s_assets.text2sql.linking import named_in, recall
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
 from t2s_assets.text2sql.prompts import PromptFormat, resolve_format, shown_tables
@@ -29,7 +29,8 @@ class PromptExample:
     """One question as the model sees it, and for training the completion it should write.
 
     `table_id` names what it is asked about: a table, or a database. `linked` says that the prompt shows a choice of
-    its columns, and `recall` the share of the gold's columns that are in it (None: whole, or the gold names none).
+    its columns, and `recall` the share of the gold's columns that its question alone finds (None: whole, or the gold
+    names none).
     """
 
     id: str
@@ -43,7 +44,10 @@ class PromptExample:
 def build_examples(
     format: PromptFormat, tokenizer: Any, project: Project, dataset: str, split: str
 ) -> list[PromptExample]:
-    """The prompts of one split, in the order of its usable questions (gold.py says which are)."""
+    """The prompts of one split, in the order of its usable questions (gold.py says which are).
+
+    Those of `train` show the columns that their gold names, whatever the question finds.
+    """
     tables = load_tables(project, dataset, [split])
     examples = []
     for question in load_usable(project, dataset, [split]):
@@ -54,6 +58,9 @@ def build_examples(
             rows = [r for r, schema in zip(rows, about.schemas) if schema in schemas]
         prompt, shown = shown_tables(format, tokenizer, schemas, question.text, rows=rows)
         found = recall(shown, question.columns(about)) if shown != schemas else None
+        if split == "train" and shown != schemas:
+            keep = named_in(question.sql, schemas)
+            prompt, _ = shown_tables(format, tokenizer, schemas, question.text, rows=rows, keep=keep)
         completion = question.completion(about)
         examples.append(PromptExample(question.id, question.table_id, prompt, completion, shown != schemas, found))
     return examples
@@ -190,8 +197,8 @@ def check_made_for(
 def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:
     """How many prompts show a choice of columns (`linked` of `of`), and what that loses.
 
-    recall: mean over linked prompts of the share of the gold's columns that are shown; `n` leaves out golds without a
-    column. whole: of these n, the share that shows every one of them.
+    recall: mean over linked prompts of the share of the gold's columns that the question alone finds; `n` leaves out
+    golds without a column. whole: of these n, the share where it finds every one of them.
     """
     found = [e.recall for e in examples if e.linked and e.recall is not None]
     return {

@@ -7,7 +7,7 @@ prompt and completion can be tokenised apart; `encode_example` is the one place 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,10 +172,12 @@ def shown_tables(
     question: str,
     *,
     rows: Sequence[Sequence[Sequence[Any]]] | None = None,
+    keep: Collection[tuple[str, str]] = (),
 ) -> tuple[str, tuple[TableSchema, ...]]:
     """The prompt, and the tables in it: all of them where they fit, else those that linking.py chooses.
 
-    A prompt over one table `t` always shows it whole. One over named tables may take three quarters of `max_length`.
+    A prompt over one table `t` always shows it whole. One over named tables may take three quarters of `max_length`,
+    or as much as the (table, column) pairs of `keep` take, which it always shows.
     """
     shown: tuple[TableSchema, ...] = tuple(schemas)
     prompt = render_tables(format, tokenizer, shown, question, rows=rows)
@@ -186,7 +188,7 @@ def shown_tables(
     def rendered(kept: Sequence[TableSchema]) -> str:
         return render_tables(format, tokenizer, kept, question, rows=_rows_of(kept, schemas, rows))
 
-    shown = link(question, schemas, budget, lambda kept: _tokens(tokenizer, rendered(kept)))
+    shown = link(question, schemas, budget, lambda kept: _tokens(tokenizer, rendered(kept)), keep=keep)
     return rendered(shown), shown
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.errors import PromptError
-from t2s_assets.text2sql.linking import key_pairs, likeness, link, recall, words
+from t2s_assets.text2sql.linking import key_pairs, likeness, link, named_in, recall, words
 from t2s_assets.text2sql.schema import Column, TableSchema
 
 
@@ -41,6 +41,34 @@ def test_a_schema_that_fits_is_left_whole() -> None:
 def test_the_column_that_the_question_names_is_kept() -> None:
     kept = link("What is the average shipping fee?", SHOP, 3, size)
     assert "orders.shipping_fee" in columns(kept) and size(kept) <= 3
+
+
+def test_what_is_to_be_kept_comes_first_and_stays_over_the_budget() -> None:
+    needed = {("machine_log", "severity"), ("suppliers", "country")}
+    kept = link("What is the average shipping fee?", SHOP, 8, size, keep=needed)
+    assert {"machine_log.severity", "suppliers.country", "orders.shipping_fee"} <= columns(kept) and size(kept) <= 8
+    assert columns(link("What is the average shipping fee?", SHOP, 1, size, keep=needed)) == {
+        "machine_log.severity",
+        "suppliers.country",
+    }
+    assert link("anything", SHOP, size(SHOP), size, keep=needed) == SHOP
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("SELECT COUNT(*) FROM orders", {"orders.order_id"}),
+        ('SELECT * FROM customers WHERE "City" = 1', {"customers.city"}),
+        (
+            "SELECT c.full_name FROM customers c JOIN orders AS o USING (customer_id) WHERE o.ordered_at > 'city'",
+            {"customers.full_name", "customers.customer_id", "orders.customer_id", "orders.ordered_at"},
+        ),
+        ("WITH n AS (SELECT MAX(price) AS top FROM products) SELECT top FROM n", {"products.price"}),
+        ("SELECT 1", set()),
+    ],
+)
+def test_the_columns_that_gold_names(sql: str, named: set[str]) -> None:
+    assert {f"{table}.{column}" for table, column in named_in(sql, SHOP)} == named
 
 
 def test_keys_between_kept_tables_stay() -> None:

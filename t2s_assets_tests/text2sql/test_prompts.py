@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import PromptConfig
 from t2s_assets.text2sql.errors import DataError, PromptError
+from t2s_assets.text2sql.linking import recall
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import load_questions, load_sql, load_tables, make_questions, make_sql, make_tables
 from t2s_assets.text2sql.prompt_datasets import (
@@ -32,9 +33,11 @@ from t2s_assets.text2sql.prompts import (
     resolve_format,
     sample_values,
     schema_text,
+    shown_tables,
 )
 from t2s_assets.text2sql.query import from_sql, normal_form
 from t2s_assets.text2sql.schema import Column, TableSchema, column_names
+from t2s_assets_tests.own_data import add_library
 from t2s_assets_tests.projects import SHOP, ProjectFiles, question, table
 from t2s_assets_tests.tiny import tiny_tokenizer
 
@@ -222,6 +225,38 @@ def test_values_are_cased_as_in_the_question(project_files: ProjectFiles, tokeni
     assert (
         completions[0] == 'SELECT "Name" FROM t WHERE "column 4" = \'o\'\'hara\' AND "The ""best"" season" = \'AUTUMN\''
     )
+
+
+SAID_IN_OTHER_WORDS = {
+    "train": [("In welchem Land wohnt Tove Jansson?", "SELECT country FROM authors WHERE name = 'Tove Jansson'")],
+    "validation": [("Wie teuer?", "SELECT price FROM books WHERE lent"), ("Wer?", "SELECT COUNT(*) FROM loans")],
+}
+
+
+def test_prompts_over_long_schemas_show_what_is_to_be_learnt(project_files: ProjectFiles, tokenizer: Any) -> None:
+    splits = [
+        {"question": q, "sql": sql, "split": s} for s in ("train", "validation") for q, sql in SAID_IN_OTHER_WORDS[s]
+    ]
+    project = add_library(project_files, splits).project
+    for make in (make_tables, make_questions, make_sql):
+        make(project, "library", silent)
+    (about,) = load_tables(project, "library").values()
+    asked = load_questions(project, "library")
+    for length in (150, 4_000):
+        format = resolve_format(PromptConfig(max_length=length), tokenizer, "sql")
+        for split in ("train", "validation"):
+            for q, example in zip(
+                [q for q in asked if q.split == split], build_examples(format, tokenizer, project, "library", split)
+            ):
+                prompt, shown = shown_tables(format, tokenizer, about.schemas, q.text)
+                linked = length == 150
+                assert example.linked == linked
+                assert example.recall == (recall(shown, q.columns(about)) if linked else None)
+                assert (example.prompt == prompt) == (split == "validation" or not linked)
+                if split == "train":
+                    assert all(f'"{column}"' in example.prompt for _, column in q.columns(about))
+                    assert not linked or example.recall == 0
+                    assert not linked or len(encode(tokenizer, [example.prompt])[0]) <= 0.75 * length
 
 
 NAMES = st.lists(st.text(st.characters(blacklist_categories=["Cs"]), max_size=12), min_size=1, max_size=5)
