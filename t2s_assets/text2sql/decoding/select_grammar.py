@@ -27,12 +27,13 @@ _KINDS = {"DATE": "d", "TIMESTAMP": "d", "TIME": "d", "BOOLEAN": "b"}
 # What DuckDB reads as a date, a time and a width and scale.
 _YEAR = "[0-9]{4}"
 _LEAP = "[0-9]{2}(0[48]|[2468][048]|[13579][26])"
-_MONTHS = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
-_DATE = f"({_YEAR}-({_MONTHS})|{_LEAP}-02-29)"
-CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+_LONG_MONTHS = "(0?[13578]|1[02])-(0?[1-9]|[12][0-9]|3[01])"
+_SHORT_MONTHS = "(0?[469]|11)-(0?[1-9]|[12][0-9]|30)|0?2-(0?[1-9]|1[0-9]|2[0-8])"
+_DATE = f"({_YEAR}-({_LONG_MONTHS}|{_SHORT_MONTHS})|{_LEAP}-0?2-29)"
+CLOCK = r"([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
 """What strings spell that compare with times."""
 
-DAYS = f"{_DATE}( {CLOCK})?"
+DAYS = f"{_DATE}([ T]{CLOCK})?"
 """What strings spell that compare with dates and timestamps."""
 
 _DECIMALS = "|".join(["(1[0-9]|2[0-9]|3[0-8]), ?[0-9]", *(f"{width}, ?[0-{width}]" for width in range(1, 10))])
@@ -43,6 +44,9 @@ _ESCAPED = r"\\[dDwWsS.()\[\]{}*+?|^$\\-]"
 _IN_CLASS = rf"[^\x00-\x1f\x7f'\\\[\]\^-]|''|a-z|A-Z|0-9|{_ESCAPED}"
 _ONE = rf"([^\x00-\x1f\x7f'\\()\[\]*+?{{}}|^$]|''|{_ESCAPED}|\[\^?({_IN_CLASS})+-?\])"
 _PATTERN = rf"{_ONE}{_TIMES}|[\^$|]|\\b"
+
+LONGEST_BARE, LONGEST_QUOTED = 63, 80
+"""How many characters a name may have that a query gives."""
 
 PARTS = "YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND|DECADE|DOW|ISODOW|DOY|EPOCH"
 
@@ -55,11 +59,10 @@ nterm@: "-"? natom@
 natom@: NUMBER | "(" num@ ")" | CASTS any@ " AS " NUM_TYPE ")" | "(" sub% ")" | nfun@ NCOL@ NAGG@
 nfun@: NUM_FUNCTION num@ ")" | "ROUND(" num@ (", " INTEGER)? ")" | ("POWER(" | "MOD(" | "POW(") num@ ", " num@ ")"
   | LENGTH_FUNCTION text@ ")" | ("STRPOS(" | "INSTR(") text@ ", " text@ ")" | DATE_FUNCTION date@ ")"
-  | "EXTRACT(" PART " FROM " date@ ")" | "DATE_PART('" PART "', " date@ ")"
+  | "EXTRACT(" (PART | DAY_OF) " FROM " date@ ")" | "DATE_PART('" PART "', " date@ ")"
   | ("DATE_DIFF('" | "DATEDIFF('") PART "', " date@ ", " date@ ")"
   | CHOICES num@ (", " num@)+ ")" | "NULLIF(" num@ ", " num@ ")" | "IF(" cond@ ", " num@ ", " num@ ")"
-  | CASE cond@ " THEN " num@ (" WHEN " cond@ " THEN " num@)* (" ELSE " (num@ | "NULL"))? " END"
-  | "CASE " any@ (" WHEN " any@ " THEN " num@)+ (" ELSE " (num@ | "NULL"))? " END"
+  | ncase@
 text@: tatom@ (" || " (tatom@ | natom@ | datom@))*
 tatom@: STRING | "(" text@ ")" | CASTS any@ " AS " TEXT_TYPE ")" | "(" sub% ")" | tfun@ TCOL@ TAGG@
 tfun@: TEXT_FUNCTION text@ ")" | ("SUBSTRING(" | "SUBSTR(") text@ ", " num@ (", " num@)? ")"
@@ -67,32 +70,41 @@ tfun@: TEXT_FUNCTION text@ ")" | ("SUBSTRING(" | "SUBSTR(") text@ ", " num@ (", 
   | "CONCAT(" any@ (", " any@)* ")" | "CONCAT_WS(" STRING (", " any@)+ ")"
   | "SPLIT_PART(" text@ ", " text@ ", " num@ ")"
   | "REGEXP_EXTRACT(" text@ ", " PATTERN (", 0")? ")" | "REGEXP_EXTRACT(" text@ ", " GROUPED ", 1)"
-  | "REGEXP_REPLACE(" text@ ", " PATTERN ", " PLAIN_STRING ")" | "REGEXP_REPLACE(" text@ ", " GROUPED ", " STRING_1 ")"
+  | "REGEXP_REPLACE(" text@ ", " PATTERN ", " PLAIN_STRING FLAGS? ")"
+  | "REGEXP_REPLACE(" text@ ", " GROUPED ", " STRING_1 FLAGS? ")"
   | "STRFTIME(" date@ ", " FORMAT ")" | ("MONTHNAME(" | "DAYNAME(") date@ ")"
   | CHOICES text@ (", " text@)+ ")" | "NULLIF(" text@ ", " text@ ")" | "IF(" cond@ ", " text@ ", " text@ ")"
-  | CASE cond@ " THEN " text@ (" WHEN " cond@ " THEN " text@)* (" ELSE " (text@ | "NULL"))? " END"
-  | "CASE " any@ (" WHEN " any@ " THEN " text@)+ (" ELSE " (text@ | "NULL"))? " END"
+  | tcase@
 date@: datom@ ((" + " | " - ") INTERVAL)*
 datom@: NOW | "(" date@ ")" | CASTS any@ " AS " DATE_TYPE ")" | "(" sub% ")" | dfun@ DCOL@ DAGG@
 dfun@: "DATE_TRUNC('" PART "', " date@ ")" | "STRPTIME(" text@ ", " READ_FORMAT ")" | "LAST_DAY(" date@ ")"
-  | "MAKE_DATE(" num@ ", " num@ ", " num@ ")" | CHOICES date@ (", " date@)+ ")"
+  | "MAKE_DATE(" num@ ", " num@ ", " num@ ")" | CHOICES date@ (", " date@)+ ")" | dcase@
 cond@: conj@ (" OR " conj@)*
 conj@: test@ (" AND " test@)*
 test@: "NOT "? batom@
-batom@: TRUTH | "(" cond@ ")" | ("EXISTS(" | "EXISTS (") sub% ")" | CASTS any@ " AS BOOLEAN)"
-  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE day@ | CHOICES cond@ (", " cond@)+ ")"
+batom@: TRUTH | "(" cond@ ")" | ("EXISTS(" | "EXISTS (") sub% ")" | CASTS any@ " AS " "BOOLEAN" ")"
+  | num@ COMPARE num@ | text@ COMPARE text@ | date@ COMPARE day@ | CHOICES cond@ (", " cond@)+ ")" | bcase@
   | num@ BETWEEN num@ " AND " num@ | text@ BETWEEN text@ " AND " text@
   | date@ BETWEEN day@ " AND " day@
   | num@ IN (num@ (", " num@)* | sub%) ")" | text@ IN (text@ (", " text@)* | sub%) ")"
   | date@ IN (day@ (", " day@)* | sub%) ")"
-  | (natom@ | tatom@ | datom@) IS_NULL | text@ LIKE text@ | text@ " SIMILAR TO " PATTERN
+  | (natom@ | tatom@ | datom@) IS_NULL | text@ LIKE (text@ | ESCAPED ESCAPE) | text@ " SIMILAR TO " PATTERN
   | TEXT_TEST text@ ", " text@ ")" | PATTERN_TEST text@ ", " PATTERN ")" BCOL@ BAGG@
-  | (num@ | text@ | date@) ORDERED ("ANY (" | "ALL (") sub% ")"
+  | (num@ | text@ | date@) ORDERED ("ANY (" | "ANY(" | "ALL (") sub% ")"
 day@: date@ | DAY_STRING
 order@: " ORDER BY " key@ (", " key@)*
 key@: any@ DIRECTION? NULLS?
 over@: " OVER (" ("PARTITION BY " any^ (", " any^)* (order^)? | "ORDER BY " key^ (", " key^)*)? FRAME? ")"
 """
+
+# A CASE whose results are of the kind `K`, which the rule `kinds` gives.
+_CASE = r"""
+Kcase@: CASE cond@ " THEN " Kthen@ (" WHEN " cond@ " THEN " Kthen@)* Kelse@
+  | "CASE " any@ (" WHEN " any@ " THEN " Kthen@)+ Kelse@
+Kelse@: (" ELSE " Kthen@)? " END"
+Kthen@: kinds@ | "NULL"
+"""
+_KIND_RULES = {"n": "num", "t": "text", "d": "date", "b": "cond"}
 
 # What aggregates of a level give; their arguments are plain expressions of a row.
 _AGGREGATES = r"""
@@ -130,7 +142,7 @@ _SELECTS = r"""
 
 _TERMINALS = rf"""
 NUM_OP: " + " | " - " | " * " | " / " | " // " | " % "
-NUMBER: /[0-9]{{1,18}}(\.[0-9]{{1,12}})?/
+NUMBER: /[0-9]{{1,18}}(\.[0-9]{{1,12}})?([eE][+-]?[0-9]{{1,2}})?/
 INTEGER: /[0-9]{{1,9}}/
 STRING: /'([^'\x00-\x1f\x7f]|'')*'/
 CASTS: "CAST(" | "TRY_CAST("
@@ -141,9 +153,10 @@ NOW: "CURRENT_DATE" | "CURRENT_TIMESTAMP" | "NOW()" | "TODAY()" | /DATE '{_DATE}
 DAY_STRING: /'({DAYS}|{CLOCK})'/
 INTERVAL: /INTERVAL ('[0-9]{{1,6}}'|[0-9]{{1,6}}) (YEAR|QUARTER|MONTH|WEEK|DAY|HOUR|MINUTE|SECOND)S?/
 PART: /{PARTS}|{PARTS.lower()}/
+DAY_OF: "DAYOFWEEK" | "DAYOFYEAR"
 NUM_FUNCTION: /(ABS|CEIL|CEILING|FLOOR|SQRT|EXP|LN|LOG|LOG10|LOG2|SIGN|CBRT|TRUNC|DEGREES|RADIANS|SIN|COS|TAN)\(/
 LENGTH_FUNCTION: /(LENGTH|LEN|STRLEN|ASCII)\(/
-DATE_FUNCTION: /(YEAR|QUARTER|MONTH|WEEK|WEEKOFYEAR|DAY|DAYOFMONTH|DAYOFWEEK|DAYOFYEAR|HOUR|MINUTE|SECOND|EPOCH)\(/
+DATE_FUNCTION: /(YEAR|QUARTER|MONTH|WEEK(OFYEAR)?|DAY(OFMONTH|OFWEEK|OFYEAR)?|HOUR|MINUTE|SECOND|EPOCH|JULIAN)\(/
 CHOICES: "COALESCE(" | "GREATEST(" | "LEAST("
 TEXT_FUNCTION: /(LOWER|UPPER|TRIM|LTRIM|RTRIM|REVERSE|STRIP_ACCENTS)\(/
 TEXT_TEST: /(STARTS_WITH|ENDS_WITH|CONTAINS|PREFIX|SUFFIX)\(/
@@ -152,6 +165,7 @@ PATTERN: /'(\(\?i\))?({_PATTERN}|\((\?:)?({_PATTERN})*\){_TIMES})*'/
 GROUPED: /'(\(\?i\))?({_PATTERN})*\(({_PATTERN})*\){_TIMES}({_PATTERN})*'/
 PLAIN_STRING: /'([^'\\\x00-\x1f\x7f]|'')*'/
 STRING_1: /'([^'\\\x00-\x1f\x7f]|''|\\1)*'/
+FLAGS: /, '(g|i|gi|ig)'/
 FORMAT: /'([^%'\x00-\x1f\x7f]|''|%[aAwdbBmyYHIpMSfjUWcxX%]|%-[dmyHIMSj])*'/
 READ_FORMAT: /'([^%'\x00-\x1f\x7f]|''|%[aAdbBmyYHIpMSf%])*'/
 FRACTION: /0(\.[0-9]{{1,12}})?|1/
@@ -162,6 +176,8 @@ COMPARE: ORDERED | " IS DISTINCT FROM " | " IS NOT DISTINCT FROM "
 BETWEEN: " BETWEEN " | " NOT BETWEEN "
 IN: " IN (" | " NOT IN ("
 LIKE: " LIKE " | " NOT LIKE " | " ILIKE " | " NOT ILIKE "
+ESCAPED: /'(([^'\x00-\x1f\x7f]|'')*([^'\x00-\x1f\x7f!\\\/#$^|~@]|''))?'/
+ESCAPE: / ESCAPE '[!\\\/#$^|~@]'/
 IS_NULL: " IS NULL" | " IS NOT NULL"
 IS_TRUTH: " IS TRUE" | " IS FALSE"
 DIRECTION: " ASC" | " DESC"
@@ -178,8 +194,8 @@ LISTING: /(STRING_AGG|LISTAGG|GROUP_CONCAT)\(/
 RANKING: /(ROW_NUMBER|RANK|DENSE_RANK|PERCENT_RANK|CUME_DIST)\(\)|NTILE\([1-9][0-9]?\)/
 NEIGHBOUR: "LAG(" | "LEAD("
 END_VALUE: "FIRST_VALUE(" | "LAST_VALUE("
-SET_OPERATION: " UNION " | " UNION ALL " | " INTERSECT " | " EXCEPT "
-LIMIT: / LIMIT [0-9]{{1,9}}( OFFSET [0-9]{{1,9}})?/
+SET_OPERATION: / (UNION|INTERSECT|EXCEPT)( ALL)? /
+LIMIT: / LIMIT [0-9]{{1,9}}( OFFSET [0-9]{{1,9}})?| OFFSET [0-9]{{1,9}}/
 DISTINCT: "DISTINCT "
 JOIN: /( (INNER|LEFT|LEFT OUTER|RIGHT|RIGHT OUTER|FULL|FULL OUTER))? JOIN /
 CROSS: " CROSS JOIN " | ", "
@@ -205,12 +221,12 @@ def select_grammar(schemas: Sequence[TableSchema], *, lead: str = "") -> str:
         raise PromptError("decoding: a grammar of SELECT needs at least one table, and columns in each")
     lines = [f"start: {json.dumps(lead)} statement" if lead else "start: statement"]
     lines.append('statement: querys | "WITH " firstcte (", " cte)* " " queryr')
-    lines.append('firstcte: NAME cols? " AS (" (querys | queryr) ")"')
-    lines.append('cte: NAME cols? " AS (" queryr ")"')
-    lines.append('cols: "(" NAME (", " NAME)* ")"')
+    lines.append('firstcte: GIVEN cols? " AS (" (querys | queryr) ")"')
+    lines.append('cte: GIVEN cols? " AS (" queryr ")"')
+    lines.append('cols: "(" GIVEN (", " GIVEN)* ")"')
     lines.append('order_all: " ORDER BY " "ALL" DIRECTION?')
     lines.append('setorder: " ORDER BY " setkey (", " setkey)*')
-    lines.append("setkey: (INTEGER | NAME | COLUMN) DIRECTION? NULLS?")
+    lines.append("setkey: (INTEGER | GIVEN | COLUMN) DIRECTION? NULLS?")
     present = {kind for schema in schemas for column in schema.columns for kind in _kinds(column)}
     for level in "sr":
         for family in _FAMILIES:
@@ -239,7 +255,8 @@ def _family(family: str, level: str, present: set[str]) -> list[str]:
         rules = rules[: rules.index("over@:")]
     elif windows:
         rules += _WINDOWS
-    for kind in "ntdb":
+    for kind, kinds in _KIND_RULES.items():
+        rules += _CASE.replace("K", kind).replace("kinds", kinds)
         column = f" | {kind}col{level}" if columns and (kind in present or level == "r") else ""
         rules = rules.replace(
             f" {kind.upper()}COL@",
@@ -258,12 +275,13 @@ def _columns(level: str, schemas: Sequence[TableSchema], present: set[str]) -> l
     for kind in "ntdb":
         ways = []
         if kind in present:
-            ways = [f"{kind.upper()}COLUMN", f'NAME "." {kind.upper()}COLUMN']
+            qualifier = "GIVEN" if level == "r" else "NAME"
+            ways = [f"{kind.upper()}COLUMN", f'{qualifier} "." {kind.upper()}COLUMN']
             for number, schema in enumerate(schemas):
                 if any(kind in _kinds(column) for column in schema.columns):
                     ways.append(f'TABLE_{number} "." {kind.upper()}COLUMN_{number}')
         if level == "r":
-            ways += ["NAME", 'NAME "." NAME']
+            ways += ["GIVEN", 'GIVEN "." GIVEN']
         if ways:
             lines.append(f"{kind}col{level}: {' | '.join(ways)}")
     return lines
@@ -272,12 +290,13 @@ def _columns(level: str, schemas: Sequence[TableSchema], present: set[str]) -> l
 def _sources(level: str) -> list[str]:
     """FROM, and the SELECTs that go with each kind of it."""
     lines = [
-        f'source{level}: (TABLE{" | NAME" if level == "r" else ""}) (" AS " NAME)?',
-        f'derived{level}: "(" query{level} ")" " AS " NAME',
+        f'source{level}: (TABLE{" | GIVEN" if level == "r" else ""}) (" AS " GIVEN)?',
+        f'derived{level}: "(" query{level} ")" (" AS " GIVEN)?',
         f'where{level}: " WHERE " cond_row{level}',
         f'groups{level}: " GROUP BY " ("ALL" | group{level} (", " group{level})*)',
-        f'group{level}: any_row{level} | "ROLLUP (" any_row{level} (", " any_row{level})* ")"',
-        f'joined{level}: " ON " cond_row{level} | " USING (" (COLUMN{" | NAME" if level == "r" else ""}) ")"',
+        f'group{level}: any_row{level} | "ROLLUP (" any_row{level} (", " any_row{level})* ")"'
+        f' | "CUBE (" any_row{level} (", " any_row{level}){{0,5}} ")"',
+        f'joined{level}: " ON " cond_row{level} | " USING (" (COLUMN{" | GIVEN" if level == "r" else ""}) ")"',
     ]
     if level == "r":
         lines.append("froms: sources (JOIN sources joineds | CROSS sources)*")
@@ -321,11 +340,11 @@ def _items() -> str:
         for level in "sr":
             name = f"{family}{level}"
             one = f"(any_{name} | star)" if family == "win" else f"any_{name}"
-            lines.append(f'item_{name}: {one} (" AS " NAME)?')
+            lines.append(f'item_{name}: {one} (" AS " GIVEN)?')
             lines.append(f'some_{name}: item_{name} (", " item_{name})*')
             if level == "s":
                 lines.append(f'plain_{name}: {one} (", " {one})*')
-                named = f'any_{name} " AS " NAME'
+                named = f'any_{name} " AS " GIVEN'
                 lines.append(f'named_{name}: (item_{name} ", ")* {named} (", " item_{name})*')
     return "\n".join(lines)
 
@@ -348,11 +367,17 @@ def _names(schemas: Sequence[TableSchema], present: set[str]) -> list[str]:
         ]
         lines.append(f"{kind.upper()}COLUMN: {' | '.join(parts)}")
     lines.append(f"COLUMN: {' | '.join(f'{kind.upper()}COLUMN' for kind in sorted(present))}")
-    taken = [*RESERVED_NAMES, *(s.name.lower() for s in schemas if s.name.isascii() and s.name.isidentifier())]
-    bare = rf"/[A-Za-z_][A-Za-z0-9_]{{0,47}}/ & ~/(?i:{'|'.join(sorted(set(taken)))})/"
-    quoted = r'/"[^"\x00-\x1f\x7f]{1,60}"/ & ~(' + any_of(identifier(s.name) for s in schemas) + ")"
-    lines.append(f"NAME: ({bare}) | ({quoted})")
+    bare = rf"[\p{{L}}_][\p{{L}}\p{{N}}_]{{0,{LONGEST_BARE - 1}}}"
+    quoted = rf'"[^"\x00-\x1f\x7f]{{1,{LONGEST_QUOTED}}}"'
+    lines.append(f"GIVEN: (/{bare}/ & ~{_no_case(RESERVED_NAMES)}) | /{quoted}/")
+    words = [s.name for s in schemas if s.name.isascii() and s.name.isidentifier()]
+    lines.append(f"NAME: GIVEN & ~{_no_case(words)} & ~({any_of(identifier(s.name) for s in schemas)})")
     return lines
+
+
+def _no_case(words: Iterable[str]) -> str:
+    """Any of the words, in any case; where there are none, the empty text."""
+    return f"/(?i:{'|'.join(sorted({word.lower() for word in words}))})/"
 
 
 def spellings(name: str) -> list[str]:

@@ -25,3 +25,4 @@ SELECT LOWER(joined) FROM customers
 SELECT YEAR(name) FROM customers
 SELECT name FROM customers WHERE joined LIKE '2024%'
 SELECT name FROM customers WHERE city
+SELECT c.name FROM customers AS orders JOIN customers AS c ON c.id = orders.id

@@ -73,3 +73,15 @@ def test_days_and_times_are_subtracted_as_duckdb_does(sql: str) -> None:
         except duckdb.BinderException:
             binds = False
     assert Scopes(schemas).admits(sql.encode(), complete=True) == binds
+
+
+def test_days_between_two_dates_go_into_no_sum() -> None:
+    scopes = Scopes(DATABASES["one"])
+    assert scopes.admits(b"SELECT day - CURRENT_DATE") and scopes.admits(b"SELECT (day - CURRENT_DATE) + ")
+    assert not scopes.admits(b"SELECT day - CURRENT_DATE + ")
+
+
+def test_another_table_s_name_is_no_alias_of_a_table() -> None:
+    scopes = Scopes(DATABASES["shared"])
+    assert scopes.admits(b"SELECT a.name FROM a AS a JOIN b AS c1 ON", complete=False)
+    assert not scopes.admits(b"SELECT c1.name FROM b AS a ")  # the grammar knows columns of `a` alone behind that name

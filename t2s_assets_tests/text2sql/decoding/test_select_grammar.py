@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from t2s_assets.text2sql.decoding import Request
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
-from t2s_assets.text2sql.decoding.select_grammar import select_grammar
+from t2s_assets.text2sql.decoding.scopes import kinds
+from t2s_assets.text2sql.decoding.select_grammar import CLOCK, DAYS, select_grammar
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import check_sql
 from t2s_assets.text2sql.query import identifier, table_identifier
@@ -102,6 +104,38 @@ def test_a_value_comes_of_one_row_whatever_the_tables_hold(
         connection.execute("ROLLBACK")
     assert accepts(guides, tokenizer, as_completion(around.format(one), SHOP))
     assert not accepts(guides, tokenizer, as_completion(around.format(several), SHOP))
+
+
+@pytest.mark.parametrize(
+    "literal", ["2024-2-30", "2023-2-29", "2024-13-5", "2024-1-5 25:00", "2024-1-5 10:60", "2024-1"]
+)
+def test_no_day_that_duckdb_cannot_read(guides: GuideFactory, tokenizer: Any, shop: Any, literal: str) -> None:
+    with pytest.raises(duckdb.ConversionException):
+        shop.execute(f"SELECT CAST('{literal}' AS TIMESTAMP)")
+    assert not accepts(guides, tokenizer, f'SELECT "id" FROM orders WHERE "order_date" > \'{literal}\'')
+
+
+@pytest.mark.parametrize(("pattern", "type_"), [(DAYS, "DATE"), (DAYS, "TIMESTAMP"), (CLOCK, "TIME")])
+def test_duckdb_reads_every_day_and_time_that_may_be_written(shop: Any, pattern: str, type_: str) -> None:
+    @given(literal=st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True))
+    @settings(max_examples=200, deadline=None)
+    def reads(literal: str) -> None:
+        shop.execute(f"SELECT CAST('{literal}' AS {type_})")
+        assert all(kinds.begins_temporal(literal[:end]) for end in range(len(literal)))
+        assert kinds.begins_temporal(f"{literal}'") == kinds.spelt_temporal(literal)
+
+    reads()
+
+
+@pytest.mark.parametrize("like", ["LIKE 'a!' ESCAPE '!'", "LIKE 'a' ESCAPE '!!'", "LIKE LOWER(name) ESCAPE '!'"])
+def test_no_pattern_that_may_end_with_its_escape(guides: GuideFactory, tokenizer: Any, like: str) -> None:
+    assert not accepts(guides, tokenizer, f'SELECT "name" FROM customers WHERE "name" {like}')
+
+
+def test_a_case_is_not_all_null(guides: GuideFactory, tokenizer: Any) -> None:
+    case = 'SELECT LOWER(CASE WHEN "id" > 3 THEN NULL ELSE {} END) FROM orders'
+    assert accepts(guides, tokenizer, case.format("'a'"))
+    assert not accepts(guides, tokenizer, case.format("NULL"))
 
 
 def test_random_walks_parse_and_bind(guides: GuideFactory, tokenizer: Any, shop: Any) -> None:

@@ -70,6 +70,7 @@ _WORDS = """
 |INTERVAL 3 DAY|DATE '2024-02-29'|CURRENT_DATE|NOW()|'a'|'10:00:00'|'2024-01-05'|5|1|2|2.5|'YEAR', |YEAR FROM 
 |CAST(|TRY_CAST(|EXTRACT(|IF(|NULLIF(|COALESCE(|LEAST(|BIGINT|DOUBLE|TEXT|DATE|TIMESTAMP|BOOLEAN|COUNT(*)
 |RANK()|NTILE(4)|0.5|'%Y'|'^[a-z]+@'|k|n|t1
+| ESCAPE '!'|1e3|'2024-1-5 10:00'|DAYOFWEEK FROM | EXCEPT ALL |CUBE (|CASE WHEN | AS größe|größe|ANY(| OFFSET 1|, 'g'
 """
 _CLOSING = (")", ")", ")", " END", " THEN ", " FROM ", " AS k", " AS n", " ON ", " = ", " OVER (", "1", "'a'")
 
@@ -80,7 +81,7 @@ def words(schemas: tuple[TableSchema, ...], functions: Sequence[str] = tuple(kin
     pieces += ["||"] + [f"{name}(" for name in functions] + 3 * ["COUNT(", "SUM(", "MAX("]
     for schema, alias in zip(schemas, ("k", "n", "t1", "k")):
         table, columns = spellings(schema.name)[0], [spellings(column.name)[0] for column in schema.columns]
-        pieces += [f"{table} AS {alias}", *2 * [table], *4 * columns]
+        pieces += [f"{table} AS {alias}", *2 * [table], *4 * columns, f" AS {table}"]
         pieces += [f"{name}.{column}" for name, column in zip((table, alias) * 9, columns)]
     return [piece for piece in pieces if piece]
 

@@ -22,7 +22,12 @@ from t2s_assets.text2sql.decoding.scopes.kinds import (
     TIME,
     TIMESTAMP,
 )
-from t2s_assets.text2sql.decoding.scopes.reader import INTEGER_LITERAL, NUMBER_LITERAL, STRING_LITERAL
+from t2s_assets.text2sql.decoding.scopes.reader import (
+    INTEGER_LITERAL,
+    NUMBER_LITERAL,
+    STRING_LITERAL,
+    is_fraction,
+)
 
 _COMPARISONS = ("=", "<>", "!=", ">", "<", ">=", "<=")
 _SCALAR = NUMERIC | TEXT | TEMPORAL
@@ -81,6 +86,8 @@ class Expressions(Calls):
                 self.need("TO")
             left.narrow(TEXT)
             self.operand(TEXT)
+            if operator != "SIMILAR" and self.take(("ESCAPE",)):
+                self.need_literal(STRING_LITERAL)
         elif operator == "BETWEEN":
             self._like(left)
             self.need("AND")
@@ -154,7 +161,10 @@ class Expressions(Calls):
             operator = self.take(words)
             if not operator:
                 break
-            value = self._combined(value, operator, expected)
+            left = value
+            value = self._combined(left, operator, expected)
+            if left.kinds & TEMPORAL and not value.kinds & TEMPORAL:
+                break  # days between two dates go into no sum
         self.require(value.narrow(expected))
         return value
 
@@ -207,9 +217,10 @@ class Expressions(Calls):
             self.stop()
         lexeme = self.peek()
         if lexeme[0].isdigit():
-            self.require(expected & (INTEGER | NUMBER) if "." not in lexeme else expected & NUMBER)
+            kind = NUMBER if is_fraction(lexeme) else INTEGER
+            self.require(expected & (NUMBER | kind))
             self.advance()
-            return self.literal(NUMBER if "." in lexeme else INTEGER)
+            return self.literal(kind)
         if lexeme[0] == "'":
             self.require(expected & TEXT)
             self.advance()
@@ -219,8 +230,8 @@ class Expressions(Calls):
         if self.peek(1) == "(" and lexeme[0] != '"' and lexeme != "CASE":
             return self.call(expected)
         if lexeme == "CASE":
-            self.require(expected & (NUMERIC | TEXT))
-            return self._case(expected & (NUMERIC | TEXT))
+            self.require(expected & PLAIN)
+            return self._case(expected & PLAIN)
         if lexeme in ("TRUE", "FALSE"):
             self.require(expected & BOOLEAN)
             self.advance()
@@ -271,7 +282,7 @@ class Expressions(Calls):
         return value
 
     def _case(self, expected: int) -> Value:
-        """Read a CASE, whose results are of one family."""
+        """Read a CASE, whose results are of one family, and not all NULL."""
         self.advance()
         subject = None
         if not self.take(("WHEN",)):
@@ -284,11 +295,13 @@ class Expressions(Calls):
             else:
                 self.require(self.alike([subject, self.operand(kinds.family(subject.kinds))]))
             self.need("THEN")
-            results.append(self.result(results, expected))
+            if not self.take(("NULL",)):
+                results.append(self.result(results, expected))
             if not self.take(("WHEN",)):
                 break
-        if self.take(("ELSE",)) and not self.take(("NULL",)):
+        if self.take(("ELSE",)) and not (results and self.take(("NULL",))):
             results.append(self.result(results, expected))
+        self.require(results)
         self.need("END")
         return self.one_of(results)
 

@@ -15,6 +15,9 @@ Columns = tuple[tuple[str, int], ...]
 """Names, "" where a column has none that can be written, and their kinds."""
 
 
+_UNNAMED = "unnamed_subquery"
+
+
 @dataclass(eq=False)
 class Ref:
     """A column as the query names it. `kinds` are those that it may still have, `key` tells which column it is."""
@@ -110,6 +113,11 @@ class Frame:
 
     def source(self, alias: str) -> Source | None:
         return next((source for source in self.sources if source.alias == alias), None)
+
+    def unnamed(self) -> str:
+        """What DuckDB calls the next derived table without an alias."""
+        count = sum(source.alias.startswith(_UNNAMED) for source in self.sources)
+        return f"{_UNNAMED}{count + 1}" if count else _UNNAMED
 
     def having(self, name: str) -> list[Source]:
         """The sources that a bare name may mean."""

@@ -84,8 +84,9 @@ def cast_sources(target: int) -> int:
 
 
 _TEMPORAL = ((re.compile(DAYS), DAY), (re.compile(CLOCK), TIME))
-# With one of these endings, whatever begins a date or a time is one.
-_ENDINGS = ("2000-01-01 00:00:00", "2000-10-10 10:10:10", "00:00:00")
+# With the end of one of these, whatever begins a date or a time is one.
+_WHOLE = ("2000-01-01 00:00:00.0", "2000-10-10T10:10:10.0")
+_ENDINGS = tuple(dict.fromkeys(whole[start:] for whole in _WHOLE for start in range(len(whole) + 1)))
 
 
 def spelt_temporal(text: str) -> int:
@@ -93,11 +94,12 @@ def spelt_temporal(text: str) -> int:
     return sum(kind for pattern, kind in _TEMPORAL if pattern.fullmatch(text))
 
 
+@functools.lru_cache(maxsize=4096)
 def begins_temporal(text: str) -> int:
     """The kinds of days or times that a string with this beginning may spell; it may have its closing quote."""
     if text.endswith("'"):
         return spelt_temporal(text[:-1])
-    return functools.reduce(int.__or__, (spelt_temporal(text + ending[len(text) :]) for ending in _ENDINGS))
+    return functools.reduce(int.__or__, (spelt_temporal(text + ending) for ending in _ENDINGS))
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,14 @@ STRPOS INSTR: I tt
 YEAR QUARTER MONTH WEEK WEEKOFYEAR DAY DAYOFMONTH DAYOFWEEK DAYOFYEAR: I d
 HOUR MINUTE SECOND: I c
 EPOCH: N c
+JULIAN: N d
 DATE_PART: N td
 DATE_DIFF DATEDIFF: I tdd
 LOWER UPPER TRIM LTRIM RTRIM REVERSE STRIP_ACCENTS: t t
 SUBSTRING SUBSTR: t tI?I
 LEFT RIGHT: t tI
-REPLACE REGEXP_REPLACE: t ttt
+REPLACE: t ttt
+REGEXP_REPLACE: t ttt?t
 CONCAT CONCAT_WS: t a*
 SPLIT_PART: t ttI
 REGEXP_EXTRACT: t tt?I
@@ -191,7 +195,7 @@ CHOICES = ("COALESCE", "GREATEST", "LEAST", "NULLIF", "IF")
 LISTINGS = ("STRING_AGG", "LISTAGG", "GROUP_CONCAT", "ARRAY_AGG")
 RANKINGS = ("ROW_NUMBER", "RANK", "DENSE_RANK", "PERCENT_RANK", "CUME_DIST", "NTILE")
 CONSTANTS = {"CURRENT_DATE": DATE, "CURRENT_TIMESTAMP": TIMESTAMP, "NOW": TIMESTAMP, "TODAY": DATE}
-PARTS = (*select_grammar.PARTS.split("|"), *select_grammar.PARTS.lower().split("|"))
+PARTS = (*select_grammar.PARTS.split("|"), *select_grammar.PARTS.lower().split("|"), "DAYOFWEEK", "DAYOFYEAR")
 UNITS = ("YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND")
 UNITS += tuple(f"{unit}S" for unit in UNITS)
 
@@ -212,9 +216,9 @@ def openings(expected: int, aggregates: bool, windows: bool) -> frozenset[str]:
             words.add(name)
     if expected & PLAIN:
         words.update(CHOICES[:3])
-        words.update(("CAST", "TRY_CAST"))
+        words.update(("CAST", "TRY_CAST", "CASE"))
     if expected & (NUMERIC | TEXT):
-        words.update(("IF", "NULLIF", "CASE"))
+        words.update(("IF", "NULLIF"))
     if expected & NUMERIC:
         words.add("EXTRACT")
         words.update(RANKINGS if windows else ())

@@ -25,12 +25,14 @@ _AFTER_GROUPS = ("having", "qualify", "order")
 
 
 class Names(Reader):
-    """Reads columns. `tables` are the schema's and the CTEs read so far; `known` are the kinds of their columns."""
+    """Reads columns. `tables` are the schema's and the CTEs read so far, of which `ctes` are the names; `known` are
+    the kinds of their columns."""
 
     def __init__(self, text: str, schema: Schema, *, complete: bool) -> None:
         super().__init__(text, complete=complete)
         self.schema = schema
         self.tables = dict(schema.tables)
+        self.ctes: set[str] = set()
         self.known = dict(schema.known)
         self.frame = Frame(None)
         self.aggregates_allowed = self.windows_allowed = False
@@ -116,6 +118,8 @@ class Names(Reader):
             if sources:
                 self.require(len(sources) == 1 and sources[0] in frame.readable() and sources[0].gives(name, expected))
                 return self._read(frame, Ref("", name, sources[0].kinds[name] & expected, frame.key("", name)))
+            if frame.source(name) is not None:
+                break  # it is a whole row of that source
         raise Refused
 
     def _reach(self) -> Iterator[Frame]:
@@ -186,16 +190,27 @@ class Names(Reader):
         item = frame.aliases.get(name)
         if item is None or frame is not self.frame or self.in_window or frame.in_aggregate:
             return None
-        columns = frame.having(name)
+        columns, rows = frame.having(name), self._is_row(name)
         if frame.clause == "group":
-            usable = not (item.aggregates or item.windows) and self._alone(frame, "group") and not columns
-            return Value(OTHER, atom=False, alias=name) if usable else None
+            return Value(OTHER, atom=False, alias=name) if self._offers_alias(frame, name, expected) else None
         if frame.clause == "having" and not item.windows:
             kinds = item.value.kinds & (columns[0].kinds[name] if columns else ANY)
             return Value(kinds & expected) if kinds & expected else None
+        if rows and not columns:
+            # Alone an alias sorts; in anything more it is a row of the source that is called so.
+            return Value(OTHER, atom=False) if self._alone(frame, "order") else None
         if frame.clause in ("qualify", "order") and not columns and item.value.kinds & expected:
             return Value(item.value.kinds & expected)
         return None
+
+    def _is_row(self, name: str) -> bool:
+        """Whether a source is called so: its name alone is then a whole row of it."""
+        frame: Frame | None = self.frame
+        while frame is not None:
+            if frame.source(name) is not None:
+                return True
+            frame = frame.outer
+        return False
 
     def _alone(self, frame: Frame, clause: str) -> bool:
         """Whether a name here may be all of an element of `clause`."""
@@ -204,10 +219,12 @@ class Names(Reader):
     # What may be written ---------------------------------------------------------------------------------
 
     def _visible(self, expected: int) -> Iterator[str]:
+        rows: set[str] = set()
         for frame in self._reach():
             for name in frame.visible(expected):
-                if self._may_stand(frame, frame.key("", name)):
+                if name not in rows and self._may_stand(frame, frame.key("", name)):
                     yield name
+            rows.update(source.alias for source in frame.sources)
         for name in self.frame.aliases:
             if self._offers_alias(self.frame, name, expected):
                 yield name
@@ -226,7 +243,8 @@ class Names(Reader):
             return True
         if frame.clause == "group":
             item = frame.aliases[name]
-            return len(self.trail) == self.start and not (item.aggregates or item.windows) and not frame.having(name)
+            taken = frame.having(name) or frame.source(name) is not None
+            return len(self.trail) == self.start and not (item.aggregates or item.windows or taken)
         return self._alias(frame, name, expected) is not None
 
     def _offer_known(self, expected: int) -> None:

@@ -34,7 +34,7 @@ class Queries(Expressions):
         return self._query(self.frame, wanted, {}, begun=True, single=single)
 
     def _cte(self) -> None:
-        name = self.need_new_name(lambda name: name not in self.tables)
+        name = self.need_new_name(lambda name: name not in self.ctes)
         names: list[str] = []
         if self.take(("(",)):
             names.append(self.need_new_name(lambda name: True))
@@ -48,6 +48,7 @@ class Queries(Expressions):
         if names:
             columns = tuple((name, kind) for name, (_, kind) in zip(names, columns))
         self.tables[name] = columns
+        self.ctes.add(name)
         for column, kind in columns:
             self.known[column] = self.known.get(column, 0) | kind
 
@@ -65,10 +66,9 @@ class Queries(Expressions):
         if single:
             return first
         combined = False
-        while operation := self.take(_SETS):
+        while self.take(_SETS):
             combined = True
-            if operation == "UNION":
-                self.take(("ALL",))
+            self.take(("ALL",))
             second = self._core(outer, alike(first), {}, begun=False, alone=False)
             first = tuple((name, common(kind | other)) for (name, kind), (_, other) in zip(first, second))
         if combined and self.take(("ORDER",)):
@@ -194,15 +194,21 @@ class Queries(Expressions):
         if self.take(("(",)):
             columns = self._query(None, exact, self._limits(frame, joined))
             self.need(")")
-            self.need("AS")
             self.require(frame.suits(columns, clashes=clashes))
-            alias = self.need_new_name(lambda name: frame.may_be_called(name, columns))
-        else:
-            usable = [n for n, c in self.tables.items() if frame.suits(c, clashes=clashes) and fits(c, exact)]
-            alias = self.need_name(usable, self.schema.table_spellings)
-            columns = self.tables[alias]
+            alias = frame.unnamed()
             if self.take(("AS",)):
                 alias = self.need_new_name(lambda name: frame.may_be_called(name, columns))
+        else:
+            usable = [n for n, c in self.tables.items() if frame.suits(c, clashes=clashes) and fits(c, exact)]
+            table = alias = self.need_name(usable, self.schema.table_spellings)
+            columns = self.tables[table]
+            if self.take(("AS",)):
+                alias = self.need_new_name(
+                    # After another table's name the grammar knows that one's columns alone.
+                    lambda name: (
+                        (name == table or name not in self.schema.tables) and frame.may_be_called(name, columns)
+                    )
+                )
         self.require(frame.may_be_called(alias, columns))
         frame.sources.append(Source(alias, columns))
 
@@ -278,7 +284,7 @@ class Queries(Expressions):
             frame.keys = [signature(_expression(item)) for item in frame.items if not item.aggregates]
             return
         while True:
-            if self.take(("ROLLUP",)):
+            if self.take(("ROLLUP", "CUBE")):
                 self.need("(")
                 self._group(frame)
                 while self.take((",",)):
@@ -333,8 +339,8 @@ class Queries(Expressions):
     def _limit(self) -> None:
         if self.take(("LIMIT",)):
             self.need_literal(INTEGER_LITERAL)
-            if self.take(("OFFSET",)):
-                self.need_literal(INTEGER_LITERAL)
+        if self.take(("OFFSET",)):
+            self.need_literal(INTEGER_LITERAL)
 
 
 def _expression(item: Item) -> list[Any]:

@@ -9,21 +9,20 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
+from t2s_assets.text2sql.decoding.select_grammar import LONGEST_BARE, LONGEST_QUOTED
 from t2s_assets.text2sql.query import RESERVED_NAMES
 
 _LEXEME = re.compile(
-    r"""'(?:[^']|'')*'?|"(?:[^"]|"")*"?|[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*|[0-9]+(?:\.[0-9]*)?"""
+    r"""'(?:[^']|'')*'?|"(?:[^"]|"")*"?|[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*|[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]*)?"""
     r"|\|\||//|<>|!=|<=|>=|[^ ]"
 )
 _GROWS = re.compile(r"""['"A-Za-z0-9_\x80-\xff<>|!/]""")
 _WORD = re.compile(r"[A-Za-z_\x80-\xff]")
-_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_PLAIN_NAME = re.compile(r"\w+")
+_FRACTION = re.compile(r"[.eE]")
 
 INTEGER_LITERAL, NUMBER_LITERAL, STRING_LITERAL = "0", "0.0", "'"
 """Words that stand for all literals of a kind."""
-
-LONGEST_BARE, LONGEST_QUOTED = 48, 60
-"""How long a name may be that a query gives."""
 
 Spellings = Mapping[str, frozenset[str]]
 """How the names of the schema are written, by their folded forms; other names may be written in any case."""
@@ -172,10 +171,15 @@ class Reader:
         return any(_begins(start, name, spellings) for names, spellings in self.names for name in names)
 
 
+def is_fraction(lexeme: str) -> bool:
+    """Whether a literal, or what it begins with, is a number that is not written as a whole one."""
+    return _FRACTION.search(lexeme) is not None
+
+
 def _literals(start: str) -> tuple[str, ...]:
     """The kinds of literals that a lexeme is, or begins."""
     if start[0].isdigit():
-        return (NUMBER_LITERAL,) if "." in start else (NUMBER_LITERAL, INTEGER_LITERAL)
+        return (NUMBER_LITERAL,) if is_fraction(start) else (NUMBER_LITERAL, INTEGER_LITERAL)
     return (STRING_LITERAL,) if start[0] == "'" else ()
 
 
@@ -186,11 +190,10 @@ def _may_be_given(start: str) -> bool:
 
 def _is_whole(start: str) -> bool:
     """Whether the beginning of a name that the query gives can only be all of it."""
+    length = len(start.encode("latin-1").decode(errors="ignore"))
     if start[0] != '"':
-        return len(start) >= LONGEST_BARE
-    return (len(start) > 1 and start[-1] == '"') or len(
-        start.encode("latin-1").decode(errors="ignore")
-    ) > LONGEST_QUOTED
+        return length >= LONGEST_BARE
+    return (length > 1 and start[-1] == '"') or length > LONGEST_QUOTED
 
 
 def _begins(start: str, name: str, spellings: Spellings) -> bool:
@@ -199,4 +202,11 @@ def _begins(start: str, name: str, spellings: Spellings) -> bool:
         return any(lexeme.startswith(start) for lexeme in spellings[name])
     if start[0] == '"':
         return f'"{name}"'.startswith(folded(start))
-    return name.startswith(folded(start)) and _PLAIN_NAME.fullmatch(name) is not None and name not in RESERVED_NAMES
+    return name.startswith(folded(start)) and _is_bare(name)
+
+
+def _is_bare(name: str) -> bool:
+    """Whether a name that the query gives may be written without quotation marks."""
+    letters = name.encode("latin-1").decode()
+    first = letters[:1]
+    return (first.isalpha() or first == "_") and bool(_PLAIN_NAME.fullmatch(letters)) and name not in RESERVED_NAMES
