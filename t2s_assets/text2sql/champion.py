@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from t2s_assets.text2sql.config_files import experiment_names
-from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.examination import gold_version
 from t2s_assets.text2sql.locking import only_one
 from t2s_assets.text2sql.metrics import mcnemar, summary
@@ -79,10 +79,10 @@ def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[
     with replacing_folder(folder) as fresh:
         write_json(fresh / CHAMPION, content)
         # The adapter may have been trained again since; what was compared is what made the predictions.
-        predictions = read_manifest(
-            project.path(dataset, "predictions", chosen), made_by=f"t2s evaluate {dataset}/{chosen}"
-        )
-        facts = {"experiment": chosen, "adapter_version": predictions["adapter_version"]}
+        predictions = project.path(dataset, "predictions", chosen)
+        was_compared = predictions if (predictions / MANIFEST).exists() else folder
+        version = read_manifest(was_compared, made_by=f"t2s evaluate {dataset}/{chosen}")["adapter_version"]
+        facts = {"experiment": chosen, "adapter_version": version}
         write_manifest(fresh, content_hash(facts), facts)
     log(f"champion of {dataset}: {chosen}" + (f" (before: {serving})" if serving and serving != chosen else ""))
     return read_manifest(folder, made_by="")
@@ -92,19 +92,29 @@ def _candidates(project: Project, dataset: str) -> tuple[dict[str, dict[str, Any
     """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
     names = experiment_names(project.configs, dataset)
     predicted = {n: project.path(dataset, "predictions", n) for n in names}
-    for folder in predicted.values():
+    for name, folder in predicted.items():
         restore_interrupted(folder)
+        restore_interrupted(project.path(dataset, "adapter", name))
     predicted = {n: folder for n, folder in predicted.items() if (folder / MANIFEST).exists()}
     now = gold_version(project, dataset) if predicted else None
     serving = serving_experiment(project, dataset)
-    candidates, left_out = {}, [n for n in names if n == serving and n not in predicted]
+    serves = serving in names and (project.path(dataset, "adapter", serving) / MANIFEST).exists()
+    candidates, left_out = {}, [serving] if serves and serving not in predicted else []
     for name, folder in predicted.items():
         manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}")
-        if manifest.get("gold_version") != now or decoded_otherwise(project, dataset, name, manifest):
+        if manifest.get("gold_version") != now or _decodes_otherwise(project, dataset, name, manifest):
             left_out.append(name)
         elif rows := [r for r in load_predictions(project, dataset, name) if r["split"] == "validation"]:
             candidates[name] = {r["id"]: r for r in rows}
     return candidates, left_out
+
+
+def _decodes_otherwise(project: Project, dataset: str, name: str, predictions: dict[str, Any]) -> bool:
+    """Whether an experiment decodes otherwise now, or its file does not say how."""
+    try:
+        return bool(decoded_otherwise(project, dataset, name, predictions))
+    except ConfigError:
+        return True
 
 
 def serving_experiment(project: Project, dataset: str) -> str | None:

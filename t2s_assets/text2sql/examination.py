@@ -129,8 +129,8 @@ class Examination:
 
     def check_unchanged(self) -> None:
         """Raises DataError where the dataset or the prompts are no longer those that this examination began with."""
-        now = gold_version(self.project, self.dataset), prompts_manifest(self.project, self.dataset, self.experiment)
-        if (now[0], now[1]["data_version"]) != (self.gold_version, self.prompts["data_version"]):
+        now = prompts_manifest(self.project, self.dataset, self.experiment)
+        if any(now[name] != self.prompts[name] for name in ("data_version", "made_of")):
             raise DataError(
                 f"{self.dataset}/{self.experiment}: its data were made anew while it was evaluated; evaluate again: "
                 "what was answered on the same prompts is kept"

@@ -30,13 +30,13 @@ from sqlglot.errors import SqlglotError
 
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
-from t2s_assets.text2sql.datasets.own import database_paths, read_database
+from t2s_assets.text2sql.datasets.own import database_paths
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.asked import asked_about
-from t2s_assets.text2sql.tables.table_files import is_table_of_folder
+from t2s_assets.text2sql.tables.table_files import is_table_of_folder, open_file, open_folder
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, tables_of
 
 if TYPE_CHECKING:
@@ -232,7 +232,8 @@ def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
 
 def _table_names(path: Path) -> set[str]:
     """What a dataset calls the tables of a database, casefolded."""
-    return {table.schema.name.casefold() for table in read_database(path)}
+    source = open_folder(path) if path.is_dir() else open_file(path)
+    return {known_as[0].casefold() for known_as in source.paths if len(known_as) == 1}
 
 
 def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> str | None:

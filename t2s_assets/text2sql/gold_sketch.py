@@ -23,7 +23,7 @@ from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.gold import MADE_OF, Compared, Log, Verdict, every, existing, made_of, sql_facts
+from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, existing, made_of, sql_facts
 from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.metrics import ERROR_KINDS, error_kinds, exact_match, parse_prediction
 from t2s_assets.text2sql.query import (
@@ -275,6 +275,7 @@ def same_content_across_splits(tables: dict[str, Table]) -> list[tuple[str, str]
 
 def make_questions(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     """Write `questions` from what the source gave. Returns the facts, exact duplicates among them."""
+    made = made_of(project, dataset, "questions")  # before they are read
     source = existing(project.path(dataset, "tables") / "source_questions.parquet", dataset)
     table = pq.read_table(source)
     keys = Counter(zip(table["table_id"].to_pylist(), (q.lower() for q in table["question"].to_pylist())))
@@ -282,7 +283,7 @@ def make_questions(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     with replacing_folder(folder) as fresh:
         pq.write_table(table, fresh / "questions.parquet", compression="zstd")
         facts = {
-            **made_of(project, dataset, "questions"),
+            **made,
             "questions": dict(Counter(table["split"].to_pylist())),
             "duplicates": sum(n - 1 for n in keys.values()),
         }
@@ -312,6 +313,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     Raises:
         DataError: a query does not survive the way to SQL and back; no such table may train or score anything.
     """
+    made = made_of(project, dataset, "sql")  # before they are read
     with rare_collections():
         rows, gold = _sql_rows(load_tables(project, dataset), load_questions(project, dataset), dataset, log)
     folder = project.path(dataset, "sql")
@@ -319,12 +321,12 @@ def make_sql(project: Project, dataset: str, log: Log) -> dict[str, Any]:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
         failed = [r for r in rows if r["status"] != "ok"]
         facts = {
-            **made_of(project, dataset, "sql"),
+            **made,
             **sql_facts(rows),
             "failures": [{k: r[k] for k in ("id", "sql", "message")} for r in failed],
         }
         # What comes after it in the lineage reads tables and questions too, and knows of their change by this.
-        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet"), facts[MADE_OF]), facts)
+        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet"), made), facts)
     keep(results_path(project, dataset), gold, log)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")

@@ -22,7 +22,7 @@ from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import OwnTable, read_own
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
-from t2s_assets.text2sql.gold import MADE_OF, Facts, Log, every, existing, made_of, sql_facts
+from t2s_assets.text2sql.gold import Facts, Log, every, existing, made_of, sql_facts
 from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
@@ -143,7 +143,9 @@ def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = N
 
 def tables_version(project: Project, dataset: str, splits: Iterable[str]) -> str:
     """What names the content of all databases, whatever the splits."""
-    return str(read_manifest(project.path(dataset, "tables"), made_by=f"t2s prepare {dataset}")["data_version"])
+    listed = existing(project.path(dataset, "tables") / "tables.parquet", dataset)
+    files = sorted({row["file"] for row in pq.read_table(listed, columns=["file"]).to_pylist()})
+    return content_hash(file_hash(listed), *(file_hash(listed.parent / file) for file in files))
 
 
 # ------------------------------------------------------------------------------------------------- questions
@@ -155,6 +157,7 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
     Raises:
         DataError: no question's SQL can be used.
     """
+    made = made_of(project, dataset, "questions")  # before they are read
     config = project.dataset(dataset)
     assert isinstance(config, OwnDataset)
     source = pq.read_table(existing(project.path(dataset, "tables") / "source_questions.parquet", dataset)).to_pylist()
@@ -182,7 +185,7 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
         (fresh / "left_out.jsonl").write_text("".join(lines), encoding="utf-8")
         asked = Counter((r["table_id"], r["question"].lower()) for r in kept)
         facts = {
-            **made_of(project, dataset, "questions"),
+            **made,
             "questions": dict(Counter(r["split"] for r in kept)),
             "duplicates": sum(n - 1 for n in asked.values()),
             "split_by": split_by,
@@ -264,6 +267,7 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
     Raises:
         DataError: no gold runs.
     """
+    made = made_of(project, dataset, "sql")  # before they are read
     databases = load_tables(project, dataset)
     questions = load_questions(project, dataset)
     rows: list[dict[str, Any]] = []
@@ -295,14 +299,14 @@ def make_sql(project: Project, dataset: str, log: Log) -> Facts:
     with replacing_folder(folder) as fresh:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SQL), fresh / "sql.parquet", compression="zstd")
         facts = {
-            **made_of(project, dataset, "sql"),
+            **made,
             **sql_facts(rows),
             "gold_without_a_normal_form": [f"{r['where']}: {r['no_normal_form']}" for r in rows if r["no_normal_form"]],
             "left_out": read_manifest(project.path(dataset, "questions"), made_by=f"t2s prepare {dataset}")["left_out"],
             "failures": [{k: r[k] for k in ("id", "where", "sql", "message")} for r in failed],
         }
         # What comes after it in the lineage reads tables and questions too, and knows of their change by this.
-        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet"), facts[MADE_OF]), facts)
+        write_manifest(fresh, content_hash(file_hash(fresh / "sql.parquet"), made), facts)
     keep(results_path(project, dataset), gold, log)
     log(f"{len(failed)} gold queries do not run")
     return read_manifest(folder, made_by="")

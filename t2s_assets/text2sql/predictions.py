@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.examination import Examination
 from t2s_assets.text2sql.execution import SqlExecutor
@@ -113,7 +114,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             "of": total,
             "adapter_version": asked.adapter.version,
             "gold_version": asked.gold_version,
-            DECODING: config.decoding.model_dump(),
+            DECODING: config.decoding.model_dump(exclude_defaults=True),
             "uses_table_content": [*asked.adapter.format.content_read, *content_read(config.decoding)],
             "latency_p95_ms": latency["total_ms"].get("p95"),
             "error_kinds": list(asked.gold.ERROR_KINDS),
@@ -194,8 +195,10 @@ def decoded_otherwise(project: Project, dataset: str, experiment: str, predictio
     was = predictions.get(DECODING)
     if was is None:
         return []
+    # A setting that came later was what it is without being set.
     now = project.experiment(dataset, experiment).decoding.model_dump()
-    return [f"decoding.{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
+    was = DecodingConfig().model_dump() | was
+    return [f"decoding.{name} was {was[name]}, is {value}" for name, value in now.items() if was[name] != value]
 
 
 def load_predictions(

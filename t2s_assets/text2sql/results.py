@@ -35,10 +35,7 @@ def normal_cell(cell: Any, *, fold: bool = True) -> Any:
     if isinstance(cell, (datetime.date, datetime.time)):
         return cell.isoformat()
     if isinstance(cell, (list, tuple)):
-        # As in a row, a tag keeps the number 5 apart from the text "5".
-        return [[isinstance(c, str), normal_cell(c, fold=fold)] for c in cell]
-    if isinstance(cell, bytes):
-        return cell.hex()
+        return [normal_cell(c, fold=fold) for c in cell]
     return str(cell).lower()
 
 

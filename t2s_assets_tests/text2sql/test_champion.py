@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from t2s_assets.text2sql.champion import CHAMPION, choose_champion, compare, serving_experiment
-from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.storage import read_json, read_manifest, write_manifest
 from t2s_assets_tests.projects import ProjectFiles
@@ -174,9 +173,24 @@ def test_one_that_serves_stays_without_its_predictions(project_files: ProjectFil
     choose(project_files)
     scored("new", "rrrr")
     shutil.rmtree(project_files.project.path("towns", "predictions", "old"))
-    with pytest.raises(DataError, match="make it with: t2s evaluate towns/old"):
-        choose(project_files)
-    assert serving_experiment(project_files.project, "towns") == "old"
+    before = read_manifest(project_files.project.path("towns", "champion"), made_by="")
+    chosen = choose(project_files)
+    assert (chosen["experiment"], chosen["left_out"]) == ("old", ["old"])
+    after = read_manifest(project_files.project.path("towns", "champion"), made_by="")
+    assert after["adapter_version"] == before["adapter_version"]
+    shutil.rmtree(project_files.project.path("towns", "adapter", "old"))
+    assert choose(project_files)["experiment"] == "new", "one that can no longer answer serves nobody"
+
+
+def test_a_file_that_is_being_edited_stops_no_choice(project_files: ProjectFiles, scored: Scored) -> None:
+    scored("good", "rr")
+    scored("edited", "rr")
+    folder = project_files.project.path("towns", "predictions", "edited")
+    facts = read_manifest(folder, made_by="")
+    write_manifest(folder, facts.pop("data_version"), facts | {"decoding": {}})
+    (project_files.project.configs / "towns" / "edited.yaml").write_text("description: [")
+    chosen = choose(project_files)
+    assert (chosen["experiment"], chosen["left_out"]) == ("good", ["edited"])
 
 
 def test_predictions_decoded_otherwise_are_left_out(project_files: ProjectFiles, scored: Scored) -> None:
@@ -184,8 +198,7 @@ def test_predictions_decoded_otherwise_are_left_out(project_files: ProjectFiles,
     scored("other", "rr")
     folder = project_files.project.path("towns", "predictions", "other")
     facts = read_manifest(folder, made_by="")
-    decoding = DecodingConfig(grammar="none").model_dump()
-    write_manifest(folder, facts.pop("data_version"), facts | {"decoding": decoding})
+    write_manifest(folder, facts.pop("data_version"), facts | {"decoding": {"grammar": "none"}})
     chosen = choose(project_files)
     assert (chosen["experiment"], chosen["left_out"]) == ("plain", ["other"])
 

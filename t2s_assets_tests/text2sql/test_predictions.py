@@ -14,11 +14,12 @@ from t2s_assets.text2sql import examination, kept_scores, predictions, report, r
 from t2s_assets.text2sql import generations as generations_module
 from t2s_assets.text2sql.decoding import Decoder, Request
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.prepare import load_questions, make_questions, make_tables
+from t2s_assets.text2sql.prepare import load_questions, make_questions, make_sql, make_tables
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.scoring import Scorer
 from t2s_assets.text2sql.storage import read_manifest
+from t2s_assets_tests.own_data import QUESTIONS, add_library
 from t2s_assets_tests.projects import ProjectFiles, question, table
 from t2s_assets_tests.scored import prepare_gold
 from t2s_assets_tests.serving import ONE_EACH
@@ -333,6 +334,19 @@ def test_another_table_is_another_gold_whatever_its_queries_return(project_files
     assert len(versions) == 2
 
 
+def test_more_training_questions_on_ones_own_databases_leave_scores_comparable(project_files: ProjectFiles) -> None:
+    splits = ["train"] * 18 + ["validation"] * 2 + ["test"] * 2
+    asked = [{"question": q, "sql": sql, "split": split} for (q, sql), split in zip(QUESTIONS, splits)]
+    more = {"question": "Who else?", "sql": "SELECT name FROM authors", "split": "train"}
+    versions = []
+    for questions in (asked, [*asked, more], [*asked[:-1], more]):
+        project = add_library(project_files, questions).project
+        for make in (make_tables, make_questions, make_sql):
+            make(project, "library", [].append)
+        versions.append(examination.gold_version(project, "library"))
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_gold_of_other_questions_makes_no_prompts(project_files: ProjectFiles, tiny_base: Path) -> None:
     """Ids are places: with a question less, those behind it have the gold of their neighbours."""
     tables, _ = ONE_EACH["test"]
@@ -380,7 +394,7 @@ def test_prompts_of_other_settings_are_not_evaluated(tmp_path: Path, tiny_base: 
 def test_other_decoding_makes_no_report_of_these_predictions(
     towns: ProjectFiles, first: tuple[dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert first[0]["decoding"]["grammar"] == "schema"
+    assert "grammar" not in first[0]["decoding"], "what is not set is not kept, so that later settings change nothing"
     report.make_report(towns.project, "towns", "tiny", [].append)
     file = towns.project.configs / "towns" / "tiny.yaml"
     before = file.read_text()
