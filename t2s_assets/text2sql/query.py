@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-import sqlglot
 from sqlglot import exp
 
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.parsing import parsed
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
@@ -232,7 +232,7 @@ def from_sql(sql: str, schema: TableSchema) -> Query:
         SketchError: `sql` does not parse as DuckDB, names another table or column, or says more than the sketch can.
     """
     with sqlglot_errors(SketchError, "not DuckDB SQL: "):
-        return _from_trees([tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None], schema)
+        return _from_trees(parsed(sql), schema)
 
 
 def names_given(tree: exp.Expression, *, tables: bool = False) -> set[str]:

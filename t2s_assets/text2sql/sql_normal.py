@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from decimal import Decimal
 
-import sqlglot
 from sqlglot import exp
 from sqlglot.optimizer.annotate_types import annotate_types
 from sqlglot.optimizer.qualify import qualify
@@ -32,6 +31,7 @@ from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.schema import MappingSchema
 
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.parsing import parsed
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 
@@ -104,7 +104,7 @@ def columns_of(sql: str, schemas: Sequence[TableSchema]) -> set[tuple[str, str]]
 
 
 def _qualified(sql: str, schemas: Sequence[TableSchema]) -> exp.Query:
-    trees = [tree for tree in sqlglot.parse(sql, read="duckdb") if tree is not None]
+    trees = parsed(sql)
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise NormalFormError("one SELECT statement is wanted")
     return qualify(trees[0], schema=mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)

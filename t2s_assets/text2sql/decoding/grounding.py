@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 
-import sqlglot
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
+from t2s_assets.text2sql.parsing import parsed
 from t2s_assets.text2sql.query import names_given
 
 LIKENESS = 0.8
@@ -70,8 +71,8 @@ def ground(sql: str, cells: Cells) -> str:
     gives may stand for other values than a column's, and are left alone. SQL that does not parse is returned as it is.
     """
     try:
-        tree = sqlglot.parse_one(sql, read="duckdb")
-    except (sqlglot.errors.SqlglotError, RecursionError):
+        (tree,) = parsed(sql)
+    except (SqlglotError, RecursionError, ValueError):  # of another number of statements
         return sql
     given = names_given(tree)
     changed = False

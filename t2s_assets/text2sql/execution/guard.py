@@ -24,6 +24,8 @@ from sqlglot.errors import SqlglotError
 
 from t2s_assets.text2sql.execution.functions import FUNCTIONS, KEYWORDS, SESSION_NAMES
 from t2s_assets.text2sql.execution.lexer import RefusedSQL, checked_tokens, folded
+from t2s_assets.text2sql.names import folded as ascii_folded
+from t2s_assets.text2sql.parsing import parsed
 
 
 def check_sql(sql: str, schema: Mapping[str, Sequence[str]] | None) -> exp.Expression:
@@ -35,7 +37,7 @@ def check_sql(sql: str, schema: Mapping[str, Sequence[str]] | None) -> exp.Expre
     tokens = checked_tokens(sql)
     called = _called(tokens)
     try:
-        statements = [tree for tree in sqlglot.parse(sql, read=DuckDB) if tree is not None]
+        statements = parsed(sql)
         if len(statements) != 1 or not isinstance(statements[0], (exp.Query, exp.Values)):
             raise RefusedSQL("statement", sql.strip())
         tree = statements[0]
@@ -62,7 +64,7 @@ def allow_sql(sql: str, schema: Mapping[str, Mapping[str, str]]) -> bool:
     numbers, so that none of them can fail.
     """
     tokens = checked_tokens(sql)
-    shape = _shape(tokens, {name.lower() for name in schema})
+    shape = _shape(tokens, {ascii_folded(name) for name in schema})
     if _FLAT.fullmatch(shape) is None:
         check_sql(sql, schema)
         return False
@@ -96,9 +98,9 @@ def _shape(tokens: list[tuple[str, str]], tables: set[str]) -> str:
             shape += "?" if name in SESSION_NAMES else "t" if name in tables else "q"
         elif kind in ("string", "number"):
             shape += kind[0]
-        elif (known := _FLAT_WORDS.get(text.lower())) is not None:
+        elif (known := _FLAT_WORDS.get(ascii_folded(text))) is not None:
             shape += known or text
-        elif kind == "word" and text.lower() in tables and text.upper() not in DuckDB.Tokenizer.KEYWORDS:
+        elif kind == "word" and ascii_folded(text) in tables and text.upper() not in DuckDB.Tokenizer.KEYWORDS:
             shape += "b"
         else:
             shape += "?"
@@ -114,8 +116,8 @@ def _compares_like_with_like(
     if where < 0:
         return True
     table = folded(*tokens[shape.index("F") + 1])
-    columns = next(columns for name, columns in schema.items() if name.lower() == table)
-    types = {name.lower(): sql_type for name, sql_type in columns.items()}
+    columns = next(columns for name, columns in schema.items() if ascii_folded(name) == table)
+    types = {ascii_folded(name): sql_type for name, sql_type in columns.items()}
     position = where + 1
     while position < len(shape):
         sql_type = types.get(folded(*tokens[position]), "")
@@ -148,7 +150,7 @@ def _check_calls(tree: exp.Expression, called: Counter[str]) -> None:
     """
     if called:
         called = called - Counter(
-            alias.name.lower() for alias in tree.find_all(exp.TableAlias) if alias.args.get("columns")
+            ascii_folded(alias.name) for alias in tree.find_all(exp.TableAlias) if alias.args.get("columns")
         )
     for name in sorted(called):
         raise RefusedSQL("function", name)
@@ -181,8 +183,8 @@ _BARE_FUNCTIONS = frozenset(DuckDB.Parser.NO_PAREN_FUNCTIONS.values()) | {exp.Ne
 
 
 def _check_tree(tree: exp.Expression, schema: Mapping[str, Sequence[str]] | None) -> None:
-    tables = None if schema is None else {name.lower() for name in schema}
-    columns = {column.lower() for names in (schema or {}).values() for column in names}
+    tables = None if schema is None else {ascii_folded(name) for name in schema}
+    columns = {ascii_folded(column) for names in (schema or {}).values() for column in names}
     for node in tree.walk():
         kind = type(node)
         if kind not in _NODES:
@@ -198,7 +200,7 @@ def _check_tree(tree: exp.Expression, schema: Mapping[str, Sequence[str]] | None
             raise RefusedSQL("recursion", _fragment(node))
         elif kind is exp.DataType and node.this not in _TYPES:
             raise RefusedSQL("construct", _fragment(node))
-        elif kind is exp.Anonymous and (not isinstance(node.this, str) or node.this.lower() not in FUNCTIONS):
+        elif kind is exp.Anonymous and (not isinstance(node.this, str) or ascii_folded(node.this) not in FUNCTIONS):
             raise RefusedSQL("function", node.name)
         elif kind is exp.Lateral and not isinstance(node.this, exp.Subquery):
             raise RefusedSQL("construct", _fragment(node))
@@ -207,7 +209,7 @@ def _check_tree(tree: exp.Expression, schema: Mapping[str, Sequence[str]] | None
 def _check_column(node: exp.Column, columns: set[str]) -> None:
     if node.args.get("db") or node.args.get("catalog"):
         raise RefusedSQL("qualified name", _fragment(node))
-    name = node.name.lower()
+    name = ascii_folded(node.name)
     if name in SESSION_NAMES and name not in columns:
         raise RefusedSQL("session", node.name)
 
@@ -217,13 +219,13 @@ def _check_table(node: exp.Table, tables: set[str] | None) -> None:
         raise RefusedSQL("table", _fragment(node))
     if node.args.get("db") or node.args.get("catalog"):
         raise RefusedSQL("qualified name", _fragment(node))
-    name = node.name.lower()
+    name = ascii_folded(node.name)
     if tables is not None and name not in tables and name not in visible_ctes(node):
         raise RefusedSQL("table", node.name)
 
 
 def visible_ctes(node: exp.Expression) -> Iterator[str]:
-    """Lower-case names of the CTEs that `node` can read: those of the queries around it, and in a WITH those
+    """The folded names of the CTEs that `node` can read: those of the queries around it, and in a WITH those
     before its own."""
     child, parent = node, node.parent
     while parent is not None:
@@ -231,9 +233,9 @@ def visible_ctes(node: exp.Expression) -> Iterator[str]:
             for cte in parent.expressions:
                 if cte is child:
                     break
-                yield cte.alias.lower()
+                yield ascii_folded(cte.alias)
         elif not isinstance(child, exp.With) and isinstance(around := parent.args.get("with_"), exp.With):
-            yield from (cte.alias.lower() for cte in around.expressions)
+            yield from (ascii_folded(cte.alias) for cte in around.expressions)
         child, parent = parent, parent.parent
 
 

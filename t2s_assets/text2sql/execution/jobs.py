@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from t2s_assets.text2sql.errors import ExecutionError
+from t2s_assets.text2sql.names import folded
 
 Status = Literal["ok", "refused", "error", "timeout", "memory", "crashed"]
 
@@ -110,7 +111,7 @@ class Database:
     @cached_property
     def relations(self) -> tuple[Relation, ...]:
         relations = self._make() if callable(self._make) else self._make
-        names = [relation.name.lower() for relation in relations]
+        names = [folded(relation.name) for relation in relations]
         if len(set(names)) != len(names):
             raise ExecutionError(
                 f"database {self.key!r}: two tables share a name (ignoring case) among {names}: rename one"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.names import folded as ascii_folded
 
 MAX_CHARACTERS = 20_000
 # Nested brackets and CASEs. sqlglot recurses about 16 Python frames a level, of the 1,000 there are in all.
@@ -66,6 +67,8 @@ _TOKEN = re.compile(
 )
 _OPERATORS = frozenset("+ - * / // % ^ ** < > <= >= = == <> != ||".split())
 _STARTS = frozenset(("select", "with", "from", "values", "("))
+# After a bracket DuckDB reads statements of these words as queries, and sqlglot a column with an alias.
+_SHOWS = frozenset(("show", "desc", "describe", "summarize"))
 _CLOSING = {"(": ")", "[": "]"}
 
 
@@ -78,13 +81,16 @@ def checked_tokens(sql: str) -> list[tuple[str, str]]:
     tokens = list(_tokens(sql))
     while tokens and tokens[-1] == ("mark", ";"):
         tokens.pop()
-    if not tokens or tokens[0][1].lower() not in _STARTS or ("mark", ";") in tokens:
+    if not tokens or ascii_folded(tokens[0][1]) not in _STARTS or ("mark", ";") in tokens:
         raise RefusedSQL("statement", sql.strip())
+    for (_, before), (kind, text), (after, _) in zip(tokens, tokens[1:], tokens[2:]):
+        if before == "(" and kind == "word" and ascii_folded(text) in _SHOWS and after in ("word", "quoted", "string"):
+            raise RefusedSQL("construct", f"({text} ...")
     brackets: list[str] = []
     cases = 0
     for kind, text in tokens:
         if kind == "word":
-            cases += {"case": 1, "end": -1}.get(text.lower(), 0)
+            cases += {"case": 1, "end": -1}.get(ascii_folded(text), 0)
         elif kind == "bracket" and text in _CLOSING:
             brackets.append(_CLOSING[text])
         elif kind == "bracket" and (not brackets or brackets.pop() != text):
@@ -95,7 +101,7 @@ def checked_tokens(sql: str) -> list[tuple[str, str]]:
 
 
 def folded(kind: str, text: str) -> str:
-    return text[1:-1].replace('""', '"').lower() if kind == "quoted" else text.lower()
+    return ascii_folded(text[1:-1].replace('""', '"') if kind == "quoted" else text)
 
 
 def _tokens(sql: str) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,8 @@ QUOTED = r'"(?:[^"]|"")+"'
 FROM = re.compile(rf'\s*select\s*(?:\w+\s*\(\s*(?:\*|{QUOTED})\s*\)|{QUOTED})\s*from\s*(?=["\w])', re.IGNORECASE)
 LISTED = frozenset(("VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN"))
 LISTED_CELLS = 2000
+# What takes the answers apart goes down as far (wire.py).
+MAX_LIST_DEPTH = 32
 # Bytes of a table that may wait, so that making it in the time of a query takes none to speak of.
 WAITING_BYTES = 2**18
 # Lists that the Python client itself gives their type, if they hold a value: each CAST takes time to parse.
@@ -215,6 +217,8 @@ def result(
         cursor.execute(statement, parameters)
         columns = [column[0] for column in cursor.description]
         types = [str(column[1]) for column in cursor.description]
+        if (deep := max((t.count("[]") for t in types), default=0)) > MAX_LIST_DEPTH:
+            raise ValueError(f"a value is of lists nested {deep} deep, over the limit of {MAX_LIST_DEPTH}")
         plain = all(map(is_plain, types))
         rows = cursor.fetchmany(limit) if plain else []
     if not plain and parameters:

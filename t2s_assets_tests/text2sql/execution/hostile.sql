@@ -365,6 +365,25 @@ SELECT regexp_replace(regexp_replace(string_agg(s, ''), '.', '\\0\\0\\0\\0\\0\\0
 SELECT quantile_cont(a.n * b.n, 0.5) FROM big a, big b, big c
 SELECT mode(a.s || b.s) FROM big a, big b
 
+# construct: statements that DuckDB reads as queries after a bracket
+SELECT (SHOW memory_limit)
+SELECT (show secret_directory)
+SELECT (SHOW DATABASES)
+SELECT (DESC TABLES)
+SELECT ((SHOW\n/* x */ memory_limit))
+SELECT CASE WHEN 1 = 1 THEN (SHOW lock_configuration) END
+SELECT * FROM "table" WHERE "Name" = (SHOW username)
+SELECT (DESCRIBE "table")
+SELECT (SUMMARIZE "table")
+WITH "show" AS (SELECT 1) SELECT * FROM (SHOW all)
+WITH "desc" AS (SELECT 1) SELECT * FROM (DESC pg_am)
+WITH "desc" AS (SELECT 1) SELECT * FROM (DESC "{canary}")
+WITH "desc" AS (SELECT 1) SELECT * FROM (DESC '{canary}')
+
+# table: names that only other alphabets' capitals make the same
+WITH "duc\u212adb_tables" AS (SELECT 1) SELECT * FROM duckdb_tables
+WITH "duc\u212adb_logs" AS (SELECT 1) SELECT * FROM duckdb_logs
+
 # limits: large results
 SELECT a.s, b.s FROM big a, big b
 SELECT a.*, b.*, c.* FROM big a, big b, big c

@@ -338,6 +338,16 @@ def test_a_query_that_kills_its_worker_twice_is_charged_alone(database: Database
     assert "SIGKILL" in outcomes[1].message
 
 
+def test_lists_are_limited_in_depth_and_cost_no_worker(executor: SqlExecutor, database: Database) -> None:
+    def nested(levels: int) -> str:
+        parts = ", ".join(f"c{i} AS (SELECT [x] AS x FROM c{i - 1})" for i in range(1, levels + 1))
+        return f"WITH c0 AS (SELECT 1 AS x), {parts} SELECT x FROM c{levels}"
+
+    assert executor.run_one(database, nested(32)).ok
+    outcome = executor.run_one(database, nested(33))
+    assert (outcome.status, "lists nested 33 deep" in outcome.message) == ("error", True)
+
+
 def test_cpu_time_is_limited_even_if_the_parent_is_not_looking(database: Database) -> None:
     with SqlExecutor(workers=1, limits=TIGHT, _guard=False) as executor:
         executor.protections()
