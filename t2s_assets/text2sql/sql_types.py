@@ -27,8 +27,11 @@ Kind = Literal["whole", "real", "text", "boolean", "temporal", "unknown"]
 _Type = exp.DataType.Type
 _Annotate = Callable[[TypeAnnotator, Any], object]
 _TAG = "t2s_number"
-_OR_ZERO = "t2s_or_zero"
-"""Of a value that is real, or a whole 0."""
+_REAL_OR_ZERO = _Type.DECFLOAT
+"""Of a value of SQLite that is real, or a whole 0. A type of its own, it goes with a value from query to query; all
+that sqlglot makes of it and another number is of it too."""
+_COLUMNS = "t2s_columns"
+"""Of a UNION and the like: a node of each column's type."""
 
 
 def operand_kinds(
@@ -60,13 +63,34 @@ def _typed(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp
     whole = "INTEGER" if _is(dialect, Postgres) else "BIGINT"
     tables = mapping(tuple(schemas), whole)
     qualified = qualify(tree, schema=tables, dialect="duckdb", quote_identifiers=False, validate_qualify_columns=False)
+    _join_laterals(qualified)
     typed = annotate_types(qualified, schema=tables, expression_metadata=_rules(dialect))
     if _is(dialect, SQLite):
-        for operation in typed.find_all(exp.SetOperation):
-            for both in zip(operation.left.selects, operation.right.selects):
-                if _is_mixed([side.unalias() for side in both]):
-                    raise OptimizeError(f"a column of a {operation.key.upper()} has whole numbers and others")
+        _refuse_mixed(typed)
     return typed
+
+
+def _join_laterals(qualified: exp.Query) -> None:
+    """Make subqueries of LATERAL and APPLY plain ones, as sqlglot types the columns of those only."""
+    for lateral in list(qualified.find_all(exp.Lateral)):
+        subquery, alias = lateral.this, lateral.args.get("alias")
+        if isinstance(subquery, exp.Subquery) and isinstance(subquery.this, exp.Query) and alias:
+            for value, name in zip(subquery.this.selects, alias.columns):
+                value.replace(exp.alias_(value.unalias(), name))
+            lateral.replace(exp.Subquery(this=subquery.this, alias=exp.TableAlias(this=alias.this)))
+
+
+def _refuse_mixed(typed: exp.Query) -> None:
+    """Columns whose type is that of their first rows: inside a recursive query, and of VALUES."""
+    for operation in typed.find_all(exp.SetOperation):
+        cte = operation.parent
+        if isinstance(cte, exp.CTE) and isinstance(cte.parent, exp.With) and cte.parent.recursive:
+            columns = zip(operation.left.selects, operation.right.selects)
+            if any(_is_mixed([side.unalias() for side in both]) for both in columns):
+                raise OptimizeError(f"a column of a {operation.key.upper()} has whole numbers and others")
+    for values in typed.find_all(exp.Values):
+        if any(_is_mixed(column) for column in zip(*(row.expressions for row in values.expressions))):
+            raise OptimizeError("a column of VALUES has whole numbers and others")
 
 
 def _is(dialect: str, family: type[sqlglot.Dialect]) -> bool:
@@ -88,6 +112,22 @@ def _kind(node: exp.Expression) -> Kind:
     return "unknown"
 
 
+_WHOLE = (exp.Count, exp.DateDiff, exp.TsOrDsDiff, exp.RegrCount)
+_REAL = (
+    exp.Median,
+    exp.Atan2,
+    exp.Corr,
+    exp.RegrAvgx,
+    exp.RegrAvgy,
+    exp.RegrIntercept,
+    exp.RegrR2,
+    exp.RegrSlope,
+    exp.RegrSxx,
+    exp.RegrSxy,
+    exp.RegrSyy,
+)
+
+
 def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
     """sqlglot's rules for a dialect with those in which it errs."""
     found = dict(sqlglot.Dialect.get_or_raise(dialect).EXPRESSION_METADATA)
@@ -96,8 +136,11 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         exp.Sub: _arithmetic,
         exp.Mul: _arithmetic,
         exp.Div: _division,
-        exp.Nullif: lambda annotator, node: _set(annotator, node, node.this.type),
-        exp.Count: lambda annotator, node: _set(annotator, node, _Type.BIGINT),
+        exp.Nullif: _null_if,
+        exp.Anonymous: _call,
+        **dict.fromkeys(_WHOLE, lambda annotator, node: _set(annotator, node, _Type.BIGINT)),
+        **dict.fromkeys(_REAL, lambda annotator, node: _set(annotator, node, _Type.DOUBLE)),
+        exp.TimestampTrunc: lambda annotator, node: _set(annotator, node, _Type.TIMESTAMP),
         **dict.fromkeys((exp.Round, exp.Trunc, exp.Floor, exp.Ceil, exp.Pow), _real_of_real),
     }
     if _is(dialect, Postgres):
@@ -106,12 +149,15 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         rules |= {exp.Sum: _sum_of_postgres}
     if _is(dialect, TSQL) or _is(dialect, Presto):
         rules |= {exp.Round: lambda annotator, node: annotator._annotate_by_args(node, "this")}
+    if _is(dialect, Presto):
+        rules |= {exp.TimeToUnix: lambda annotator, node: _set(annotator, node, _Type.DOUBLE)}
     if _is(dialect, TSQL):
         rules |= {exp.Avg: lambda annotator, node: annotator._annotate_by_args(node, "this")}
     if _is(dialect, SQLite):
         rules |= dict.fromkeys((exp.Round, exp.Pow), lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= dict.fromkeys((exp.Case, exp.If, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead), _choice)
         rules |= {exp.Sum: _sum_of_sqlite, exp.Cast: _cast_of_sqlite}
+        rules |= dict.fromkeys((exp.Union, exp.Intersect, exp.Except), _set_operation)
     return found | {node: {"annotator": rule} for node, rule in rules.items()}
 
 
@@ -126,13 +172,31 @@ def _arithmetic(annotator: TypeAnnotator, node: exp.Binary) -> None:
     elif "temporal" in kinds:
         annotator._annotate_binary(node)
     elif "real" in kinds:
-        is_sum = isinstance(node, (exp.Add, exp.Sub)) and "whole" in kinds
-        may_be_whole = is_sum and any(part.meta_get(_OR_ZERO) for part in node.walk())
-        _set(annotator, node, _Type.UNKNOWN if may_be_whole else _Type.DOUBLE)
+        _set(annotator, node, _of_real_and_other(node))
     elif kinds <= {"whole", "boolean"}:
         _set(annotator, node, _Type.BIGINT)
     else:  # the number in a text is known when the query runs
         _set(annotator, node, _Type.UNKNOWN)
+
+
+def _of_real_and_other(node: exp.Binary) -> _Type:
+    sides = (node.left, node.right)
+    if not any(_may_be_zero(side) for side in sides) or any(_is_real(side) for side in sides):
+        return _Type.DOUBLE
+    if isinstance(node, exp.Div) and not _may_be_zero(node.left):
+        return _Type.DOUBLE  # a whole 0 divides to NULL
+    if all(_may_be_zero(side) for side in sides):
+        return _REAL_OR_ZERO
+    is_product = isinstance(node, (exp.Mul, exp.Div)) and {"whole", "boolean"} & {_kind(side) for side in sides}
+    return _REAL_OR_ZERO if is_product else _Type.UNKNOWN
+
+
+def _may_be_zero(node: exp.Expression) -> bool:
+    return bool(node.is_type(_REAL_OR_ZERO))
+
+
+def _is_real(node: exp.Expression) -> bool:
+    return _kind(node) == "real" and not _may_be_zero(node)
 
 
 def _division(annotator: TypeAnnotator, node: exp.Div) -> None:
@@ -143,7 +207,17 @@ def _division(annotator: TypeAnnotator, node: exp.Div) -> None:
 
 def _real_of_real(annotator: TypeAnnotator, node: exp.Expression) -> None:
     """Of a whole number, dialects make a whole number or none, and so does DuckDB."""
-    _set(annotator, node, _Type.DOUBLE if _kind(node.this) == "real" else _Type.UNKNOWN)
+    of_real = _REAL_OR_ZERO if _may_be_zero(node.this) else _Type.DOUBLE
+    _set(annotator, node, of_real if _kind(node.this) == "real" else _Type.UNKNOWN)
+
+
+def _null_if(annotator: TypeAnnotator, node: exp.Nullif) -> None:
+    is_real = _may_be_zero(node.this) and is_zero(node.expression)
+    _set(annotator, node, _Type.DOUBLE if is_real else node.this.type)
+
+
+def _call(annotator: TypeAnnotator, node: exp.Anonymous) -> None:
+    _set(annotator, node, _Type.INTERVAL if node.name.lower() == "age" else _Type.UNKNOWN)
 
 
 def _sum_of_postgres(annotator: TypeAnnotator, node: exp.Sum) -> None:
@@ -169,17 +243,48 @@ def _cast_of_sqlite(annotator: TypeAnnotator, node: exp.Cast) -> None:
 
 
 def _choice(annotator: TypeAnnotator, node: exp.Expression) -> None:
-    """One of several values, of no kind where some are whole and some are not. A whole 0 divides as 0.0 does."""
     values = _choices(node)
+    annotator._annotate_by_args(node, *values)
+    _set(annotator, node, _of_choice(node.type, values))
+
+
+def _set_operation(annotator: TypeAnnotator, node: exp.SetOperation) -> None:
+    """The columns of a UNION and the like, each a choice between those of its sides."""
+    columns = []
+    pairs = zip(_columns(node.left.unnest()), _columns(node.right.unnest()))
+    for (name, kind), values in zip(annotator._setop_column_types[id(node)], pairs):
+        column = exp.Placeholder()
+        _set(annotator, column, _of_choice(kind, values))
+        columns.append((name, column))
+    node.meta[_COLUMNS] = [column for _, column in columns]
+    annotator._setop_column_types[id(node)] = [(name, column.type) for name, column in columns]
+    _set(annotator, node, _Type.UNKNOWN)
+
+
+def _columns(node: exp.Expression) -> list[exp.Expression]:
+    if isinstance(node, exp.Select):
+        return [column.unalias() for column in node.selects]
+    return node.meta_get(_COLUMNS) or []
+
+
+def _of_choice(kind: exp.DataType | _Type | None, values: Sequence[exp.Expression]) -> exp.DataType | _Type | None:
+    """A type for one of several values, where sqlglot has one for them. A whole 0 divides as 0.0 does."""
     if _is_mixed(values):
-        _set(annotator, node, _Type.UNKNOWN)
-    else:
-        annotator._annotate_by_args(node, *values)
-        node.meta[_OR_ZERO] = _kind(node) == "real" and any(is_zero(value) for value in values)
+        return _Type.UNKNOWN
+    if isinstance(kind, exp.DataType) and kind.is_type(_Type.UNKNOWN):
+        return kind
+    is_real = any(_kind(value) == "real" for value in values)
+    return _REAL_OR_ZERO if is_real and any(map(_is_whole_zero, values)) else kind
 
 
 def _is_mixed(values: Sequence[exp.Expression]) -> bool:
-    return {"whole", "real"} <= {_kind(value) for value in values if not (is_zero(value) and _kind(value) == "whole")}
+    """Whether some are numbers of one kind and some are of another, or text."""
+    kinds = {_kind(value) for value in values if not _is_whole_zero(value)}
+    return "real" in kinds and bool(kinds & {"whole", "boolean", "text"})
+
+
+def _is_whole_zero(node: exp.Expression) -> bool:
+    return is_zero(node) and _kind(node) == "whole"
 
 
 def is_zero(node: exp.Expression) -> bool:

@@ -115,6 +115,14 @@ def test_like_of_sqlite_ignores_case_and_stays_negated(databases: Databases, tes
         "(SELECT COUNT(*) FROM cust WHERE cust.id = orders.cust) / 2",
         "qty * 100 / (SELECT COUNT(*) FROM cust)",
         "(qty / 2) / 2.0",
+        "(AVG(CASE WHEN qty > 3 THEN amount ELSE 0 END) OVER () + 1) / 2",
+        "(1 - CAST(COALESCE(amount, 0) AS REAL)) / 2",
+        "(ROUND(CASE WHEN qty > 3 THEN amount ELSE 0 END, 2) - 1) / 2",
+        "(100.0 * COALESCE(amount, 0) - 1) / 2",
+        "(COALESCE(amount, 0.0) + 1) / 2",
+        "(NULLIF(COALESCE(amount, 0), 0) + 1) / 2",
+        "(qty / COALESCE(amount, 0) + 1) / 2",
+        "(COALESCE(amount, 0) - CASE WHEN qty > 3 THEN amount ELSE 0 END) / 2",
     ],
 )
 def test_values_divide_in_duckdb_as_in_sqlite(databases: Databases, value: str) -> None:
@@ -141,6 +149,8 @@ def test_values_divide_in_duckdb_as_in_sqlite(databases: Databases, value: str) 
         "SELECT n / 2 FROM (SELECT qty AS n FROM orders UNION SELECT id FROM cust) AS t ORDER BY n",
         "SELECT o.qty / c.id FROM orders AS o JOIN cust AS c ON o.cust = c.id ORDER BY o.id",
         "SELECT id / 2 FROM orders JOIN cust USING (id) ORDER BY id",
+        "SELECT qty / 2 FROM orders UNION ALL SELECT amount FROM orders",
+        "SELECT v / 2 FROM (SELECT amount AS v FROM orders UNION ALL SELECT 0) AS t ORDER BY v",
         "SELECT COUNT(*) FROM orders WHERE qty / 2 = 1",
     ],
 )
@@ -155,6 +165,15 @@ def test_queries_divide_in_duckdb_as_in_sqlite(databases: Databases, sql: str) -
         "SELECT COALESCE(amount, 1) / 2 FROM orders",
         "SELECT COALESCE(qty, 0.0) / 2 FROM orders",
         "SELECT (COALESCE(amount, 0) + qty) / 2 FROM orders",
+        "SELECT (-ABS(COALESCE(amount, 0)) * 2 + 1) / 2 FROM orders",
+        "SELECT (COALESCE(amount, 0) / 2 + 1) / 2 FROM orders",
+        "SELECT (SUM(CASE WHEN qty > 3 THEN amount ELSE 0 END) - 1) / 2 FROM orders",
+        "SELECT ((SELECT MAX(COALESCE(amount, 0)) FROM orders) - 1) / 2",
+        "SELECT (n + 1) / 2 FROM (SELECT COALESCE(amount, 0) AS n FROM orders) AS t",
+        "WITH z(n) AS (SELECT SUM(COALESCE(amount, 0)) FROM orders) SELECT (1 - n) / 2 FROM z",
+        "SELECT (n + 1) / 2 FROM (SELECT amount AS n FROM orders UNION ALL SELECT 0) AS t",
+        "SELECT n / 2 FROM (SELECT 1 AS n UNION SELECT amount FROM orders UNION SELECT 2) AS t",
+        "WITH RECURSIVE z(n) AS (SELECT 1 UNION ALL SELECT n + 0.5 FROM z WHERE n < 3) SELECT n / 2 FROM z",
         "SELECT STRFTIME('%Y', day) / 2 FROM orders",
         "SELECT note / 2 FROM orders",
         "SELECT n / 2 FROM (SELECT qty AS n FROM orders UNION ALL SELECT amount FROM orders) AS t",
@@ -189,6 +208,43 @@ def test_what_is_whole_in_some_rows_of_sqlite_is_not_divided(sql: str) -> None:
             "SELECT (DATE '2024-01-09' - DATE '2024-01-01') / 7",
             "SELECT (CAST('2024-01-09' AS DATE) - CAST('2024-01-01' AS DATE)) // 7",
         ),
+        (
+            "postgres",
+            "SELECT o.qty / c.n FROM orders o JOIN LATERAL (SELECT id AS n FROM cust WHERE id = o.cust) c ON TRUE",
+            'SELECT o."qty" // c.n FROM orders AS o '
+            'JOIN LATERAL (SELECT "id" AS n FROM cust WHERE "id" = o."cust") AS c ON TRUE',
+        ),
+        (
+            "postgres",
+            "SELECT qty / n FROM orders o, LATERAL (SELECT AVG(id + qty) FROM cust WHERE id = o.cust) AS c(n)",
+            'SELECT "qty" / n FROM orders AS o, '
+            'LATERAL (SELECT AVG("id" + "qty") FROM cust WHERE "id" = o."cust") AS c(n)',
+        ),
+        (
+            "tsql",
+            "SELECT qty / n FROM orders AS o CROSS APPLY (SELECT COUNT(*) AS n FROM cust WHERE id = o.cust) AS c",
+            'SELECT "qty" // n FROM orders AS o, LATERAL (SELECT COUNT(*) AS n FROM cust WHERE "id" = o."cust") AS c',
+        ),
+        (
+            "redshift",
+            "SELECT DATEDIFF(day, DATE '2024-01-01', DATE '2024-01-09') / 7",
+            "SELECT DATE_DIFF('DAY', CAST(CAST('2024-01-01' AS DATE) AS TIMESTAMP), "
+            "CAST(CAST('2024-01-09' AS DATE) AS TIMESTAMP)) // 7",
+        ),
+        ("redshift", "SELECT MEDIAN(qty) / 2 FROM orders", 'SELECT MEDIAN("qty") / 2 FROM orders'),
+        (
+            "postgres",
+            "SELECT ATAN2(qty, id) / 2, REGR_SLOPE(qty, id) / 2, REGR_COUNT(qty, id) / 2, CORR(qty, id) / 2 "
+            "FROM orders",
+            'SELECT ATAN2("qty", "id") / 2, REGR_SLOPE("qty", "id") / 2, REGR_COUNT("qty", "id") // 2, '
+            'CORR("qty", "id") / 2 FROM orders',
+        ),
+        (
+            "postgres",
+            "SELECT AGE(DATE '2024-01-09', DATE '2024-01-01') / 2",
+            "SELECT AGE(CAST('2024-01-09' AS DATE), CAST('2024-01-01' AS DATE)) / 2",
+        ),
+        ("presto", "SELECT TO_UNIXTIME(NULL) / 60", "SELECT EPOCH(NULL) / 60"),
         ("postgres", "SELECT TRUNC(qty) / 2 FROM orders", 'SELECT TRUNC("qty") / 2 FROM orders'),
         ("tsql", "SELECT ROUND(qty, 0) / 2 FROM orders", 'SELECT ROUND("qty", 0) // 2 FROM orders'),
         ("presto", "SELECT ROUND(amount) / 2 FROM orders", 'SELECT ROUND("amount") / 2 FROM orders'),
