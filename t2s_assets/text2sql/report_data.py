@@ -25,9 +25,9 @@ def data_parts(data: Mapping[str, Any] | None) -> list[str]:
         )
     for split, found in (data["linking"] or {}).items():
         if found["linked"]:
-            recall = (
-                "" if found["recall"] is None else f", which hold {100 * found['recall']:.1f} % of the gold's columns"
-            )
+            recall = ""
+            if found["recall"] is not None:
+                recall = f"; the question finds {100 * found['recall']:.1f} % of the gold's columns"
             whole = (
                 "" if found["whole"] is None else f" (all of them in {100 * found['whole']:.1f} % of {found['n']:,})"
             )

@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.stopping import Stopped, StopSignal
 from t2s_assets.text2sql.storage import Project, file_hash, read_json
 from t2s_assets.text2sql.trained import find_adapter
+from t2s_assets.text2sql.training import checkpoints as training_checkpoints
 from t2s_assets.text2sql.training import training_run
-from t2s_assets_tests.processes import kill_all, wait_for
+from t2s_assets_tests.processes import kill_all, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import TOWNS, add_experiment, add_towns, prepare
 
@@ -462,12 +465,95 @@ def test_a_stop_does_not_wait_for_an_evaluation_and_going_on_makes_it(
     towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, long: dict[str, Any], step: int
 ) -> None:
     """Else a launcher that kills after a while would kill what is about to write its checkpoint."""
+    settings = long | EVALUATED
+    whole, _ = train(towns, experiment(**settings))
+    name = experiment(**settings)
+    lines = stop_in_step(towns, name, step, monkeypatch)
+    assert not [line for line in lines if line.startswith(f"step {step}/8  validation")]
+    assert max(checkpoints(towns, name)) == step and whole_checkpoint(towns, name)
+    resumed, lines = train(towns, name)
+    assert f"going on from checkpoint-{step}" in lines
+    assert len([line for line in lines if line.startswith(f"step {step}/8  validation")]) == 1
+    assert {n: resumed[n] for n in SAME} == {n: whole[n] for n in SAME}
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("step", [4, 8], ids=["on the way", "the last"])
+def test_an_evaluation_made_up_for_leaves_its_checkpoint_as_it_is(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Killed after it, and then with a full disk at the next step: what was saved before is what there is."""
     from t2s_assets.text2sql.training.trainer import BudgetTrainer
 
-    settings = long | {"eval_steps": 4, "save_steps": 4, "best": "loss"}
+    whole, _ = train(towns, experiment(**EVALUATED))
+    name = experiment(**EVALUATED)
+    stop_in_step(towns, name, step, monkeypatch)
+    before = written(checkpoints(towns, name))
+    assert max(checkpoints(towns, name)) == step
+
+    for error in (KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")):
+        lines: list[str] = []
+
+        def fails(*args: Any, **kwargs: Any) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, StorageError)):
+            patch.setattr(BudgetTrainer, "training_step", fails)
+            patch.setattr(training_run, "write_manifest", fails)
+            training.train(towns.project, "towns", name, log=lines.append)
+        assert len([line for line in lines if line.startswith(f"step {step}/8  validation")]) == 1
+        assert written(checkpoints(towns, name)) == before
+    resumed, lines = train(towns, name)
+    assert f"going on from checkpoint-{step}" in lines
+    assert {n: resumed[n] for n in SAME} == {n: whole[n] for n in SAME}
+
+
+@BOTH
+@pytest.mark.parametrize("step", [4, 8], ids=["on the way", "the last"])
+def test_an_evaluation_is_broken_off_for_the_checkpoint_and_made_when_going_on(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, long: dict[str, Any], step: int
+) -> None:
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer
+
+    settings = long | EVALUATED
     whole, _ = train(towns, experiment(**settings))
-    name, stop, lines = experiment(**settings), StopSignal(), list[str]()
-    real, steps = BudgetTrainer.training_step, 0
+    name, real = experiment(**settings), BudgetTrainer.prediction_step
+
+    def prediction_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *args, **kwargs)
+
+    def broken_off() -> dict[str, tuple[str, int]]:
+        stop, lines = StopSignal(), list[str]()
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            stop.install()
+            with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"by SIGINT after step {step}"):
+                patch.setattr(BudgetTrainer, "prediction_step", prediction_step)
+                training.train(towns.project, "towns", name, signal=stop, log=lines.append)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        assert not [line for line in lines if line.startswith(f"step {step}/8  validation")]
+        assert max(checkpoints(towns, name)) == step and whole_checkpoint(towns, name)
+        return written(checkpoints(towns, name))
+
+    assert broken_off() == broken_off()  # the second time it is the one that is made up for
+    resumed, lines = train(towns, name)
+    assert len([line for line in lines if line.startswith(f"step {step}/8  validation")]) == 1
+    assert {n: resumed[n] for n in SAME} == {n: whole[n] for n in SAME}
+
+
+EVALUATED: dict[str, Any] = {"max_steps": 8, "eval_steps": 4, "save_steps": 4, "best": "loss"}
+SAME = ("data_version", "validation_loss", "chosen_step", "steps")
+
+
+def stop_in_step(files: ProjectFiles, name: str, step: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train until a signal comes in `step`; what was said."""
+    from t2s_assets.text2sql.training.trainer import BudgetTrainer
+
+    real, steps, stop, lines = BudgetTrainer.training_step, 0, StopSignal(), list[str]()
 
     def training_step(*args: Any, **kwargs: Any) -> Any:
         nonlocal steps
@@ -477,15 +563,14 @@ def test_a_stop_does_not_wait_for_an_evaluation_and_going_on_makes_it(
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"stopped by SIGINT after step {step}"):
         patch.setattr(BudgetTrainer, "training_step", training_step)
-        training.train(towns.project, "towns", name, signal=stop, log=lines.append)
-    assert not [line for line in lines if line.startswith(f"step {step}/8  validation")]
-    assert max(checkpoints(towns, name)) == step and whole_checkpoint(towns, name)
-    resumed, lines = train(towns, name)
-    assert f"going on from checkpoint-{step}" in lines
-    assert len([line for line in lines if line.startswith(f"step {step}/8  validation")]) == 1
-    same = ("data_version", "validation_loss", "chosen_step", "steps")
-    assert {n: resumed[n] for n in same} == {n: whole[n] for n in same}
-    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+        training.train(files.project, "towns", name, signal=stop, log=lines.append)
+    return lines
+
+
+def written(folders: dict[int, Path]) -> dict[str, tuple[str, int]]:
+    """The files of checkpoints: content, and when they were written."""
+    files = [p for folder in folders.values() for p in folder.rglob("*") if p.is_file()]
+    return {str(p): (file_hash(p), p.stat().st_mtime_ns) for p in files}
 
 
 def test_two_lanes_train_the_same_adapter_again_to_the_bit(towns: ProjectFiles, experiment: Make) -> None:
@@ -545,18 +630,7 @@ def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
 def test_ctrl_c_ends_with_a_checkpoint_and_one_line(towns: ProjectFiles, experiment: Make) -> None:
     """The terminal tells the command and torchrun; torchrun, which must live for that, its rank."""
     name = experiment(max_steps=100_000, eval_steps=1000, save_steps=1000)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what runs in the background
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "t2s_assets.cli", "train", f"towns/{name}"],
-            env={**os.environ, **training.environment(towns.project, towns.project.experiment("towns", name))},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    child = on_a_terminal(towns, name)
     assert child.stdout is not None
     for said in child.stdout:
         if said.startswith("step 10/"):
@@ -567,6 +641,47 @@ def test_ctrl_c_ends_with_a_checkpoint_and_one_line(towns: ProjectFiles, experim
     assert len(re.findall(r"^error: stopped by SIGINT after step \d+; its checkpoint is kept", rest, re.MULTILINE)) == 1
     assert "KeyboardInterrupt" not in rest
     assert len(checkpoints(towns, name)) == 1 and whole_checkpoint(towns, name)
+
+
+@pytest.mark.parametrize("where", ["a plan", "loading", "the lock"])
+def test_ctrl_c_ends_at_once_what_takes_no_steps(towns: ProjectFiles, experiment: Make, where: str) -> None:
+    name = experiment()
+    options, begun = (["--plan"], "plan: ") if where == "a plan" else ([], "tiny on cpu")
+    holding = ExitStack()
+    if where == "the lock":
+        begun = "waiting up to"
+        folder = towns.project.path("towns", "checkpoints", name)
+        holding.enter_context(training_checkpoints.only_trainer(folder, [].append))
+    with holding:
+        child = on_a_terminal(towns, name, *options)
+        assert child.stdout is not None
+        said = next(line for line in child.stdout if begun in line or not line)
+        started = time.monotonic()
+        os.killpg(child.pid, signal.SIGINT)
+        rest = said + child.stdout.read()
+        assert child.wait(60) == 130
+    assert time.monotonic() - started < 20  # torchrun kills after 30 s, and this machine may be busy
+    goes_on = "" if options else "; the same command goes on from its last checkpoint, where there is one"
+    assert re.findall("^error: .*$", rest, re.MULTILINE) == [f"error: stopped by SIGINT at once{goes_on}"]
+    assert "KeyboardInterrupt" not in rest
+    assert not processes_with(f"T2S_LAUNCHER={child.pid}")
+    assert checkpoints(towns, name) == {}
+
+
+def on_a_terminal(files: ProjectFiles, name: str, *options: str) -> subprocess.Popen[str]:
+    """`t2s train`, in a process group that can be told of Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what runs in the background
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "t2s_assets.cli", "train", f"towns/{name}", *options],
+            env={**os.environ, **training.environment(files.project, files.project.experiment("towns", name))},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def whole_checkpoint(files: ProjectFiles, name: str) -> bool:
