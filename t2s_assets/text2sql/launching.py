@@ -110,8 +110,23 @@ def run(config: Experiment, line: list[str], variables: dict[str, str], *, what:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_SECONDS)
             raise
+        finally:
+            _kill(process)
         if status:
             raise T2SError(f"{what} failed with status {status}; its messages are above")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that has not ended, and all that it started: ranks have sessions of their own, and would stay."""
+    import psutil
+
+    if process.poll() is not None:
+        return
+    with suppress(psutil.NoSuchProcess):
+        for started in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                started.kill()
+    process.wait()
 
 
 @contextmanager

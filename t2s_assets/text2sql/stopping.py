@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from t2s_assets.text2sql.errors import T2SError
@@ -15,6 +17,8 @@ LAUNCHER = "T2S_LAUNCHER"
 """In a rank's environment: the processes that wait for the end of all ranks, with commas between their ids."""
 
 _CHECK_SECONDS = 2.0
+# Signals so soon after one are that one again: a terminal or a scheduler may tell a rank, and torchrun passes it on.
+_ONE_SIGNAL_SECONDS = 1.0
 
 
 def is_main() -> bool:
@@ -26,14 +30,24 @@ class Stopped(T2SError):
     """Training was told to stop, and did after writing a checkpoint."""
 
 
+class BrokenOff(KeyboardInterrupt):
+    """What runs now was told to end, by the first signal, so that there is time for what has to come after it."""
+
+
 class StopSignal:
-    """Whether this process was told to stop. SIGTERM and SIGINT are then no longer the end of it at once.
+    """Whether this process was told to stop: by SIGTERM, SIGINT or the end of a launcher, and what that does when.
+
+    While `steps` run, it becomes the `reason` that training reads after each of them, and a second signal raises
+    KeyboardInterrupt. At other times nobody would read it, and there is nothing to keep: KeyboardInterrupt at once.
 
     Schedulers send SIGTERM. SIGINT comes from Ctrl-C and from a run that is terminated in Dagster, through torchrun.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self._steps = self._breakable = False
+        self._left: str | None = None
+        self._last = -math.inf
 
     def install(self) -> None:
         """Catch both signals, and watch launchers where there are some. Only in a process' main thread."""
@@ -41,11 +55,45 @@ class StopSignal:
             signal.signal(number, self._told)
         when_launcher_is_gone(self._left_alone)
 
+    @contextmanager
+    def steps(self) -> Iterator[None]:
+        """Within the block, training looks at `reason` again and again."""
+        self._steps = True
+        try:
+            yield
+        finally:
+            self._steps = False
+
+    @contextmanager
+    def breakable(self) -> Iterator[None]:
+        """Within the block, among steps but longer than one, the first signal raises BrokenOff.
+
+        Raises:
+            BrokenOff: at once, where the signal came before.
+        """
+        self._breakable = True
+        try:
+            if self.reason is not None:
+                raise BrokenOff
+            yield
+        finally:
+            self._breakable = False
+
     def _told(self, number: int, frame: FrameType | None) -> None:
-        self.reason = self.reason or signal.Signals(number).name
+        now, before = time.monotonic(), self._last
+        if now - before < _ONE_SIGNAL_SECONDS:
+            return
+        self._last = now
+        first, self.reason = self.reason is None, self.reason or self._left or signal.Signals(number).name
+        if not (first and self._steps):
+            raise KeyboardInterrupt
+        if self._breakable:
+            raise BrokenOff
 
     def _left_alone(self, launcher: int) -> None:
-        self.reason = self.reason or f"the end of the process that launched it ({launcher})"
+        if self.reason is None:  # else it is ending, and no second one that is in a hurry
+            self._left = f"the end of the process that launched it ({launcher})"
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def when_launcher_is_gone(act: Callable[[int], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from t2s_assets.text2sql.stopping import Stopped
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.training import cost, plan
 from t2s_assets.text2sql.training.reproduce import on_this_machine
+from t2s_assets_tests.processes import kill_all, processes_with
 
 PROJECT = Project(Path("/c"), Path("/s"))
 MEETING = {"endpoint": "head:29500"}
@@ -255,6 +257,76 @@ def test_an_interrupted_launcher_tells_the_ranks_error_and_ends_as_interrupted(
         assert launching.refused(Stopped("stopped by SIGINT after step 4")) == 0
         raise KeyboardInterrupt
     assert capfd.readouterr().out == "error: stopped by SIGINT after step 4\n"
+
+
+ORPHANS = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["after a while", "at the second Ctrl-C"])
+def test_no_child_is_left_where_ranks_do_not_end_when_interrupted(again: bool, tmp_path: Path) -> None:
+    launcher = f"""
+import signal, sys
+from t2s_assets.text2sql import launching
+from t2s_assets_tests.text2sql.test_launching import ORPHANS, experiment
+signal.signal(signal.SIGINT, signal.default_int_handler)
+launching._GRACE_SECONDS = {600 if again else 0.5}
+try:
+    launching.run(experiment(), [sys.executable, "-c", ORPHANS], {{}}, what="it")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    mark = f"T2S_TEST={tmp_path}"
+    line = [sys.executable, "-c", launcher]
+    environment = dict(os.environ, T2S_TEST=str(tmp_path))
+    child = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        assert len(processes_with(mark)) == 3
+        child.send_signal(signal.SIGINT)
+        if again:
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(1)
+            child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130
+        assert processes_with(mark) == {}
+    finally:
+        kill_all(mark)
+
+
+STEP = """
+import time
+from t2s_assets.text2sql.stopping import StopSignal
+stop = StopSignal()
+stop.install()
+try:
+    with stop.steps():
+        print("in a step", flush=True)
+        while stop.reason is None:
+            time.sleep(0.01)
+        print(stop.reason, flush=True)
+        time.sleep(600)
+except KeyboardInterrupt:
+    print("ended", flush=True)
+"""
+
+
+def test_a_second_signal_ends_a_step_unless_it_is_the_first_one_passed_on() -> None:
+    child = subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "in a step\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.stdout.readline() == "SIGTERM\n"
+    child.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(1.5)
+    child.send_signal(signal.SIGINT)
+    assert child.stdout.read() == "ended\n"
+    assert child.wait(60) == 0
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@
 
 A run that was killed goes on from its last checkpoint when the same command is given again; one that has finished
 is not repeated until data, base or settings change, or `--force` is given. SIGTERM and SIGINT end it with a
-checkpoint.
+checkpoint while steps run, and else at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from t2s_assets.text2sql import base_models, launching
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
-from t2s_assets.text2sql.stopping import StopSignal, is_main
+from t2s_assets.text2sql.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest, restore_interrupted
 from t2s_assets.text2sql.training import checkpoints, same_training
 from t2s_assets.text2sql.training.training_run import TrainingRun
@@ -205,4 +205,7 @@ def main() -> int:
             work(say)
     except T2SError as e:
         return launching.refused(e)
+    except KeyboardInterrupt:
+        goes_on = "" if options.plan else "; the same command goes on from its last checkpoint, where there is one"
+        return launching.refused(Stopped(f"stopped by {signal.reason or 'an interrupt'} at once{goes_on}"))
     return 0

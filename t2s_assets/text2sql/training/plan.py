@@ -160,18 +160,13 @@ def before_loading(
         return whole if training.sharding == "none" else cost.sharded(whole, shape, config.ranks)
 
     plan = Plan(placement, need(config.training), have, cost.adapter_bytes(shape, config.lora) / 1e6)
-    if plan.adapter_mb > ADAPTER_LIMIT_MB:
-        fits = int(config.lora.rank * ADAPTER_LIMIT_MB / plan.adapter_mb)
-        raise ConfigError(
-            f"lora.rank: {config.lora.rank} makes an adapter of {plan.adapter_mb:.1f} MB; the limit is "
-            f"{ADAPTER_LIMIT_MB:.0f} MB. Use lora.rank: {fits} or less, or fewer lora.targets"
-        )
+    _check_adapter(plan.adapter_mb, config)
     # On a CPU and on a Mac, several ranks of a node share the memory.
     ranks = config.training.processes if placement.device != "cuda" else 1
     if have is not None and plan.memory.gb * ranks > have:
         raise ConfigError(_too_large(config, plan, have / ranks, need))
     if work is not None:
-        _check_disk(shape, config, work)
+        _check_disk(shape.adapter_parameters(config.lora), config, work)
     return plan
 
 
@@ -200,11 +195,20 @@ def _with(training: Any, **changes: Any) -> Any:
     return training.model_copy(update=changes)
 
 
-def _check_disk(shape: Shape, config: Experiment, work: Path) -> None:
+def _check_adapter(adapter_mb: float, config: Experiment) -> None:
+    if adapter_mb > ADAPTER_LIMIT_MB:
+        fits = int(config.lora.rank * ADAPTER_LIMIT_MB / adapter_mb)
+        raise ConfigError(
+            f"lora.rank: {config.lora.rank} makes an adapter of {adapter_mb:.1f} MB; the limit is "
+            f"{ADAPTER_LIMIT_MB:.0f} MB. Use lora.rank: {fits} or less, or fewer lora.targets"
+        )
+
+
+def _check_disk(parameters: int, config: Experiment, work: Path) -> None:
     while not work.exists():
         work = work.parent
     # Weights and Adam's two moments; the best, the kept, and the one being written.
-    needed = 12.0 * shape.adapter_parameters(config.lora) * (config.training.keep_checkpoints + 2) / 1e9
+    needed = 12.0 * parameters * (config.training.keep_checkpoints + 2) / 1e9
     free = shutil.disk_usage(work).free / 1e9
     if needed > free:
         raise StorageError(
@@ -277,11 +281,18 @@ def time_it(trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh
     """Time a few steps where that is worth it, put a budget's plan into the clock, and tell both.
 
     Raises:
-        ConfigError: the budget has no room for the generating that `best: ex` or `em` does.
+        ConfigError: the budget has no room for the generating that `best: ex` or `em` does, or the adapter is over its
+            limit.
+        StorageError: the disk cannot hold its checkpoints.
     """
     from t2s_assets.text2sql.training.timing import timed_step
 
     training = config.training
+    # Counted in the model, for bases whose layers `cost` does not count: else found only after the training.
+    parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    _check_adapter(4 * parameters / 1e6, config)
+    if fresh:  # a training that goes on has written its checkpoints, and only replaces them
+        _check_disk(parameters, config, Path(trainer.args.output_dir))
     if training.sharding == "fsdp":
         log("plan: no steps are timed, the base is sharded when training begins")
         return

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
+from t2s_assets.text2sql.stopping import BrokenOff
 from t2s_assets.text2sql.training import checkpoints, fused
 from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
 from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, fused_pass_tokens, rows_a_pass, why_not_fused
@@ -150,12 +152,27 @@ class BudgetTrainer(SFTTrainer):
         losses.append(super().training_step(model, parts[-1], num_items_in_batch))
         return torch.stack(losses).sum()
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers trains; a signal to stop is one for after the step."""
+        with self._progress.signal.steps() if self._progress else nullcontext():
+            return super().train(*args, **kwargs)
+
+    @property
+    def _progress(self) -> Progress | None:
+        return next((c for c in self.callback_handler.callbacks if isinstance(c, Progress)), None)
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss on the validation sample, and what `figures` finds."""
-        output = super().evaluation_loop(*args, **kwargs)
-        if self.figures is not None:
-            found = self.figures(self.model, output.metrics["eval_loss"])
-            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        """The loss on the validation sample, and what `figures` finds.
+
+        Raises:
+            BrokenOff: told to stop. With other ranks never: each would leave them in a different exchange.
+        """
+        alone = self.accelerator.num_processes == 1
+        with self._progress.signal.breakable() if alone and self._progress else nullcontext():
+            output = super().evaluation_loop(*args, **kwargs)
+            if self.figures is not None:
+                found = self.figures(self.model, output.metrics["eval_loss"])
+                output.metrics.update({f"eval_{name}": value for name, value in found.items()})
         return output
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -163,26 +180,55 @@ class BudgetTrainer(SFTTrainer):
 
         Launchers kill a rank that does not end within seconds, and the checkpoint would come after the evaluation.
         """
-        if any(isinstance(c, Progress) and c.stopped for c in self.callback_handler.callbacks):
+        if self._progress and self._progress.stopped:
             self.control.should_evaluate = False
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if not self.control.should_evaluate:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            return
+        with tempfile.TemporaryDirectory(prefix="t2s-") as before:
+            self._save_rng_state(before)
+            try:
+                super()._maybe_log_save_evaluate(*args, **kwargs)
+            except BrokenOff:
+                self._load_rng_state(before)  # from which the evaluation will draw that is made up for
+                self._stop_without_evaluation()
+                super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def _evaluate_late(self, checkpoint: str, *due: Any) -> None:
-        """The evaluation of `checkpoint`'s step, where a stop left it out, and the checkpoint as it is after that.
+    def _stop_without_evaluation(self) -> None:
+        assert self._progress is not None
+        self.control.should_evaluate = False
+        self._progress.on_step_end(self.args, self.state, self.control)
 
-        `due`: as transformers passes to `_maybe_log_save_evaluate` after the loss and the gradient's norm.
+    def _evaluate_late(self, checkpoint: str, folder: Path, *due: Any) -> str:
+        """The evaluation of `checkpoint`'s step, where a stop left it out.
+
+        The checkpoint stays as it is: written again, it could be lost to a full disk or a kill, and all that it lacks
+        is the evaluation. The next one has that in its log; without a next one, it is made again.
+
+        `folder` is for random states; `due`: as transformers passes to `_maybe_log_save_evaluate` after the loss and
+        the gradient's norm. Returns the folder whose random state the steps begin with.
         """
         state = self.state
         if state.global_step % state.eval_steps != 0 and state.global_step < state.max_steps:
-            return
+            return checkpoint
         if any("eval_loss" in h and h["step"] == state.global_step for h in state.log_history):
-            return
-        with tempfile.TemporaryDirectory(prefix="t2s-") as begun:
-            self._save_rng_state(begun)  # from which the epoch draws its order
-            self._load_rng_state(checkpoint)  # from which the evaluation draws, and after it the steps
-            self.control.should_evaluate = self.control.should_save = True
-            self._maybe_log_save_evaluate(self._tr_loss, None, *due)
-            self._load_rng_state(begun)
+            return checkpoint
+        begun, evaluated = folder / "begun", folder / "evaluated"
+        begun.mkdir()
+        evaluated.mkdir()
+        self._save_rng_state(str(begun))  # from which the epoch draws its order
+        self._load_rng_state(checkpoint)  # from which the evaluation draws, and after it the steps
+        self.control.should_evaluate = True
+        try:
+            super()._maybe_log_save_evaluate(self._tr_loss, None, *due)
+        except BrokenOff:
+            self._stop_without_evaluation()
+            self.control.should_save = False
+        self._save_rng_state(str(evaluated))
+        self._load_rng_state(str(begun))
+        if state.best_global_step == state.global_step:
+            state.best_model_checkpoint = checkpoint  # transformers says so when it writes one
+        return str(evaluated)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint that counts only when it is whole; older ones go after that.
@@ -240,13 +286,16 @@ class BudgetTrainer(SFTTrainer):
     def _run_epoch(self, **kwargs: Any) -> None:
         """Nothing where a resumed run has all its steps already: transformers would train one more, and then look."""
         checkpoint = kwargs["resume_from_checkpoint"]
-        if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
-            due = ("model", "trial", "epoch", "ignore_keys_for_eval", "start_time")
-            self._evaluate_late(checkpoint, *(kwargs[name] for name in due))
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        if not self.control.should_training_stop:
-            super()._run_epoch(**kwargs)
+        with ExitStack() as held:
+            if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+                due = ("model", "trial", "epoch", "ignore_keys_for_eval", "start_time")
+                folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="t2s-")))
+                late = self._evaluate_late(checkpoint, folder, *(kwargs[name] for name in due))
+                kwargs["resume_from_checkpoint"] = late  # transformers reads nothing else of it here
+            if self.state.global_step >= self.state.max_steps:
+                self.control.should_training_stop = True
+            if not self.control.should_training_stop:
+                super()._run_epoch(**kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up over `warmup` of the run, then half a cosine to zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,3 +175,31 @@ def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_loaded(
     prepare(files, "big")
     with pytest.raises(ConfigError, match=r"lora.rank: 512 makes an adapter of"):
         training.train(files.project, "towns", "big", log=lambda line: None)
+
+
+def test_adapter_and_checkpoints_of_any_family_are_counted_before_training(
+    project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in the loaded model, as from shapes for the families that have them."""
+    files = add_towns(project_files, tiny_base)
+    prepare(files, "tiny")
+
+    def refusal(error: type[Exception]) -> str:
+        with pytest.raises(error) as refused:
+            training.train(files.project, "towns", "tiny", log=lambda line: None)
+        return str(refused.value)
+
+    for name, value, error, told in (
+        ("ADAPTER_LIMIT_MB", 0.001, ConfigError, "makes an adapter of"),
+        (
+            "shutil",
+            SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=1e4)),
+            StorageError,
+            "checkpoints need",
+        ),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, name, value)
+            counted = refusal(error)
+            patch.setattr(plan, "shape_in", lambda folder: None)
+            assert told in counted and refusal(error) == counted

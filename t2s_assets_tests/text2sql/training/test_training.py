@@ -494,7 +494,7 @@ def test_an_evaluation_made_up_for_leaves_its_checkpoint_as_it_is(
     for error in (KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")):
         lines: list[str] = []
 
-        def fails(*args: Any, **kwargs: Any) -> Any:
+        def fails(*args: Any, error: BaseException = error, **kwargs: Any) -> Any:
             raise error
 
         with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, StorageError)):
