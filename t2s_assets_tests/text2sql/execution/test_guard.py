@@ -4,9 +4,9 @@ import sys
 
 import duckdb
 import pytest
-from sqlglot.dialects.duckdb import DuckDB
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sqlglot.dialects.duckdb import DuckDB
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.execution.functions import FUNCTIONS, KEYWORDS
