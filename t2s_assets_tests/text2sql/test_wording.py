@@ -72,7 +72,7 @@ def test_one_table_under_its_own_name_compares_to_the_letter() -> None:
 
 def test_a_table_called_t_is_what_the_model_was_trained_on() -> None:
     table = UserTable.of("t", ["Name"], ["text"], where="test")
-    said = "SELECT \"Name\" FROM t WHERE \"Name\" = 'K2'"
+    said = 'SELECT "Name" FROM t WHERE "Name" = \'K2\''
     assert in_words(said, table, "sketch") == "“Name” in t, where “Name” is ‘K2’ (in any case)"
     assert in_words(said, table, "sql") == "“Name” in t, where “Name” is ‘K2’"
 
