@@ -4,7 +4,8 @@ Columns are `real` (any number) or `text`, as WikiSQL has them, and have their D
 copied as either (table_types.py).
 
 Nothing a model wrote runs here: rows are copied (up to a cap) and handed to the executor. DuckDB's extensions
-are never loaded, SQLite is read by Python's own module, and a DuckDB view that reads other files is refused.
+are never loaded, SQLite is read by Python's own module, and a DuckDB view that reads other files is refused. What a
+view or a cell may take is limited (read_limits.py).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import csv
 import os
 import re
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -26,11 +27,13 @@ import pyarrow as pa
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, parse_number, string_literal
+from t2s_assets.text2sql.tables.read_limits import DUCKDB_LIMITS, Reading
 from t2s_assets.text2sql.tables.table_types import Kept, casts, of_duckdb, of_sqlite, of_text
 from t2s_assets.text2sql.tables.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap, shortened
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_CONFIG = {**_NO_EXTENSIONS, **DUCKDB_LIMITS}
 
 
 def open_file(path: Path) -> Source:
@@ -87,11 +90,20 @@ def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kep
     return [of_duckdb(row[0], row[1]) for row in rows]
 
 
-def _copied(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], typed: bool) -> Content:
+def _copied(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], typed: bool, reading: Reading
+) -> Content:
+    """The rows up to the cap. Before they are copied DuckDB says how long their texts are: the few that a dictionary or
+    a constant holds take next to nothing there, and all of them a copy of thousands of rows at a time."""
     types = tuple(c.copied(typed) for c in columns)
     casts = ", ".join(f"{c.cast(identifier(c.name), typed)} AS c{i}" for i, c in enumerate(columns))
     cap = row_cap(len(columns))
-    data = connection.sql(f"SELECT {casts} FROM {relation} LIMIT {cap + 1}").to_arrow_table()
+    rows = f"SELECT {casts} FROM {relation} LIMIT {cap + 1}"
+    texts = [f"coalesce(sum(strlen(c{i})), 0)" for i, t in enumerate(types) if t == "VARCHAR"]
+    if texts:
+        ((size,),) = connection.execute(f"SELECT {' + '.join(texts)} FROM ({rows})").fetchall()
+        reading.check(int(size))
+    data = reading.arrow(connection.sql(rows))
     return Content(data.slice(0, cap), types, data.num_rows > cap)
 
 
@@ -117,9 +129,7 @@ def _reason(error: Exception) -> str:
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """A read-only connection in which no view of the file can reach another file."""
     try:
-        connection = duckdb.connect(
-            str(path), read_only=True, config={**_NO_EXTENSIONS, "enable_external_access": "false"}
-        )
+        connection = duckdb.connect(str(path), read_only=True, config={**_CONFIG, "enable_external_access": "false"})
         connection.execute("SET TimeZone = 'UTC'")
         return connection
     except duckdb.Error as e:
@@ -141,78 +151,85 @@ def _duckdb(path: Path) -> Source:
 
     def opened(known_as: tuple[str, ...]) -> UserTable:
         relation, name = full[known_as], ".".join(known_as)
-        with closing(_connect(path)) as connection:
-            try:
-                columns = _described(connection, relation)
-            except duckdb.Error as e:
-                raise DataError(f"{path}: table {name!r} cannot be read ({_reason(e)})") from e
+        with _duckdb_table(path, name) as (connection, _):
+            columns = _described(connection, relation)
         return _table(known_as, columns, partial(_duckdb_rows, path, name, relation, columns), str(path))
 
     return Source(str(path), tuple(full), opened)
 
 
-def _duckdb_rows(path: Path, name: str, relation: str, columns: list[Kept], typed: bool) -> Content:
+@contextmanager
+def _duckdb_table(path: Path, name: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Reading]]:
     with closing(_connect(path)) as connection:
+        reading = Reading(f"{path}: table {name!r}")
         try:
-            return _copied(connection, relation, columns, typed)
+            with reading.on(connection):
+                yield connection, reading
         except duckdb.Error as e:
-            raise DataError(f"{path}: table {name!r} cannot be read ({_reason(e)})") from e
+            raise DataError(f"{reading.what} cannot be read ({_reason(e)})") from e
 
 
-def _sqlite_connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")
-    return connection
+def _duckdb_rows(path: Path, name: str, relation: str, columns: list[Kept], typed: bool) -> Content:
+    with _duckdb_table(path, name) as (connection, reading):
+        return _copied(connection, relation, columns, typed, reading)
 
 
-def _sqlite_query(path: Path, sql: str, table: str | None = None) -> list[tuple[Any, ...]]:
-    """The rows of a query of our own, about one `table` or about the file."""
+@contextmanager
+def _sqlite_query(path: Path, sql: str, reading: Reading | None = None) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """The rows of a query of our own: in a `reading` of one table, or about the file."""
     try:
-        with closing(_sqlite_connect(path)) as connection:
-            return connection.execute(sql).fetchall()
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            about = reading or Reading(str(path))
+            with about.on(connection):
+                yield about.rows(connection, sql)
     except sqlite3.Error as e:
-        if table is not None:
-            raise DataError(f"{path}: table {table!r} cannot be read ({_reason(e)})") from e
+        if reading is not None:
+            raise DataError(f"{reading.what} cannot be read ({_reason(e)})") from e
         raise DataError(f"{path} cannot be read as a SQLite database ({_reason(e)})") from e
 
 
 def _sqlite(path: Path) -> Source:
-    found = _sqlite_query(
-        path,
-        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_' "
-        "ORDER BY name",
-    )
+    listed = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
+    with _sqlite_query(path, f"{listed} ORDER BY name") as names:
+        found = tuple(names)
 
     def opened(known_as: tuple[str, ...]) -> UserTable:
         (name,) = known_as
-        info = _sqlite_query(path, f"PRAGMA table_xinfo({string_literal(name)})", name)
-        # Its last field is 1 for what a virtual table hides, 2 and 3 for generated columns.
-        info = [row for row in info if row[-1] != 1]
+        reading = Reading(f"{path}: table {name!r}")
+        with _sqlite_query(path, f"PRAGMA table_xinfo({string_literal(name)})", reading) as rows:
+            # Its last field is 1 for what a virtual table hides, 2 and 3 for generated columns.
+            info = [row for row in rows if row[-1] != 1]
         header = [row[1] for row in info]
-        columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1])) for row in info]
+        columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1], reading)) for row in info]
         if not header:
             raise DataError(f"{path}: table {name!r} has no columns; a question needs at least one")
         return _table(name, columns, partial(_sqlite_rows, path, name, columns), str(path))
 
-    return Source(str(path), tuple(found), opened)
+    return Source(str(path), found, opened)
 
 
-def _stored(path: Path, table: str, column: str) -> set[str]:
+def _stored(path: Path, table: str, column: str, reading: Reading) -> set[str]:
     """SQLite's storage classes of a column's values, `null` left out; text may be `empty`, or a `numeral` that spells a
-    number."""
+    number. Which texts there are is known once one is neither and there are numbers."""
     cell, name = identifier(column), identifier(table)
-    found = {row[0] for row in _sqlite_query(path, f"SELECT DISTINCT typeof({cell}) FROM {name}", table)} - {"null"}
+    with _sqlite_query(path, f"SELECT DISTINCT typeof({cell}) FROM {name}", reading) as rows:
+        found = {kind for (kind,) in rows} - {"null"}
     if "text" in found:
-        texts = _sqlite_query(path, f"SELECT DISTINCT {cell} FROM {name} WHERE typeof({cell}) = 'text'", table)
         found -= {"text"}
-        found |= {"empty" if not t else "text" if parse_number(t) is None else "numeral" for (t,) in texts}
+        sql = f"SELECT DISTINCT {cell} FROM {name} WHERE typeof({cell}) = 'text'"
+        with _sqlite_query(path, sql, reading) as rows:
+            for (text,) in rows:
+                found.add("empty" if not text else "text" if parse_number(text) is None else "numeral")
+                if "text" in found and found & {"integer", "real", "numeral"}:
+                    break
     return found
 
 
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:
     cells = ", ".join(identifier(c.name) for c in columns)
-    rows = _sqlite_query(path, f"SELECT {cells} FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}", name)
-    return from_rows(rows, [c.copied(typed) for c in columns])
+    sql = f"SELECT {cells} FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}"
+    with _sqlite_query(path, sql, Reading(f"{path}: table {name!r}")) as rows:
+        return from_rows(list(rows), [c.copied(typed) for c in columns])
 
 
 # --------------------------------------------------------------------------------------------------- CSV, Parquet
@@ -224,17 +241,23 @@ def _literal_path(path: Path) -> str:
 
 
 def _parquet(path: Path) -> UserTable:
-    def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str], Any]) -> Any:
+    def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str, Reading], Any]) -> Any:
+        reading = Reading(f"{path}: table {path.stem!r}")
         relation = f"read_parquet([{_literal_path(path)}], hive_partitioning = false)"
-        with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+        with closing(duckdb.connect(config=_CONFIG)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             try:
-                return work(connection, relation)
+                with reading.on(connection):
+                    return work(connection, relation, reading)
             except duckdb.Error as e:
                 raise DataError(f"{path} cannot be read as Parquet ({_reason(e)})") from e
 
-    columns = with_columns(_described)
-    return _table(path.stem, columns, lambda typed: with_columns(lambda c, r: _copied(c, r, columns, typed)), str(path))
+    columns = with_columns(lambda c, r, _: _described(c, r))
+
+    def read(typed: bool) -> Content:
+        return with_columns(lambda c, r, reading: _copied(c, r, columns, typed, reading))
+
+    return _table(path.stem, columns, read, str(path))
 
 
 _CSV_OPTIONS = "header = true, all_varchar = true, null_padding = true"
@@ -245,25 +268,28 @@ def _csv(path: Path) -> UserTable:
     """A CSV whose first line holds the column names; the cells of the rows read say what type a column has."""
     if not path.stat().st_size:
         raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
-    with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+    reading = Reading(f"{path}: table {path.stem!r}")
+    with closing(duckdb.connect(config=_CONFIG)) as connection:
         options = f"{_CSV_OPTIONS}, parallel = false, hive_partitioning = false"
         try:
-            relation = connection.sql(f"SELECT * FROM read_csv([{_literal_path(path)}], {options})")
-            cap = row_cap(len(relation.columns))
-            found = relation.limit(cap + 1).to_arrow_table()
-            named = _cells_of_the_header(connection, path, found)
+            with reading.on(connection):
+                relation = connection.sql(f"SELECT * FROM read_csv([{_literal_path(path)}], {options})")
+                cap = row_cap(len(relation.columns))
+                found = reading.arrow(relation.limit(cap + 1))
+                named = _cells_of_the_header(connection, path, found)
+                found = _without_surplus(path, found, named)
+                header = found.column_names
+                raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
+                connection.register("raw", raw)
+                columns = of_text(connection, "raw", header)
         except duckdb.Error as e:
             raise DataError(f"{path} cannot be read as CSV with a header line ({_reason(e)})") from e
-        found = _without_surplus(path, found, named)
-        header = found.column_names
-        raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
-        connection.register("raw", raw)
-        columns = of_text(connection, "raw", header)
 
     def read(typed: bool) -> Content:
-        with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+        reading = Reading(f"{path}: table {path.stem!r}")
+        with closing(duckdb.connect(config=_CONFIG)) as connection, reading.on(connection):
             connection.register("raw", raw)
-            data = connection.sql(f"SELECT {', '.join(casts(columns, typed))} FROM raw").to_arrow_table()
+            data = reading.arrow(connection.sql(f"SELECT {', '.join(casts(columns, typed))} FROM raw"))
         return Content(data, tuple(c.copied(typed) for c in columns), found.num_rows > cap)
 
     return _table(path.stem, columns, read, str(path))
@@ -278,7 +304,10 @@ def _cells_of_the_header(connection: duckdb.DuckDBPyConnection, path: Path, foun
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         # Where no cell is quoted, the sniffer has a word for that.
         quote = quote if len(quote) == 1 else '"'
-        header = next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
+        try:
+            header = next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
+        except csv.Error as e:
+            raise DataError(f"{path}: the header line cannot be read ({e}); give its columns shorter names") from e
     return len(header)
 
 
@@ -301,11 +330,15 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
         raise DataError(f"table {name!r} has no columns; a question needs at least one to ask about")
     header = [str(n) for n in data.column_names]
     plain = data.slice(0, row_cap(data.num_columns) + 1).rename_columns([f"c{i}" for i in range(len(header))])
-    with closing(duckdb.connect(config=_NO_EXTENSIONS)) as connection:
+    with closing(duckdb.connect(config=_CONFIG)) as connection:
         try:
             connection.register("given", plain)
             columns = _described(connection, "given")
-            contents = {typed: _copied(connection, "given", columns, typed) for typed in (False, True)}
+            contents = {}
+            for typed in (False, True):
+                reading = Reading(f"table {name!r}")
+                with reading.on(connection):
+                    contents[typed] = _copied(connection, "given", columns, typed, reading)
         except duckdb.Error as e:
             types = ", ".join(f"{h} {t}" for h, t in zip(header, data.schema.types))
             raise DataError(
