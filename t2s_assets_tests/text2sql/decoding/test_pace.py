@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +18,22 @@ from t2s_assets_tests.tiny import random_requests, tiny_model
 
 
 class Machine:
-    """A clock whose passes take `seconds`, and get a core for a `share` of them that depends on their threads."""
+    """A clock whose passes take `seconds` and get a core for all of them while they have at most `free` threads.
+
+    It counts the threads itself: four real ones, on fewer cores and beside other tests, would stand in each other's
+    way for minutes.
+    """
 
     def __init__(self) -> None:
         self.now = self.worked = 0.0
-        self.free = 99  # threads that get a core at the same time
+        self.free = 99
+        self.threads = 4
+
+    def get_num_threads(self) -> int:
+        return self.threads
+
+    def set_num_threads(self, threads: int) -> None:
+        self.threads = threads
 
     def monotonic(self) -> float:
         return self.now
@@ -33,24 +43,16 @@ class Machine:
 
     def work(self, seconds: float = 0.1) -> int:
         """One pass; how many threads it had."""
-        threads = torch.get_num_threads()
         self.now += seconds
-        self.worked += seconds * (1.0 if threads <= self.free else 0.6)
-        return threads
-
-
-@pytest.fixture(autouse=True)
-def four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+        self.worked += seconds * (1.0 if self.threads <= self.free else 0.6)
+        return self.threads
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
     monkeypatch.setattr(paces, "time", machine)
+    monkeypatch.setattr(paces, "torch", machine)
     return machine
 
 
@@ -59,7 +61,7 @@ def passes(pace: Pace, machine: Machine, number: int) -> list[int]:
     for _ in range(number):
         with pace:
             found.append(machine.work())
-        assert torch.get_num_threads() == 4
+        assert machine.threads == 4
     return found
 
 
@@ -98,11 +100,10 @@ def test_a_number_of_threads_that_is_set_meanwhile_holds(machine: Machine) -> No
     pace = Pace()
     machine.free = 1
     assert passes(pace, machine, 3)[-1] == 1
-    torch.set_num_threads(2)
+    machine.threads = 2
     with pace:
         assert machine.work() == 2
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(4)
+    assert machine.threads == 2
 
 
 def test_threads_are_given_back_after_an_error(machine: Machine) -> None:
@@ -111,7 +112,7 @@ def test_threads_are_given_back_after_an_error(machine: Machine) -> None:
     passes(pace, machine, 3)
     with pytest.raises(ZeroDivisionError), pace:
         1 / 0  # noqa: B018
-    assert torch.get_num_threads() == 4
+    assert machine.threads == 4
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +139,34 @@ def test_answers_that_are_waited_for_give_way_and_those_that_are_kept_do_not(
     assert [c.text for c in decoder.generate(asked)] == want
     assert len(threads) > 4
     assert threads == ([4, 2] + [1] * (len(threads) - 2) if waited_for else [4] * len(threads))
-    assert torch.get_num_threads() == 4
+    assert machine.threads == 4
 
 
-def test_batches_side_by_side_keep_their_halves(
+def test_batches_side_by_side_have_no_pace(
     quick: PackedModel, tokenizer: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine.free, logits, threads = 0, PackedModel.logits, set()
+    entered, enter = [], Pace.__enter__
 
-    def timed(*given: Any) -> torch.Tensor:
-        threads.add(machine.work())
-        return logits(*given)
+    def counted(pace: Pace) -> None:
+        entered.append(pace)
+        enter(pace)
 
-    monkeypatch.setattr(PackedModel, "logits", timed)
-    settings = DecodingOptions(max_new_tokens=8, fewer_threads_when_busy=True)
-    Decoder(quick, tokenizer, settings).generate(random_requests(60, tables=2, seed=3))
-    assert threads == {2}
+    monkeypatch.setattr(Pace, "__enter__", counted)
+    settings = DecodingOptions(max_new_tokens=4, fewer_threads_when_busy=True)
+    decoder = Decoder(quick, tokenizer, settings)
+    decoder.generate(random_requests(60, tables=2, seed=3))
+    assert not entered
+    decoder.generate(random_requests(1, tables=1, seed=3))
+    assert entered
+
+
+def test_the_real_threads_are_torchs() -> None:
+    before, pace = torch.get_num_threads(), Pace()
+    pace._most, pace._now, pace._until = before + 1, 1, float("inf")
+    torch.set_num_threads(before + 1)
+    try:
+        with pace:
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
