@@ -153,11 +153,15 @@ def test_batches_side_by_side_have_no_pace(
 
     monkeypatch.setattr(Pace, "__enter__", counted)
     settings = DecodingOptions(max_new_tokens=4, fewer_threads_when_busy=True)
-    decoder = Decoder(quick, tokenizer, settings)
-    decoder.generate(random_requests(60, tables=2, seed=3))
-    assert not entered
-    decoder.generate(random_requests(1, tables=1, seed=3))
-    assert entered
+    decoder, before = Decoder(quick, tokenizer, settings), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        decoder.generate(random_requests(60, tables=2, seed=3))
+        assert not entered
+        decoder.generate(random_requests(1, tables=1, seed=3))
+        assert entered
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_real_threads_are_torchs() -> None:
