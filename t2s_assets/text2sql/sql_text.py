@@ -193,7 +193,7 @@ def _shape(tree: exp.Query) -> Shape:
 
 def _is_cte(table: exp.Table) -> bool:
     """Whether a name where a table stands is that of a CTE."""
-    return table.name.lower() in visible_ctes(table)
+    return folded(table.name) in visible_ctes(table)
 
 
 _CLOCK_NODES = (exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.Localtime, exp.Localtimestamp)

@@ -227,3 +227,7 @@ def test_the_kind_of_a_query(sql: str) -> None:
 
 def test_every_category_is_tested() -> None:
     assert {category for category, *_ in KINDS.values()} == set(CATEGORIES)
+
+
+def test_a_cte_is_no_table_whatever_the_script_of_its_name() -> None:
+    assert shape('WITH "Ö" AS (SELECT a FROM t) SELECT a FROM "Ö"').tables == ("t",)
