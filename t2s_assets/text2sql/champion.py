@@ -45,7 +45,8 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
 
 
 def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[str, Any]:
-    candidates, left_out = _candidates(project, dataset)
+    serving = serving_experiment(project, dataset)
+    candidates, left_out = _candidates(project, dataset, serving)
     for name in left_out:
         log(f"{dataset}/{name} was evaluated on other data or otherwise; evaluate again with: t2s run {dataset}/{name}")
     if not candidates:
@@ -55,7 +56,6 @@ def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[
         )
     scores = {name: summary(list(rows.values()))["ex"] for name, rows in candidates.items()}
     ranking = sorted(candidates, key=lambda n: (-(scores[n]["value"] or 0), n))
-    serving = serving_experiment(project, dataset)
     comparisons = []
     most_answered = min(ranking, key=lambda name: -len(candidates[name]))
     chosen = serving if serving in candidates or serving in left_out else most_answered
@@ -88,7 +88,7 @@ def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[
     return read_manifest(folder, made_by="")
 
 
-def _candidates(project: Project, dataset: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _candidates(project: Project, dataset: str, serving: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
     names = experiment_names(project.configs, dataset)
     predicted = {n: project.path(dataset, "predictions", n) for n in names}
@@ -97,7 +97,6 @@ def _candidates(project: Project, dataset: str) -> tuple[dict[str, dict[str, Any
         restore_interrupted(project.path(dataset, "adapter", name))
     predicted = {n: folder for n, folder in predicted.items() if (folder / MANIFEST).exists()}
     now = gold_version(project, dataset) if predicted else None
-    serving = serving_experiment(project, dataset)
     serves = serving in names and (project.path(dataset, "adapter", serving) / MANIFEST).exists()
     candidates, left_out = {}, [serving] if serves and serving not in predicted else []
     for name, folder in predicted.items():

@@ -198,19 +198,20 @@ def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
     for number, record in there:
         known.setdefault((record.get("database", only), record["question"]), {})[record["sql"]] = number
     splits = any("split" in record for _, record in there)
-    tables: dict[str, set[str]] = {}
+    tables: dict[Path, set[str]] = {}
     fresh: list[dict[str, Any]] = []
     contradicting: list[tuple[int, str]] = []
     n_there = n_elsewhere = n_replaced = 0
     # What was said last of a question holds.
     last: dict[tuple[str, str], dict[str, Any]] = {}
     for _, entry in read_feedback(file):
-        name = _database(entry, databases)
-        if name is not None and name not in tables:
-            tables[name] = _table_names(next(path for path, known_as in databases.items() if known_as == name))
-        if name is None or not {t["table"].casefold() for t in entry["schema"]} <= tables[name]:
+        path = _database(entry, databases)
+        if path is not None and path not in tables:
+            tables[path] = _table_names(path)
+        if path is None or not {t["table"].casefold() for t in entry["schema"]} <= tables[path]:
             n_elsewhere += 1
             continue
+        name = databases[path]
         before = last.get((name, entry["question"]))
         n_replaced += before is not None and before["sql"] != entry["sql"]
         n_there += before is not None and before["sql"] == entry["sql"]
@@ -236,12 +237,13 @@ def _table_names(path: Path) -> set[str]:
     return {known_as[0].casefold() for known_as in source.paths if len(known_as) == 1}
 
 
-def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> str | None:
-    """The dataset's name for the database of a record; a file in a folder of files counts as the folder."""
+def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> Path | None:
+    """The dataset's database that a record is about; a file in a folder of files counts as the folder."""
     if not isinstance(entry.get("database"), str):
         return None
     path = Path(entry["database"]).resolve()
-    return databases.get(path) or (databases.get(path.parent) if is_table_of_folder(path) else None)
+    places = (path, path.parent) if is_table_of_folder(path) else (path,)
+    return next((place for place in places if place in databases), None)
 
 
 def _append(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -140,22 +140,25 @@ _MADE_OF = {"questions": ("tables",), "sql": ("tables", "questions")}
 
 def made_of(project: Project, dataset: str, asset: str) -> Facts:
     """For the manifest of `questions` or `sql`: the data versions of what it is made of."""
-    folders = {name: project.path(dataset, name) for name in _MADE_OF[asset]}
-    return {
-        MADE_OF: {n: read_manifest(at, made_by=f"t2s prepare {dataset}")["data_version"] for n, at in folders.items()}
-    }
+    return {MADE_OF: {n: m["data_version"] for n, m in manifests(project, dataset, _MADE_OF[asset]).items()}}
 
 
-def check_made_of(dataset: str, manifests: Mapping[str, Facts]) -> None:
-    """See that `questions` and `sql`, by their manifests, are made of the `tables` and `questions` that there are.
+def manifests(project: Project, dataset: str, assets: Iterable[str]) -> dict[str, Facts]:
+    """The manifests of assets of a dataset, by name. Raises DataError when one is not there."""
+    made_by = f"t2s prepare {dataset}"
+    return {asset: read_manifest(project.path(dataset, asset), made_by=made_by) for asset in assets}
+
+
+def check_made_of(dataset: str, made: Mapping[str, Facts]) -> None:
+    """See that `questions` and `sql`, by the manifests in `made`, are of the `tables` and `questions` that there are.
 
     An earlier version's, which do not say, pass. Raises DataError: gold of other questions would be taken for theirs.
     """
     stale = [
-        f"{asset} is of {name} {was}, which is now {manifests[name]['data_version']}"
+        f"{asset} is of {name} {was}, which is now {made[name]['data_version']}"
         for asset in _MADE_OF
-        for name, was in manifests[asset].get(MADE_OF, {}).items()
-        if was != manifests[name]["data_version"]
+        for name, was in made[asset].get(MADE_OF, {}).items()
+        if was != made[name]["data_version"]
     ]
     if stale:
         raise DataError(f"{dataset}: {'; '.join(stale)}; make them again with: t2s prepare {dataset}")

@@ -10,7 +10,7 @@ from typing import Any
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, PromptError
-from t2s_assets.text2sql.gold import check_made_of
+from t2s_assets.text2sql.gold import check_made_of, manifests
 from t2s_assets.text2sql.linking import named_in, recall
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
@@ -143,10 +143,9 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
 
 def data_versions(project: Project, dataset: str) -> dict[str, str]:
     """The data versions of `SOURCES` as they are now. Raises DataError when one is not there, or of other data."""
-    folders = {name: project.path(dataset, name) for name in SOURCES}
-    manifests = {name: read_manifest(at, made_by=f"t2s prepare {dataset}") for name, at in folders.items()}
-    check_made_of(dataset, manifests)
-    return {name: manifest["data_version"] for name, manifest in manifests.items()}
+    made = manifests(project, dataset, SOURCES)
+    check_made_of(dataset, made)
+    return {name: manifest["data_version"] for name, manifest in made.items()}
 
 
 def prompts_manifest(project: Project, dataset: str, experiment: str) -> dict[str, Any]:

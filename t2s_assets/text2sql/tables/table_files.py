@@ -32,8 +32,7 @@ from t2s_assets.text2sql.tables.table_types import Kept, casts, of_duckdb, of_sq
 from t2s_assets.text2sql.tables.user_tables import Content, Source, UserTable, from_rows, of_tables, row_cap, shortened
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
-_NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-_CONFIG = {**_NO_EXTENSIONS, **DUCKDB_LIMITS}
+_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", **DUCKDB_LIMITS}
 
 
 def open_file(path: Path) -> Source:
@@ -261,7 +260,6 @@ def _parquet(path: Path) -> UserTable:
 
 
 _CSV_OPTIONS = "header = true, all_varchar = true, null_padding = true"
-"""One thread reads: DuckDB's parallel reader pads no rows where a quoted cell has a line break."""
 
 
 def _csv(path: Path) -> UserTable:
@@ -270,6 +268,7 @@ def _csv(path: Path) -> UserTable:
         raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
     reading = Reading(f"{path}: table {path.stem!r}")
     with closing(duckdb.connect(config=_CONFIG)) as connection:
+        # One thread reads: DuckDB's parallel reader pads no rows where a quoted cell has a line break.
         options = f"{_CSV_OPTIONS}, parallel = false, hive_partitioning = false"
         try:
             with reading.on(connection):
