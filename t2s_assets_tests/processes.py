@@ -1,13 +1,18 @@
-"""Processes that a test started, found by a value in their environment: children of children and orphans too."""
+"""Processes that a test started: found by a value in their environment, children of children and orphans too; and one
+on a terminal."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+from t2s_assets_tests.projects import ProjectFiles
 
 T = TypeVar("T")
 
@@ -57,3 +62,20 @@ def wait_for(ready: Callable[[], T], *, seconds: float, what: str, every: float 
             raise TimeoutError(f"waited {seconds:.0f} s for {what}")
         time.sleep(every)
     return found
+
+
+def on_a_terminal(files: ProjectFiles, *arguments: str) -> subprocess.Popen[str]:
+    """A `t2s` command on the project's folders, in a process group that can be told of Ctrl-C."""
+    folders = {"T2S_CONFIGS": str(files.project.configs), "T2S_STORAGE": str(files.project.storage)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what runs in the background
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "t2s_assets.cli", *arguments],
+            env={**os.environ, **folders},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -113,6 +114,7 @@ def main() -> int:
     parser.add_argument("address", metavar="DATASET/EXPERIMENT")
     dataset, _, experiment = parser.parse_args().address.partition("/")
     when_launcher_is_gone(_end_at_once)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the same, as SIGTERM does
 
     def say(line: str) -> None:
         if is_main():

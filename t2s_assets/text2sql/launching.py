@@ -43,7 +43,7 @@ def torchrun(python: str, processes: int, module: str, *arguments: str, launch: 
     Raises:
         ConfigError: a static rendezvous does not know which node this is.
     """
-    line = [python, "-m", "torch.distributed.run", *_meeting(launch), f"--nproc_per_node={processes}"]
+    line = [python, "-m", "t2s_assets.text2sql.torchrun", *_meeting(launch), f"--nproc_per_node={processes}"]
     return [*line, "-m", module, *arguments]
 
 

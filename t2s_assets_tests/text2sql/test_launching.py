@@ -48,7 +48,7 @@ def started(config: Experiment) -> Any:
 def test_by_default_torchrun_starts_ranks_on_this_machine() -> None:
     line, variables = started(experiment(training={"max_steps": 4, "processes": 2}))
     assert line[1:] == [
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "t2s_assets.text2sql.torchrun", "--standalone", "--nproc_per_node=2"),
         *("-m", "t2s_assets.text2sql.training", "d/e"),
     ]
     assert (variables["T2S_CONFIGS"], variables["T2S_STORAGE"]) == ("/c", "/s")
@@ -113,7 +113,9 @@ def test_a_job_runs_with_the_clusters_python_and_cores() -> None:
     config = experiment(RAY | {"python": "/opt/t2s/bin/python", "cpus": 8}, training={"max_steps": 4, "processes": 2})
     address, job = started(config)
     assert address == "http://head:8265"
-    assert job["entrypoint"].startswith("/opt/t2s/bin/python -m torch.distributed.run --standalone --nproc_per_node=2")
+    python, _, line = job["entrypoint"].partition(" -m ")
+    assert python == "/opt/t2s/bin/python"
+    assert line.startswith("t2s_assets.text2sql.torchrun --standalone --nproc_per_node=2")
     assert job["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "4"
     # It runs on another machine, where a process with the launcher's number is another or none.
     assert "T2S_LAUNCHER" not in job["runtime_env"]["env_vars"]

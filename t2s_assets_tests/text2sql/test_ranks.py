@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import adapters, base_models, evaluation, predictions, report, training
+from t2s_assets.text2sql import adapters, base_models, evaluation, launching, predictions, report, training
+from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import read_json
+from t2s_assets_tests.processes import on_a_terminal, processes_with
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
 
@@ -126,6 +129,63 @@ def test_two_nodes_train_together(towns: ProjectFiles, experiment: Make, one: st
     assert_same_curve(towns, one, name)
 
 
+TOLD = """
+import os, signal
+from t2s_assets.text2sql.training.entry import main
+from t2s_assets.text2sql.training.{module} import {owner}
+
+real, calls = {owner}.{method}, 0
+
+def told(*args, **kwargs):
+    global calls
+    calls += 1
+    if os.environ["RANK"] == "1" and calls == {call}:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(*args, **kwargs)
+
+{owner}.{method} = told
+raise SystemExit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method", "call"),
+    [("trainer", "BudgetTrainer", "prediction_step", 2), ("selection", "AnswerFigures", "_scored", 1)],
+    ids=["its loss", "its answers"],
+)
+def test_one_rank_told_to_stop_breaks_off_the_evaluation_of_both(
+    towns: ProjectFiles,
+    experiment: Make,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    module: str,
+    owner: str,
+    method: str,
+    call: int,
+) -> None:
+    """Launchers kill what does not end within seconds; evaluations take longer, and the checkpoint comes after them."""
+    settings = PLAIN | {"batch_size": 1, "max_steps": 6, "eval_steps": 3, "save_steps": 3, "best": "ex"}
+    whole, name = (experiment(f"{method.strip('_')}-{n}", processes=2, **settings) for n in ("whole", "told"))
+    facts = training.run(towns.project, "towns", whole)
+    capfd.readouterr()
+    config = towns.project.experiment("towns", name)
+    line = training.command("towns", name, config)
+    script = tmp_path / "told.py"
+    script.write_text(TOLD.format(module=module, owner=owner, method=method, call=call))
+    at = line.index("t2s_assets.text2sql.training")
+    line[at - 1 : at + 1] = [str(script)]
+    with pytest.raises(T2SError, match="training failed"):
+        launching.run(config, line, training.environment(towns.project, config), what="training")
+    said = capfd.readouterr().out
+    assert "stopped by another rank after step 3; its checkpoint is kept" in said
+    assert "validation loss" not in said
+    resumed = training.run(towns.project, "towns", name)
+    said = capfd.readouterr().out
+    assert said.index("going on from checkpoint-3") < said.index("step 3/6  validation loss")
+    same = ("data_version", "validation_loss", "validation_ex", "chosen_step", "steps")
+    assert {n: resumed[n] for n in same} == {n: facts[n] for n in same}
+
+
 def evaluated(files: ProjectFiles, name: str) -> tuple[list[Any], dict[str, Any]]:
     """The rows of adapter and base, and the report without its timings."""
     rows = [predictions.load_predictions(files.project, "towns", name, kind) for kind in ("predictions", "base")]
@@ -180,3 +240,16 @@ def test_each_rank_answers_whole_blocks_of_its_own(
     assert "base: all 6 answers are there already" in lines
     assert predictions.load_predictions(towns.project, "towns", one) == alone
     assert not list(cache.glob("*.rank-*"))
+
+
+def test_ctrl_c_ends_an_evaluations_ranks_at_once(towns: ProjectFiles, tiny_base: Path, one: str) -> None:
+    shared = {"latency_questions": 2, "processes": 2}
+    add_experiment(towns, tiny_base, one, gradient_accumulation=2, evaluation=shared, **PLAIN)
+    child = on_a_terminal(towns, "evaluate", f"towns/{one}")
+    assert child.stdout is not None
+    said = next(line for line in child.stdout if "2 ranks share the questions" in line or not line)
+    os.killpg(child.pid, signal.SIGINT)
+    rest = said + child.stdout.read()
+    assert child.wait(60) == 130
+    assert "KeyboardInterrupt" not in rest and "Traceback" not in rest
+    assert not processes_with(f"T2S_LAUNCHER={child.pid}")

@@ -49,12 +49,12 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if control.should_evaluate and self.best != "last":
             control.should_save = True  # or the best one would be known and gone
-        if self._told_to_stop():
+        if self.told_to_stop():
             self.stopped = f"stopped by {self.signal.reason or 'another rank'} after step {state.global_step}"
             control.should_save = control.should_training_stop = True
 
-    def _told_to_stop(self) -> bool:
-        """The same on every rank, or one would wait for the others for ever."""
+    def told_to_stop(self) -> bool:
+        """The same on every rank, or one would wait for the others for ever; so every rank calls it."""
         told = self.signal.reason is not None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             flag = torch.tensor(int(told), device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")

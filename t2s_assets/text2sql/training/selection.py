@@ -25,9 +25,8 @@ FEWEST_QUESTIONS = 8
 class AnswerFigures:
     """EX and EM of greedy answers to a seeded sample of validation questions, as the final evaluation scores them.
 
-    Called with the model and its validation loss at each evaluation; returns `ex` and `em` (shares of all sampled
-    questions, 0 to 1; see `metrics.summary`), `choice`, by which checkpoints are compared (`best`'s figure, and among
-    equals the lower loss), and `generating_seconds`. Ranks share the questions.
+    Ranks share the questions: at each evaluation each of them answers its own (`right`), and all put together what
+    they found (`shares`).
     """
 
     def __init__(
@@ -51,21 +50,29 @@ class AnswerFigures:
         chosen = set(ids)
         self.questions = [q for q in self.questions if q.id in chosen]
 
-    def __call__(self, model: Any, loss: float) -> dict[str, float]:
+    def right(self, model: Any) -> tuple[int, int]:
+        """How many of this rank's questions `model` answers right, by EX and by EM. Ranks exchange nothing in it."""
         import torch
 
-        started = time.monotonic()
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        together = _together()
         rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
         rows = self._scored(model, self.questions[rank::ranks])
-        right = torch.tensor([sum(r["ex"] for r in rows), sum(r["em"] for r in rows)], dtype=torch.float64)
-        if together:
-            right = right.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
-            torch.distributed.all_reduce(right)
-        ex, em = (right / len(self.questions)).tolist()
+        return sum(r["ex"] for r in rows), sum(r["em"] for r in rows)
+
+    def shares(self, right: tuple[int, int], loss: float) -> dict[str, float]:
+        """From all ranks' `right` and the validation loss: `ex` and `em`, shares of all sampled questions (0 to 1; see
+        `metrics.summary`), and `choice`, by which checkpoints are compared: `best`'s figure, and among equals the lower
+        loss. Called by every rank.
+        """
+        import torch
+
+        counts = torch.tensor(right, dtype=torch.float64)
+        if _together():
+            counts = counts.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+            torch.distributed.all_reduce(counts)
+        ex, em = (counts / len(self.questions)).tolist()
         figures = {"ex": ex, "em": em}
-        figures["choice"] = figures[self.best] - _LOSS_WEIGHT * min(loss, 100.0)
-        return figures | {"generating_seconds": round(time.monotonic() - started, 2)}
+        return figures | {"choice": figures[self.best] - _LOSS_WEIGHT * min(loss, 100.0)}
 
     def seconds_a_question(self, model: Any, *, timed: int = FEWEST_QUESTIONS) -> float:
         """How long an answer takes, from a few: an upper bound, since a trained model ends its SQL sooner."""
@@ -93,6 +100,12 @@ class AnswerFigures:
         rows = scoring.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)
         model.train(was_training)
         return rows
+
+
+def _together() -> bool:
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def questions_within(

@@ -1,35 +1,28 @@
-"""TRL's SFTTrainer with a schedule that keeps to a wall-clock budget, a loss without
-waste, and checkpoints that are whole."""
+"""The trainer, and what it is made with: a schedule that keeps to a wall-clock budget, and steps without waste."""
 
 from __future__ import annotations
 
-import math
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch.optim.lr_scheduler import LambdaLR
-from transformers.trainer_utils import rotate_checkpoints
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
-from t2s_assets.text2sql.stopping import BrokenOff
-from t2s_assets.text2sql.training import checkpoints, fused
-from t2s_assets.text2sql.training.clock import PLAN, Clock, warm_then_cosine
+from t2s_assets.text2sql.training import fused
+from t2s_assets.text2sql.training.clock import warm_then_cosine
 from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, fused_pass_tokens, rows_a_pass, why_not_fused
 from t2s_assets.text2sql.training.flat_batches import FlatBatches
 from t2s_assets.text2sql.training.fused import Fused
 from t2s_assets.text2sql.training.heap import give_back
 from t2s_assets.text2sql.training.lanes import Lanes
-from t2s_assets.text2sql.training.progress import NotFinite, Progress, check_finite
+from t2s_assets.text2sql.training.resumable import ResumableTrainer
 from t2s_assets.text2sql.training.selection import CHOICE
 from t2s_assets.text2sql.training.sharding import sharding_arguments
 from t2s_assets.text2sql.training.shared_schemas import SharedSchemas
@@ -39,8 +32,8 @@ from t2s_assets.text2sql.training.shared_schemas import SharedSchemas
 _GIVE_BACK_AFTER = 16
 
 
-class BudgetTrainer(SFTTrainer):
-    """SFTTrainer whose learning rate follows the share of the run that is done.
+class BudgetTrainer(ResumableTrainer):
+    """A trainer whose learning rate follows the share of the run that is done.
 
     The share is steps over planned steps. With a wall-clock budget the plan changes as the run goes, and `Pace` keeps
     the share: on a machine that turns out faster or slower, the cosine still ends at zero when the budget does.
@@ -49,22 +42,17 @@ class BudgetTrainer(SFTTrainer):
     def __init__(
         self,
         *args: Any,
-        clock: Clock,
         budget_seconds: float | None,
         warmup: float,
-        figures: Callable[[Any, float], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
-        """`figures` measures the model, given its validation loss, at each evaluation; they become `eval_<name>`.
+        """`args` and `kwargs` are `ResumableTrainer`'s.
 
         Where `data_collator` is a `FlatBatches`, layers run as `fused` writes them, on as many threads as it shares
         batches out to; see `step_arguments`.
         """
-        self.clock = clock
-        self.losses_before: float = clock.plan.get("losses", 0.0)
         self.budget_seconds = budget_seconds
         self.warmup = warmup
-        self.figures = figures
         self._wanted: torch.Tensor | None = None
         self._batches = 0
         super().__init__(*args, **kwargs)
@@ -152,150 +140,10 @@ class BudgetTrainer(SFTTrainer):
         losses.append(super().training_step(model, parts[-1], num_items_in_batch))
         return torch.stack(losses).sum()
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers trains; a signal to stop is one for after the step."""
-        with self._progress.signal.steps() if self._progress else nullcontext():
-            return super().train(*args, **kwargs)
-
-    @property
-    def _progress(self) -> Progress | None:
-        return next((c for c in self.callback_handler.callbacks if isinstance(c, Progress)), None)
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss on the validation sample, and what `figures` finds.
-
-        Raises:
-            BrokenOff: told to stop. With other ranks never: each would leave them in a different exchange.
-        """
-        alone = self.accelerator.num_processes == 1
-        with self._progress.signal.breakable() if alone and self._progress else nullcontext():
-            output = super().evaluation_loop(*args, **kwargs)
-            if self.figures is not None:
-                found = self.figures(self.model, output.metrics["eval_loss"])
-                output.metrics.update({f"eval_{name}": value for name, value in found.items()})
-        return output
-
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """What is due after a step; once told to stop, without the evaluation.
-
-        Launchers kill a rank that does not end within seconds, and the checkpoint would come after the evaluation.
-        """
-        if self._progress and self._progress.stopped:
-            self.control.should_evaluate = False
-        if not self.control.should_evaluate:
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-            return
-        with tempfile.TemporaryDirectory(prefix="t2s-") as before:
-            self._save_rng_state(before)
-            try:
-                super()._maybe_log_save_evaluate(*args, **kwargs)
-            except BrokenOff:
-                self._load_rng_state(before)  # from which the evaluation will draw that is made up for
-                self._stop_without_evaluation()
-                super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _stop_without_evaluation(self) -> None:
-        assert self._progress is not None
-        self.control.should_evaluate = False
-        self._progress.on_step_end(self.args, self.state, self.control)
-
-    def _evaluate_late(self, checkpoint: str, folder: Path, *due: Any) -> str:
-        """The evaluation of `checkpoint`'s step, where a stop left it out.
-
-        The checkpoint stays as it is: written again, it could be lost to a full disk or a kill, and all that it lacks
-        is the evaluation. The next one has that in its log; without a next one, it is made again.
-
-        `folder` is for random states; `due`: as transformers passes to `_maybe_log_save_evaluate` after the loss and
-        the gradient's norm. Returns the folder whose random state the steps begin with.
-        """
-        state = self.state
-        if state.global_step % state.eval_steps != 0 and state.global_step < state.max_steps:
-            return checkpoint
-        if any("eval_loss" in h and h["step"] == state.global_step for h in state.log_history):
-            return checkpoint
-        begun, evaluated = folder / "begun", folder / "evaluated"
-        begun.mkdir()
-        evaluated.mkdir()
-        self._save_rng_state(str(begun))  # from which the epoch draws its order
-        self._load_rng_state(checkpoint)  # from which the evaluation draws, and after it the steps
-        self.control.should_evaluate = True
-        try:
-            super()._maybe_log_save_evaluate(self._tr_loss, None, *due)
-        except BrokenOff:
-            self._stop_without_evaluation()
-            self.control.should_save = False
-        self._save_rng_state(str(evaluated))
-        self._load_rng_state(str(begun))
-        if state.best_global_step == state.global_step:
-            state.best_model_checkpoint = checkpoint  # transformers says so when it writes one
-        return str(evaluated)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A checkpoint that counts only when it is whole; older ones go after that.
-
-        Raises:
-            StorageError: it cannot be written.
-            NotFinite: loss or weights are not finite, on every rank.
-        """
-        self._check_finite()
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        folder = Path(self.args.output_dir)
-        written = folder / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                # transformers forgets the losses of earlier sessions.
-                self.clock.plan["losses"] = self.losses_before + self._total_loss_scalar + self._tr_loss.item()
-                self.clock.save(written / PLAN)
-                checkpoints.seal(written)
-        except Exception as e:  # safetensors, torch and the system each have errors of their own for a full disk
-            if failure := checkpoints.write_failure(e, folder):
-                shutil.rmtree(written, ignore_errors=True)
-                raise failure from e
-            raise
-        finally:
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True
-            )
-
-    def _check_finite(self) -> None:
-        """See that loss and weights are finite before they are kept: each rerun would go on from there, and end there.
-
-        Raises:
-            NotFinite: the loss since it was last told, or a weight of the adapter.
-        """
-        weights = [_here(p).float().sum() for p in self.model.parameters() if p.requires_grad]
-        found = torch.stack([self._tr_loss.float(), torch.stack(weights).sum()])
-        loss, weights_sum = self.accelerator.reduce(found, reduction="mean").tolist()
-        check_finite(loss, self.state.global_step)
-        if not math.isfinite(weights_sum):
-            raise NotFinite(
-                f"the adapter's weights are no finite numbers after step {self.state.global_step}; lower "
-                "training.learning_rate, or use hardware.dtype: float32. The last good adapter was left as it is"
-            )
-
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
         """As transformers counts them; with a budget without an end of epochs, since more steps may come to fit."""
         epochs, *rest = super().set_initial_training_values(args, dataloader)
         return (epochs if self.budget_seconds is None else sys.maxsize, *rest)
-
-    def _run_epoch(self, **kwargs: Any) -> None:
-        """Nothing where a resumed run has all its steps already: transformers would train one more, and then look."""
-        checkpoint = kwargs["resume_from_checkpoint"]
-        with ExitStack() as held:
-            if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
-                due = ("model", "trial", "epoch", "ignore_keys_for_eval", "start_time")
-                folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="t2s-")))
-                late = self._evaluate_late(checkpoint, folder, *(kwargs[name] for name in due))
-                kwargs["resume_from_checkpoint"] = late  # transformers reads nothing else of it here
-            if self.state.global_step >= self.state.max_steps:
-                self.control.should_training_stop = True
-            if not self.control.should_training_stop:
-                super()._run_epoch(**kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up over `warmup` of the run, then half a cosine to zero."""
@@ -314,12 +162,6 @@ class BudgetTrainer(SFTTrainer):
 
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
         return self.lr_scheduler
-
-
-def _here(weight: torch.Tensor) -> torch.Tensor:
-    """A weight without its gradient; of one that ranks share out, this rank's part."""
-    weight = weight.detach()
-    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def step_arguments(

@@ -15,20 +15,11 @@ from t2s_assets.text2sql.storage import read_json
 from t2s_assets.text2sql.training.clock import steps_that_fit, warm_then_cosine
 from t2s_assets_tests.fake_time import FakeTime
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
-
-BUDGET, EVALUATION = 120.0, 4.0
-
+from t2s_assets_tests.trainable import add_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-@pytest.fixture(scope="module")
-def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
-    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("pace")), tiny_base)
-    prepare(files, "tiny")
-    return files
-
+BUDGET, EVALUATION = 120.0, 4.0
 
 SPEEDS: dict[str, tuple[float, Callable[[int], float]]] = {
     "as timed": (1.0, lambda n: 1.0),

@@ -21,19 +21,12 @@ from t2s_assets.text2sql.training import cost, plan
 from t2s_assets.text2sql.training.cost import Shape
 from t2s_assets.text2sql.training.training_run import TrainingRun
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+from t2s_assets_tests.trainable import add_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXAMPLES = 18
 MAX_LENGTH = 256
-
-
-@pytest.fixture(scope="module")
-def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
-    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("packing")), tiny_base)
-    prepare(files, "tiny")
-    return files
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from t2s_assets.text2sql.training.reproduce import reproduce
 from t2s_assets_tests.fake_time import FakeTime
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+from t2s_assets_tests.training_runs import break_off
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,9 @@ def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator
     files = add_towns(ProjectFiles(tmp_path_factory.mktemp("reproduce")), tiny_base, **settings, lora=lora)
     prepare(files, "tiny")
 
-    def break_off(line: str) -> None:
-        if line.startswith("step 20/") and "validation" in line:
-            raise KeyboardInterrupt
-
     with pytest.MonkeyPatch.context() as patch:
         FakeTime(patch, timed=0.25, step=lambda n: 1.0, evaluation=1.0)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(files.project, "towns", "tiny", log=break_off)
+        break_off(files, "tiny", 20)
         lines: list[str] = []
         training.train(files.project, "towns", "tiny", log=lines.append)
         assert "going on from checkpoint-10" in lines

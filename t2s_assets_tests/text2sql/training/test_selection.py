@@ -17,16 +17,9 @@ from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets.text2sql.training.selection import AnswerFigures, questions_within
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+from t2s_assets_tests.trainable import add_experiment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
-    files = add_towns(ProjectFiles(tmp_path_factory.mktemp("selection")), tiny_base)
-    prepare(files, "tiny")
-    return files
 
 
 @pytest.fixture
@@ -183,7 +176,7 @@ def test_ranks_share_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
         all_reduce=lambda t: sums.append(t.clone()),
     )
     monkeypatch.setattr(torch, "distributed", fake)
-    figures(None, 1.0)
-    figures(None, 1.0)
+    for _ in range(2):
+        figures.shares(figures.right(None), 1.0)
     assert asked == [[0, 2, 4], [1, 3]]
     assert (sums[0] + sums[1]).tolist() == [3, 1]
