@@ -16,6 +16,9 @@ engine differs and the losses can be held against each other. TRL's own rate of 
 in so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule. `questions_a_table` is left
 out: it would form other batches, and count tokens that are not computed.
 
+TRL's defaults are bfloat16 by autocast over weights of the base's type, and gradient checkpointing, on a CPU too.
+`--tuned-baseline` gives it what its user would set first: the number format that ours runs in, and no checkpointing.
+
 What is printed: examples/s and real (unpadded) tokens/s over whole steps, the peak of resident memory, loss curve,
 gradient norms, and the share of the matrix-multiplication rate that a plain float32 (or bfloat16) product of this
 model's sizes reaches on this machine: the mean of right before and right after the side in question. The share is model
@@ -93,6 +96,10 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
             "gradient_accumulation_steps": config.training.gradient_accumulation,
             "learning_rate": config.training.learning_rate,
         }
+    if options.tuned_baseline:
+        in_bf16 = placement.dtype == "bfloat16"
+        changes |= {"bf16": in_bf16, "gradient_checkpointing": False}
+        changes["model_init_kwargs"] = {"dtype": placement.dtype}
     args = SFTConfig(
         output_dir=options.folder,
         num_train_epochs=1,
@@ -187,12 +194,21 @@ def _measured(
         "lengths": lengths,
         "labelled": sum(r["completion_tokens"] for r in train),
         "steps": trainer.state.global_step,
+        "format": _format(trainer),
         "peak_rss_gb": peak,
         "losses": [round(h["loss"], 4) for h in history],
         "grad_norms": [round(float(h["grad_norm"]), 4) for h in history],
         "val_loss": parity.said(trainer.model.eval(), tokenizer, validation).loss,
         "threads": torch.get_num_threads(),
     }
+
+
+def _format(trainer: Any) -> str:
+    """The base's weights, what multiplies them, and whether passes are computed twice."""
+    said = str(trainer.model.get_base_model().dtype).removeprefix("torch.")
+    if trainer.args.bf16 and said != "bfloat16":
+        said += " in bfloat16 autocast"
+    return said + (", gradient checkpointing" if trainer.args.gradient_checkpointing else "")
 
 
 def run_side(project: Project, side: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -218,7 +234,7 @@ def show(side: str, m: dict[str, Any], limit: float, shape: cost.Shape, lora: Lo
     print(
         f"{side:9} {m['examples_per_s']:.2f} examples/s, {m['tokens_per_s']:.0f} tokens/s, {m['steps']} steps, peak "
         f"{m['peak_rss_gb']:.2f} GB, validation loss {m['val_loss']:.4f}, {share:.1%} of {limit / 1e9:.0f} GFLOP/s "
-        f"({frozen:.1%} with frozen weights), {m['threads']} threads"
+        f"({frozen:.1%} with frozen weights), {m['threads']} threads, {m['format']}"
     )
     print(f"          loss {m['losses']}\n          gradient norm {m['grad_norms']}", flush=True)
     return share, frozen
@@ -232,6 +248,9 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=128, help="questions that both are measured on")
     parser.add_argument("--logging", type=int, default=8, help="steps between the losses shown")
     parser.add_argument("--quickstart-rate", action="store_true", help="the baseline keeps TRL's batch, rate, schedule")
+    parser.add_argument(
+        "--tuned-baseline", action="store_true", help="the baseline in ours' format, nothing computed twice"
+    )
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)

@@ -25,6 +25,8 @@ settings.load_profile("patient")
 ROOT = Path(__file__).resolve().parents[1]
 _ARCHIVE_VARIABLE = "T2S_WIKISQL_ARCHIVE"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# In the names of groups that train, or start Dagster and browsers.
+_LONG = ("instance", "/training/", "test_ranks", "test_webserver", "test_benchmarks", "test_browser")
 _left_out = pytest.StashKey[list[str]]()
 
 
@@ -84,10 +86,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
 def pytest_group_items(items: list[pytest.Item]) -> None:
-    """Tests of one file run in one process, and so do all that share the Dagster instance, which is slow to make."""
+    """Tests of one file run in one process, and so do all that share the Dagster instance, which is slow to make.
+
+    Those that take long come first, so that no process is left with one of them at the end.
+    """
     for item in items:
         group = "instance" if "instance" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not any(long in item.get_closest_marker("xdist_group").args[0] for long in _LONG))
 
 
 @pytest.hookimpl(trylast=True)

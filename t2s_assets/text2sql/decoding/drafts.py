@@ -29,15 +29,16 @@ class Drafter:
     """Makes the drafts of requests for one tokenizer."""
 
     def __init__(self, tokenizer: Any, eos: frozenset[int]) -> None:
-        def first(text: str) -> int:
-            # Within a text: at its start, SentencePiece tokenizers put a space of their own.
-            return tokenizer("x" + text, add_special_tokens=False).input_ids[1]
-
         self.tokenizer = tokenizer
         # EOS is never guessed: nothing follows that could be checked in the same pass.
         self.eos = eos
-        self.hints = [first(text) for text in _HINTS]
-        self.ends = {first(text): self.hints[4] for text in ("?", ".", " ?")}
+        self._line = len(encode(tokenizer, ["\n"])[0])
+        self.hints = [self.tokens_within(text)[0] for text in _HINTS]
+        self.ends = {self.tokens_within(text)[0]: self.hints[4] for text in ("?", ".", " ?")}
+
+    def tokens_within(self, text: str) -> list[int]:
+        """The tokens of a text that goes on with another. At a text's start, SentencePiece puts a space of its own."""
+        return encode(self.tokenizer, ["\n" + text])[0][self._line :]
 
     def draft(self, request: Request, prompt: list[int]) -> Draft:
         """What guesses the completion of `prompt`, the tokens of the request's."""
@@ -73,15 +74,27 @@ class Draft:
                 return token
         return self._copied(written, allowed) if guessed < _MOST_COPIED else None
 
+    def learn(self, written: list[int], following: int) -> None:
+        """What the model would write after tokens that were guessed, and then were not its own."""
+        if self._sketch is not None:
+            decode = self._drafter.tokenizer.decode
+            text = "" if following in self._drafter.eos else decode([following])
+            self._sketch.learn(decode(written).lstrip(" "), text)
+            self._without_idea = None
+
     def _next_of_sketch(self, written: list[int]) -> int | None:
         if self._sketch is None:
             return None
         if not self._goes_on(written) and written != self._without_idea:
-            text = self._drafter.tokenizer.decode(written)
+            tokenizer = self._drafter.tokenizer
+            text = tokenizer.decode(written)
             sql = text.lstrip(" ")
             whole = text[: len(text) - len(sql)] + self._sketch.continuation(sql)
             # A question may spell special tokens, which are text in its SQL.
-            self._whole = encode(self._drafter.tokenizer, [protect(self._drafter.tokenizer, whole)])[0]
+            self._whole = encode(tokenizer, [protect(tokenizer, whole)])[0]
+            if not self._goes_on(written) and (rest := whole[len(text) :]):
+                # A model may spell a text by other tokens than training did, and a young one often does.
+                self._whole = [*written, *self._drafter.tokens_within(protect(tokenizer, rest))]
             self._without_idea = None if self._goes_on(written) else list(written)
         return self._whole[len(written)] if self._goes_on(written) else None
 

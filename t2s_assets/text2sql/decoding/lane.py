@@ -132,12 +132,14 @@ class Lane:
         chosen = logits.argmax(-1)
         starts = np.cumsum([0, *(len(row.points) for row in active)]).tolist()
         scores = (logits.gather(-1, chosen[:, None])[:, 0] - normalisers).tolist()
-        first = list(zip(chosen.tolist(), scores))
+        likeliest = chosen.tolist()
+        first = list(zip(likeliest, scores))
         now = perf_counter()
         for slot, (row, at) in enumerate(zip(active, starts)):
             row.first = row.first or now
             these = slice(at, at + len(row.points))
-            row.choose(_Choices(first[these], logits[these], normalisers[these], row.draw), self._eos)
+            choices = _Choices(first[these], logits[these], normalisers[these], row.draw)
+            row.choose(choices, self._eos, likeliest[these])
             if row.keep_prefix:
                 self.prefixes.put(row.prefix, cache.read(slot, row.shared))
                 row.keep_prefix = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -105,13 +106,17 @@ class Row:
             self.points.append(Point(len(tokens) - 1, self._allowed()))
         return tokens
 
-    def choose(self, choices: Choices, eos: frozenset[int]) -> None:
-        """Take the model's choice at each of `points` in turn, up to the first that was not guessed."""
+    def choose(self, choices: Choices, eos: frozenset[int], likeliest: Sequence[int] = ()) -> None:
+        """Take the model's choice at each of `points` in turn, up to the first that was not guessed.
+
+        `likeliest` are the tokens that the model finds likeliest at the points, for the guesses to learn from.
+        """
         self.forward_passes += 1
         unread = [len(point.segment) for point in self.points]
         for number, point in enumerate(self.points):
             choice = choices(number)
             if choice is None or point.segment[:1] != [choice[0]]:
+                self._learn(number, likeliest)
                 self._undo(sum(unread[number:]))
                 self.length += point.offset + 1
                 while choice is not None and self.guide is not None and not self.guide.admits(choice[0]):
@@ -130,6 +135,15 @@ class Row:
                 return
         # Every point was guessed right, so the last guess ended the text.
         self.finished = True
+
+    def _learn(self, number: int, likeliest: Sequence[int]) -> None:
+        """Tell what guesses what the model would write at the points beyond the one where it left the guess."""
+        if self.draft is None:
+            return
+        text = list(self.written)
+        for point, following in zip(self.points[number:], likeliest[number + 1 :]):
+            text += point.segment
+            self.draft.learn(text, following)
 
     def _write(self, token: int, eos: frozenset[int]) -> None:
         if token in eos:

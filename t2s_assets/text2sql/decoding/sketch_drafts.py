@@ -3,7 +3,8 @@
 Guesses are for `drafts`: a wrong one costs a little arithmetic and changes no answer. Columns are guessed by the words
 of their names that the question has, in the question's order; aggregates and operators by words such as "average" and
 "before"; values are what stands behind a column's name, or runs of words with capitals or digits. The cues are English;
-in other languages names and values remain.
+in other languages names and values remain. What the model would have written along a guess that it did not follow comes
+before all of these: with another column selected, it mostly tests the same one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _ASKED = re.compile(r"\b(?:what|which|who|how|name|list|tell|give|find|show)\b",
 _MONTH = re.compile(r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b\.?", re.I)
 _YEAR = re.compile(r"\b(?:1[6-9]|20)\d\d\b")
 _STRING = re.compile(r"'(?:[^']|'')*'(?!')")
+_COLUMN = re.compile(r"""(?P<name>"(?:[^"]|"")*") ?(?P<value>= ')?$""")
 _OPENING, _CLOSING = "\"'\u201c\u2018\u00bf\u00a1", "\"'\u201d\u2019?.!,;:"
 
 _STEM = 5
@@ -92,6 +94,23 @@ class SketchDraft:
         self._asked = asked.start() if asked else 0
         self._values = list(self._chunks())
         self._numbers = numbers_in(question)
+        self._learnt: dict[tuple[str, int | str], str] = {}
+
+    def learn(self, written: str, following: str) -> None:
+        """Take note of what the model would write after a text that was guessed, and then was not its own."""
+        text = _STRING.sub("''", written)
+        conditions = text.count(" AND ") + (" WHERE " in text)
+        if text.endswith((' WHERE "', ' AND "')):
+            self._learnt["column", conditions - 1] = following
+        elif text.endswith(('SELECT "', '("')):
+            self._learnt["selected", 0] = following
+        elif (column := _COLUMN.search(text)) is not None:
+            if column["value"]:
+                self._learnt["value", column["name"]] = following
+            elif following.strip() in ("=", ">", "<"):
+                self._learnt["operator", column["name"]] = following
+        elif conditions and text.count("'") % 2 == 0 and following.strip() in ("", "AND"):
+            self._learnt["link", conditions] = following
 
     def continuation(self, written: str) -> str:
         """The sketch that begins with `written`, as far as there is a guess."""
@@ -108,7 +127,7 @@ class SketchDraft:
             if text.left:
                 if not text.follows(link):
                     return text.out
-            elif used and not self._unused(selected, used):
+            elif used and not self._more(selected, used):
                 return text.out
             text.write(link)
             column = text.choose(self._tested(selected, used))
@@ -145,10 +164,14 @@ class SketchDraft:
     def _named(self, name: str) -> bool:
         return self._mentions[name].share >= _NAMED
 
+    def _likely(self, name: str, slot: str, number: int = 0) -> bool:
+        """Whether the model would write this column there."""
+        return (slot, number) in self._learnt and name[1:].startswith(self._learnt[slot, number])
+
     def _selected(self) -> Iterator[str]:
-        def key(name: str) -> tuple[bool, bool, int, int]:
-            mention = self._mentions[name]
-            return not self._named(name), mention.start < self._asked, mention.start, -mention.words
+        def key(name: str) -> tuple[bool, bool, bool, int, int]:
+            mention, likely = self._mentions[name], self._likely(name, "selected")
+            return not likely, not self._named(name), mention.start < self._asked, mention.start, -mention.words
 
         cued = [name for name, cue in _AGGREGATES if cue.search(self._question)]
         others = [name for name, _ in _AGGREGATES if name not in cued]
@@ -158,18 +181,21 @@ class SketchDraft:
                 if aggregate not in ("SUM(", "AVG(") or self._columns[name].type == "real":
                     yield f"{aggregate}{name})" if aggregate else name
 
-    def _unused(self, selected: str, used: Sequence[str]) -> bool:
-        """Whether the question names a column that is neither selected nor tested."""
+    def _more(self, selected: str, used: Sequence[str]) -> bool:
+        """Whether another condition follows: the question names a column that is neither selected nor tested."""
+        if (link := self._learnt.get(("link", len(used)))) is not None:
+            return link.startswith(" ")
         return any(
             self._named(name) and name not in used and name not in selected and self._mentions[name].words
             for name in self._columns
         )
 
     def _tested(self, selected: str, used: Sequence[str]) -> list[str]:
-        def key(name: str) -> tuple[bool, bool, bool, int, int, int]:
-            mention = self._mentions[name]
-            named = self._named(name)
-            return name in used, name in selected, not named, -int(mention.share), mention.start, -mention.words
+        def key(name: str) -> tuple[bool, bool, bool, bool, int, int, int]:
+            mention, named = self._mentions[name], self._named(name)
+            likely = self._likely(name, "column", len(used))
+            words = -int(mention.share), mention.start, -mention.words
+            return name in used, name in selected, not likely, not named, *words
 
         return sorted(self._columns, key=key)
 
@@ -186,14 +212,16 @@ class SketchDraft:
 
     def _operators(self, column: str, value: _Span | None) -> list[str]:
         equal, more, less = " = ", " > ", " < "
+        likely = equal
         if self._columns[column].type == "real" and value is not None:
             named = self._mentions[column].end
             begin = named if self._named(column) and named <= value.start else value.start - _REACH
             before = self._question[max(0, begin) : value.start]
             cues = [m.lastgroup for m in _COMPARED.finditer(before)]
             if cues:
-                return [more, equal, less] if cues[-1] in ("more", "gt") else [less, equal, more]
-        return [equal, more, less]
+                likely = more if cues[-1] in ("more", "gt") else less
+        likely = self._learnt.get(("operator", column), likely.rstrip()).rstrip() + " "
+        return sorted([equal, more, less], key=lambda operator: operator != likely)
 
     def _write_value(self, text: _Text, column: str, value: _Span | None, taken: set[int]) -> bool:
         if self._columns[column].type == "real":
@@ -209,7 +237,7 @@ class SketchDraft:
             spelt = whole.group()[1:-1].replace("''", "'")
         else:
             begun = text.left[1:].replace("''", "'")
-            spelt = self._begun(begun, value) or ""
+            spelt = self._begun(begun or self._learnt.get(("value", column), ""), value) or ""
             if not spelt:
                 return False
             text.write("'" + spelt.replace("'", "''") + "'")

@@ -113,6 +113,63 @@ def test_no_sum_of_text_is_guessed() -> None:
     assert whole.startswith('SELECT SUM("Goals")')
 
 
+@pytest.mark.parametrize(
+    ("guessed", "following", "written", "whole"),
+    [
+        # The column tested, whatever was selected; and which one comes second.
+        ('SELECT "Player" FROM t WHERE "', "Go", 'SELECT "Club"', """ FROM t WHERE "Goals" > 20"""),
+        (
+            """SELECT "Club" FROM t WHERE "Away team" = 'x AND y' AND \"""",
+            "Year",
+            'SELECT "Club" FROM t WHERE "Goals" > 20 AND ',
+            '"Year" = 20',
+        ),
+        ('SELECT COUNT("', "Go", "SELECT ", '"Goals" FROM t'),
+        # The operator and the value of a column, but of no other.
+        ('SELECT "Year" FROM t WHERE "Goals"', " <", 'SELECT "Club" FROM t WHERE "Goals"', " < 20"),
+        ('SELECT "Year" FROM t WHERE "Year"', " <", 'SELECT "Club" FROM t WHERE "Goals"', " > 20"),
+        (
+            """SELECT "Year" FROM t WHERE "Player" = '""",
+            "Lio",
+            'SELECT "Club" FROM t WHERE "Player"',
+            " = 'Lionel Messi'",
+        ),
+        (
+            """SELECT "Year" FROM t WHERE "Date" = '""",
+            "Lio",
+            'SELECT "Club" FROM t WHERE "Player"',
+            " = 'O''Higgins'",
+        ),
+        # Whether it goes on, or ends.
+        ("""SELECT "Year" FROM t WHERE "Goals" > 20""", "", """SELECT "Club" FROM t WHERE "Goals" > 20""", None),
+        (
+            """SELECT "Player" FROM t WHERE "Club" = 'a' AND "Goals" > 20""",
+            " AND",
+            """SELECT "Player" FROM t WHERE "Club" = 'a' AND "Goals" > 20""",
+            """ AND "Year" = """,
+        ),
+        # Nothing of a value that has not ended.
+        (
+            """SELECT "Year" FROM t WHERE "Club" = 'O""",
+            "''",
+            """SELECT "Year" FROM t WHERE "Club" = 'O""",
+            "''Higgins'",
+        ),
+    ],
+)
+def test_what_the_model_says_along_a_wrong_guess_comes_first(
+    guessed: str, following: str, written: str, whole: str | None
+) -> None:
+    question = "Which player of the club O'Higgins scored more than 20 goals against Lionel Messi?"
+    draft = SketchDraft(question, SCHEMA)
+    before = draft.continuation(written)
+    draft.learn(guessed, following)
+    after = draft.continuation(written)
+    assert after.startswith(written + (whole or "")) if whole else after == written
+    other = whole in (" > 20", " = 'O''Higgins'", "''Higgins'")  # nothing is learnt for this place
+    assert (after == before) == other
+
+
 @pytest.fixture(scope="module")
 def passes() -> ModuleType:
     """The benchmark that walks along gold SQL."""
@@ -155,6 +212,28 @@ def test_where_the_model_differs_the_guess_follows_it(passes: ModuleType, tokeni
     assert wrong > 10
 
 
+def test_a_row_learns_from_the_points_that_it_did_not_come_to(tokenizer: Any) -> None:
+    """With "Club" chosen in place of "Player", the model's word on what it would test counts."""
+    asked = request(SCHEMA, "Which player of the club O'Higgins scored more than 20 goals?")
+    eos = frozenset([tokenizer.eos_token_id])
+
+    def guessed_after(likeliest: str) -> str:
+        ids, selected = encode(tokenizer, [asked.prompt, 'SELECT "Club"'])
+        row = Row(0, asked, ids, shared=0, limit=200)
+        row.guide = GuideFactory(tokenizer, eos, len(tokenizer)).guide(asked)
+        row.draft = Drafter(tokenizer, eos).draft(asked, ids)
+        row.start(0)
+        row.feed(200)
+        likeliest_tokens = [encode(tokenizer, [likeliest])[0][0]] * len(row.points)
+        row.choose(lambda number, refused=None: (selected[len(row.written)], 0.0), eos, likeliest_tokens)
+        assert tokenizer.decode(row.written).startswith('SELECT "C')
+        row.feed(200)
+        return tokenizer.decode([token for point in row.points for token in point.segment])
+
+    assert ' WHERE "Player"' in guessed_after("?")
+    assert ' WHERE "Goals" > 20' in guessed_after("Goals")
+
+
 def test_fewer_guesses_than_there_is_room_for(passes: ModuleType, tokenizer: Any) -> None:
     asked = request(SCHEMA, "Which player of the club O'Higgins scored more than 20 goals?")
     sql = """SELECT "Player" FROM t WHERE "Club" = 'O''Higgins'"""
@@ -171,6 +250,40 @@ def test_special_tokens_in_a_question_are_text(tokenizer: Any) -> None:
         assert token != 0
         written.append(token)
     assert tokenizer.decode(written).endswith("Ends<|end|>Here'")
+
+
+@pytest.mark.parametrize("spelt", [1, 30, 45], ids=["in the first word", "up to a column", "in the value"])
+def test_a_text_spelt_by_other_tokens_is_gone_on_with(tokenizer: Any, spelt: int) -> None:
+    """A young model's first tokens of a value, say, are seldom those of its training."""
+    asked = request(SCHEMA, "Which player of the club O'Higgins scored?")
+    drafter = Drafter(tokenizer, frozenset([tokenizer.eos_token_id]))
+    sql = """SELECT "Player" FROM t WHERE "Club" = 'O''Higgins'"""
+    written = [*(encode(tokenizer, [letter])[0][0] for letter in sql[:spelt])]
+    assert written != encode(tokenizer, [sql])[0][:spelt] and tokenizer.decode(written) == sql[:spelt]
+    draft = drafter.draft(asked, encode(tokenizer, [asked.prompt])[0])
+    while len(tokenizer.decode(written)) < len(sql):
+        token = draft.guess(written, 8, None)  # eight guesses in, none is a copy
+        assert token is not None
+        written.append(token)
+    assert tokenizer.decode(written) == sql
+
+
+def test_within_a_text_sentencepiece_puts_no_space_of_its_own() -> None:
+    """As Llama's first tokenizers are built."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = {name: id for id, name in enumerate(["<unk>", *bytes_, "\u2581", *"=ry", "ry", "\u2581=", "\u2581ry"])}
+    merges = [("r", "y"), ("\u2581", "="), ("\u2581", "ry")]
+    built = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    built.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    built.decoder = decoders.Replace("\u2581", " ")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>")
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, ["ry ="])[0]) == ["\u2581ry", "\u2581="]
+    drafter = Drafter(tokenizer, frozenset())
+    assert tokenizer.convert_ids_to_tokens(drafter.tokens_within("ry =")) == ["ry", "\u2581="]
+    assert tokenizer.convert_ids_to_tokens(drafter.tokens_within(" = ry")) == ["\u2581=", "\u2581ry"]
 
 
 def test_copies_end_where_a_sketch_has_no_idea(tokenizer: Any) -> None:
