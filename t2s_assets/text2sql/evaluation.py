@@ -1,6 +1,6 @@
 """Evaluation in several processes: ranks share the questions, and rank 0 scores what all have answered.
 
-    python -m torch.distributed.run --standalone --nproc_per_node=2 -m t2s_assets.text2sql.evaluation DATASET/EXPERIMENT
+    torchrun --standalone --nproc_per_node=2 -m t2s_assets.text2sql.evaluation DATASET/EXPERIMENT
 
 Ranks take whole blocks of questions, each made as one process makes it, so answers are the same to the bit.
 """
@@ -95,10 +95,13 @@ def evaluate(project: Project, dataset: str, experiment: str, log: Log) -> None:
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     with only_evaluation(project, dataset, experiment, log) if is_main() else nullcontext():
         if ranks > 1:
+            # A rank that waits for others in an exchange would hear of nothing else.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
             log(f"{ranks} ranks share the questions")
             answer_share(project, dataset, experiment, rank=dist.get_rank(), ranks=ranks, wait=dist.barrier, log=log)
             dist.destroy_process_group()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if is_main():
             make_predictions(project, dataset, experiment, log)
 
@@ -114,7 +117,6 @@ def main() -> int:
     parser.add_argument("address", metavar="DATASET/EXPERIMENT")
     dataset, _, experiment = parser.parse_args().address.partition("/")
     when_launcher_is_gone(_end_at_once)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the same, as SIGTERM does
 
     def say(line: str) -> None:
         if is_main():
@@ -130,6 +132,8 @@ def main() -> int:
             evaluate(Project.find(), dataset, experiment, say)
     except T2SError as e:
         return launching.refused(e)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from t2s_assets.text2sql import base_models, evaluation, launching, training
+from t2s_assets.text2sql import base_models, evaluation, launching, torchrun, training
 from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, TorchrunLaunch
 from t2s_assets.text2sql.errors import ConfigError, StorageError, T2SError
 from t2s_assets.text2sql.stopping import Stopped
@@ -337,3 +338,24 @@ def test_a_crash_keeps_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(T2SError, match=r"^a test failed with status 1; its messages are above$"):
         launching.run(experiment(), line, {}, what="a test")
     assert "No module named t2s_assets.text2sql.no_such_module" in capfd.readouterr().err
+
+
+def test_torchrun_interrupted_before_it_has_ranks_ends_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed import run
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "main", interrupted)
+    assert torchrun.main() == 130
+
+
+def test_torchrun_says_what_is_more_than_a_signal_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed import run
+
+    monkeypatch.setattr(run, "main", lambda: None)
+    assert torchrun.main() == 0
+    logger = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
+    said = ("Sending process %s closing signal %s", "Unable to shutdown process %s via %s, forcefully exiting via %s")
+    records = [logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None) for text in said]
+    assert [bool(logger.filter(record)) for record in records] == [False, True]

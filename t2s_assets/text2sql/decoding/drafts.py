@@ -32,13 +32,20 @@ class Drafter:
         self.tokenizer = tokenizer
         # EOS is never guessed: nothing follows that could be checked in the same pass.
         self.eos = eos
-        self._line = len(encode(tokenizer, ["\n"])[0])
+        self._before = encode(tokenizer, ["\n"])[0]
         self.hints = [self.tokens_within(text)[0] for text in _HINTS]
         self.ends = {self.tokens_within(text)[0]: self.hints[4] for text in ("?", ".", " ?")}
 
     def tokens_within(self, text: str) -> list[int]:
         """The tokens of a text that goes on with another. At a text's start, SentencePiece puts a space of its own."""
-        return encode(self.tokenizer, ["\n" + text])[0][self._line :]
+        tokens, before = encode(self.tokenizer, ["\n" + text])[0], self._before
+        # Tokenizers to which a line's end is a space are seen as they come.
+        return tokens[len(before) :] if tokens[: len(before)] == before else encode(self.tokenizer, [text])[0]
+
+    def text_within(self, token: int) -> str:
+        """What a token spells that stands behind another: at a text's start, SentencePiece takes a space away."""
+        before = self.tokenizer.decode(self._before)
+        return self.tokenizer.decode([*self._before, token])[len(before) :]
 
     def draft(self, request: Request, prompt: list[int]) -> Draft:
         """What guesses the completion of `prompt`, the tokens of the request's."""
@@ -77,9 +84,8 @@ class Draft:
     def learn(self, written: list[int], following: int) -> None:
         """What the model would write after tokens that were guessed, and then were not its own."""
         if self._sketch is not None:
-            decode = self._drafter.tokenizer.decode
-            text = "" if following in self._drafter.eos else decode([following])
-            self._sketch.learn(decode(written).lstrip(" "), text)
+            text = "" if following in self._drafter.eos else self._drafter.text_within(following)
+            self._sketch.learn(self._drafter.tokenizer.decode(written).lstrip(" "), text)
             self._without_idea = None
 
     def _next_of_sketch(self, written: list[int]) -> int | None:
@@ -92,7 +98,7 @@ class Draft:
             whole = text[: len(text) - len(sql)] + self._sketch.continuation(sql)
             # A question may spell special tokens, which are text in its SQL.
             self._whole = encode(tokenizer, [protect(tokenizer, whole)])[0]
-            if not self._goes_on(written) and (rest := whole[len(text) :]):
+            if not self._goes_on(written) and whole.startswith(text) and (rest := whole[len(text) :]):
                 # A model may spell a text by other tokens than training did, and a young one often does.
                 self._whole = [*written, *self._drafter.tokens_within(protect(tokenizer, rest))]
             self._without_idea = None if self._goes_on(written) else list(written)

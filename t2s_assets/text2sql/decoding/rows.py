@@ -138,7 +138,7 @@ class Row:
 
     def _learn(self, number: int, likeliest: Sequence[int]) -> None:
         """Tell what guesses what the model would write at the points beyond the one where it left the guess."""
-        if self.draft is None:
+        if self.draft is None or not self.draft.of_sketch:
             return
         text = list(self.written)
         for point, following in zip(self.points[number:], likeliest[number + 1 :]):

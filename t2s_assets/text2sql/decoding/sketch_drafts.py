@@ -98,6 +98,8 @@ class SketchDraft:
 
     def learn(self, written: str, following: str) -> None:
         """Take note of what the model would write after a text that was guessed, and then was not its own."""
+        if "\ufffd" in following:
+            return  # a part of a character
         text = _STRING.sub("''", written)
         conditions = text.count(" AND ") + (" WHERE " in text)
         if text.endswith((' WHERE "', ' AND "')):
@@ -109,7 +111,7 @@ class SketchDraft:
                 self._learnt["value", column["name"]] = following
             elif following.strip() in ("=", ">", "<"):
                 self._learnt["operator", column["name"]] = following
-        elif conditions and text.count("'") % 2 == 0 and following.strip() in ("", "AND"):
+        elif text[-1:] in "'0123456789" and text.count("'") % 2 == 0 and following in ("", " AND"):
             self._learnt["link", conditions] = following
 
     def continuation(self, written: str) -> str:
@@ -220,8 +222,8 @@ class SketchDraft:
             cues = [m.lastgroup for m in _COMPARED.finditer(before)]
             if cues:
                 likely = more if cues[-1] in ("more", "gt") else less
-        likely = self._learnt.get(("operator", column), likely.rstrip()).rstrip() + " "
-        return sorted([equal, more, less], key=lambda operator: operator != likely)
+        likely = self._learnt.get(("operator", column), likely).strip()
+        return sorted([equal, more, less], key=lambda operator: operator.strip() != likely)
 
     def _write_value(self, text: _Text, column: str, value: _Span | None, taken: set[int]) -> bool:
         if self._columns[column].type == "real":
@@ -237,7 +239,8 @@ class SketchDraft:
             spelt = whole.group()[1:-1].replace("''", "'")
         else:
             begun = text.left[1:].replace("''", "'")
-            spelt = self._begun(begun or self._learnt.get(("value", column), ""), value) or ""
+            learnt = self._learnt.get(("value", column), "")
+            spelt = self._begun(begun or learnt, value) or self._begun(begun, value) or ""
             if not spelt:
                 return False
             text.write("'" + spelt.replace("'", "''") + "'")

@@ -1,6 +1,6 @@
-"""Trains one experiment's adapter. By hand, under torchrun and under Dagster Pipes it is the same command:
+"""Trains one experiment's adapter. By hand, under torchrun and under Dagster Pipes it is the same module:
 
-    python -m torch.distributed.run --standalone --nproc_per_node=1 -m t2s_assets.text2sql.training DATASET/EXPERIMENT
+    torchrun --standalone --nproc_per_node=1 -m t2s_assets.text2sql.training DATASET/EXPERIMENT
 
 A run that was killed goes on from its last checkpoint when the same command is given again; one that has finished
 is not repeated until data, base or settings change, or `--force` is given. SIGTERM and SIGINT end it with a

@@ -76,6 +76,8 @@ class ResumableTrainer(SFTTrainer):
         return super().prediction_step(*args, **kwargs)
 
     def _figures_found(self, figures: AnswerFigures, loss: float) -> dict[str, float]:
+        """Of the answers that ranks make apart. A rank that was told to stop leaves its own, and waits for those of
+        ranks that were not, as where one of several nodes was told alone."""
         started, right = time.monotonic(), (0, 0)
         with suppress(BrokenOff), self._breakable():
             right = figures.right(self.model)

@@ -148,7 +148,14 @@ def test_no_sum_of_text_is_guessed() -> None:
             """SELECT "Player" FROM t WHERE "Club" = 'a' AND "Goals" > 20""",
             """ AND "Year" = """,
         ),
-        # Nothing of a value that has not ended.
+        # Nothing of a value that has not ended, of a number's beginning, or of a part of a character.
+        ("""SELECT "Year" FROM t WHERE "Goals" >""", " ", """SELECT "Club" FROM t WHERE "Goals" > 20""", ""),
+        (
+            """SELECT "Year" FROM t WHERE "Club" = '""",
+            "\ufffd",
+            """SELECT "Club" FROM t WHERE "Club" = """,
+            "'O''Higgins'",
+        ),
         (
             """SELECT "Year" FROM t WHERE "Club" = 'O""",
             "''",
@@ -165,9 +172,9 @@ def test_what_the_model_says_along_a_wrong_guess_comes_first(
     before = draft.continuation(written)
     draft.learn(guessed, following)
     after = draft.continuation(written)
-    assert after.startswith(written + (whole or "")) if whole else after == written
-    other = whole in (" > 20", " = 'O''Higgins'", "''Higgins'")  # nothing is learnt for this place
-    assert (after == before) == other
+    assert after == written if whole is None else after.startswith(written + whole)
+    nothing = (" > 20", " = 'O''Higgins'", "''Higgins'", "", "'O''Higgins'")  # is learnt for this place
+    assert (after == before) == (whole in nothing)
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +275,29 @@ def test_a_text_spelt_by_other_tokens_is_gone_on_with(tokenizer: Any, spelt: int
     assert tokenizer.decode(written) == sql
 
 
+@pytest.mark.parametrize("written", ["Sure", 'SELECT "Player", "Club'])
+def test_what_is_no_sketch_has_no_guess_of_one(tokenizer: Any, written: str) -> None:
+    """Without a grammar, a model may write anything."""
+    asked = request(SCHEMA, "Which player of the club O'Higgins scored?")
+    draft = Drafter(tokenizer, frozenset([0])).draft(asked, encode(tokenizer, [asked.prompt])[0])
+    assert draft.guess(encode(tokenizer, [written])[0], 8, None) is None
+
+
+def test_a_line_s_end_that_a_tokenizer_takes_for_a_space() -> None:
+    """As T5's is built."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["\u2581", "\u2581WHERE", "\u2581=", *"\"'?.=", '\u2581"', "\u2581'", "\u2581?", *"WHERE", "x"]
+    built = Tokenizer(models.Unigram([("<unk>", 0.0), *((p, -float(len(pieces) - len(p))) for p in pieces)], unk_id=0))
+    built.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+    built.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>")
+    assert encode(tokenizer, ["\n"]) == encode(tokenizer, [" "])
+    drafter = Drafter(tokenizer, frozenset())
+    assert tokenizer.convert_ids_to_tokens(drafter.hints)[0] == "\u2581WHERE"
+
+
 def test_within_a_text_sentencepiece_puts_no_space_of_its_own() -> None:
     """As Llama's first tokenizers are built."""
     from tokenizers import Tokenizer, decoders, models, normalizers
@@ -278,12 +308,17 @@ def test_within_a_text_sentencepiece_puts_no_space_of_its_own() -> None:
     merges = [("r", "y"), ("\u2581", "="), ("\u2581", "ry")]
     built = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     built.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    built.decoder = decoders.Replace("\u2581", " ")
+    taken_away = decoders.Strip(" ", 1, 0)
+    built.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), taken_away]
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>")
     assert tokenizer.convert_ids_to_tokens(encode(tokenizer, ["ry ="])[0]) == ["\u2581ry", "\u2581="]
     drafter = Drafter(tokenizer, frozenset())
     assert tokenizer.convert_ids_to_tokens(drafter.tokens_within("ry =")) == ["ry", "\u2581="]
     assert tokenizer.convert_ids_to_tokens(drafter.tokens_within(" = ry")) == ["\u2581=", "\u2581ry"]
+    space = tokenizer.convert_tokens_to_ids("\u2581=")
+    assert (tokenizer.decode([space]), drafter.text_within(space)) == ("=", " =")
 
 
 def test_copies_end_where_a_sketch_has_no_idea(tokenizer: Any) -> None:
