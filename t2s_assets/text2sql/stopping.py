@@ -45,6 +45,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.at_once = False
+        """Whether KeyboardInterrupt was raised, which some libraries' imports turn into an error of their own."""
         self._steps = self._breakable = False
         self._left: str | None = None
         self._last = -math.inf
@@ -86,6 +88,7 @@ class StopSignal:
         self._last = now
         first, self.reason = self.reason is None, self.reason or self._left or signal.Signals(number).name
         if not (first and self._steps):
+            self.at_once = True
             raise KeyboardInterrupt
         if self._breakable:
             raise BrokenOff

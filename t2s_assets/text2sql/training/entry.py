@@ -203,9 +203,14 @@ def main() -> int:
                 work(pipes.log.info)
         else:
             work(say)
-    except T2SError as e:
-        return launching.refused(e)
+    except Exception as e:
+        if isinstance(e, T2SError) and not signal.at_once:
+            return launching.refused(e)
+        if not signal.at_once:
+            raise
     except KeyboardInterrupt:
-        goes_on = "" if options.plan else "; the same command goes on from its last checkpoint, where there is one"
-        return launching.refused(Stopped(f"stopped by {signal.reason or 'an interrupt'} at once{goes_on}"))
-    return 0
+        pass
+    else:
+        return 0
+    goes_on = "" if options.plan else "; the same command goes on from its last checkpoint, where there is one"
+    return launching.refused(Stopped(f"stopped by {signal.reason or 'an interrupt'} at once{goes_on}"))

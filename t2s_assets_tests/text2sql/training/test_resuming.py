@@ -436,6 +436,40 @@ def test_ctrl_c_ends_with_a_checkpoint_and_one_line(towns: ProjectFiles, experim
     assert len(checkpoints(towns, name)) == 1 and whole_checkpoint(towns, name)
 
 
+SWALLOWED = """
+import os, signal, time
+from t2s_assets.text2sql import base_models
+from t2s_assets.text2sql.errors import ModelError
+from t2s_assets.text2sql.training.entry import main
+
+def interrupted(base):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise {error}("could not be imported")
+
+base_models.load_tokenizer = interrupted
+raise SystemExit(main())
+"""
+
+
+@pytest.mark.parametrize("error", ["ImportError", "ModelError"])
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one(
+    towns: ProjectFiles, experiment: Make, tmp_path: Path, error: str
+) -> None:
+    """As transformers does while it imports a model's module."""
+    name = experiment()
+    script = tmp_path / "swallowed.py"
+    script.write_text(SWALLOWED.format(error=error))
+    environment = training.environment(towns.project, towns.project.experiment("towns", name))
+    line = [sys.executable, str(script), f"towns/{name}"]
+    done = subprocess.run(line, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    wanted = "error: stopped by SIGINT at once; the same command goes on from its last checkpoint, where there is one"
+    assert re.findall("^error: .*$", done.stdout, re.MULTILINE) == [wanted]
+
+
 @pytest.mark.parametrize("where", ["a plan", "loading", "the lock"])
 def test_ctrl_c_ends_at_once_what_takes_no_steps(towns: ProjectFiles, experiment: Make, where: str) -> None:
     name = experiment()
