@@ -97,9 +97,11 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
             "learning_rate": config.training.learning_rate,
         }
     if options.tuned_baseline:
-        in_bf16 = placement.dtype == "bfloat16"
-        changes |= {"bf16": in_bf16, "gradient_checkpointing": False}
-        changes["model_init_kwargs"] = {"dtype": placement.dtype}
+        changes |= {
+            "bf16": placement.dtype == "bfloat16",
+            "gradient_checkpointing": False,
+            "model_init_kwargs": {"dtype": placement.dtype},
+        }
     args = SFTConfig(
         output_dir=options.folder,
         num_train_epochs=1,
@@ -249,7 +251,7 @@ def main() -> None:
     parser.add_argument("--logging", type=int, default=8, help="steps between the losses shown")
     parser.add_argument("--quickstart-rate", action="store_true", help="the baseline keeps TRL's batch, rate, schedule")
     parser.add_argument(
-        "--tuned-baseline", action="store_true", help="the baseline in ours' format, nothing computed twice"
+        "--tuned-baseline", action="store_true", help="the baseline in our format, nothing computed twice"
     )
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--json", type=Path)

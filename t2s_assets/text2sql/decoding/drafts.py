@@ -33,6 +33,7 @@ class Drafter:
         # EOS is never guessed: nothing follows that could be checked in the same pass.
         self.eos = eos
         self._before = encode(tokenizer, ["\n"])[0]
+        self._before_text = tokenizer.decode(self._before)
         self.hints = [self.tokens_within(text)[0] for text in _HINTS]
         self.ends = {self.tokens_within(text)[0]: self.hints[4] for text in ("?", ".", " ?")}
 
@@ -44,8 +45,7 @@ class Drafter:
 
     def text_within(self, token: int) -> str:
         """What a token spells that stands behind another: at a text's start, SentencePiece takes a space away."""
-        before = self.tokenizer.decode(self._before)
-        return self.tokenizer.decode([*self._before, token])[len(before) :]
+        return self.tokenizer.decode([*self._before, token])[len(self._before_text) :]
 
     def draft(self, request: Request, prompt: list[int]) -> Draft:
         """What guesses the completion of `prompt`, the tokens of the request's."""

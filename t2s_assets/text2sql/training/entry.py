@@ -203,9 +203,10 @@ def main() -> int:
                 work(pipes.log.info)
         else:
             work(say)
-    except Exception as e:
-        if isinstance(e, T2SError) and not signal.at_once:
+    except T2SError as e:
+        if not signal.at_once:
             return launching.refused(e)
+    except Exception:
         if not signal.at_once:
             raise
     except KeyboardInterrupt:

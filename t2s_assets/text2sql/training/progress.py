@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback
 
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.stopping import StopSignal
+from t2s_assets.text2sql.training import exchange
 
 if TYPE_CHECKING:
     from t2s_assets.text2sql.training.clock import Clock
@@ -55,12 +55,7 @@ class Progress(TrainerCallback):
 
     def told_to_stop(self) -> bool:
         """The same on every rank, or one would wait for the others for ever; so every rank calls it."""
-        told = self.signal.reason is not None
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            flag = torch.tensor(int(told), device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            told = bool(flag.item())
-        return told
+        return exchange.summed(self.signal.reason is not None) != [0]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         check_finite(logs.get("loss", logs.get("eval_loss", 0.0)), state.global_step)

@@ -64,6 +64,11 @@ class ResumableTrainer(SFTTrainer):
     def _breakable(self) -> AbstractContextManager[None]:
         return self._progress.signal.breakable() if self._progress else nullcontext()
 
+    def _leave_if_told(self) -> None:
+        """Raises BrokenOff, on every rank, where one was told to stop."""
+        if self._progress and self._progress.told_to_stop():
+            raise BrokenOff
+
     def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
         """One batch of an evaluation. Several ranks agree before it whether to go on: where one leaves by itself, it
         leaves the others waiting in an exchange.
@@ -71,8 +76,8 @@ class ResumableTrainer(SFTTrainer):
         Raises:
             BrokenOff: a rank was told to stop.
         """
-        if self.accelerator.num_processes > 1 and self._progress and self._progress.told_to_stop():
-            raise BrokenOff
+        if self.accelerator.num_processes > 1:
+            self._leave_if_told()
         return super().prediction_step(*args, **kwargs)
 
     def _figures_found(self, figures: AnswerFigures, loss: float) -> dict[str, float]:
@@ -81,8 +86,7 @@ class ResumableTrainer(SFTTrainer):
         started, right = time.monotonic(), (0, 0)
         with suppress(BrokenOff), self._breakable():
             right = figures.right(self.model)
-        if self._progress and self._progress.told_to_stop():
-            raise BrokenOff
+        self._leave_if_told()
         return figures.shares(right, loss) | {"generating_seconds": round(time.monotonic() - started, 2)}
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.gold import Question
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
 from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.training import exchange
 
 CHOICE = "eval_choice"
 """The metric by which checkpoints are compared under `best: ex` and `em`."""
@@ -52,10 +53,7 @@ class AnswerFigures:
 
     def right(self, model: Any) -> tuple[int, int]:
         """How many of this rank's questions `model` answers right, by EX and by EM. Ranks exchange nothing in it."""
-        import torch
-
-        together = _together()
-        rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+        rank, ranks = exchange.place()
         rows = self._scored(model, self.questions[rank::ranks])
         return sum(r["ex"] for r in rows), sum(r["em"] for r in rows)
 
@@ -64,13 +62,7 @@ class AnswerFigures:
         `metrics.summary`), and `choice`, by which checkpoints are compared: `best`'s figure, and among equals the lower
         loss. Called by every rank.
         """
-        import torch
-
-        counts = torch.tensor(right, dtype=torch.float64)
-        if _together():
-            counts = counts.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
-            torch.distributed.all_reduce(counts)
-        ex, em = (counts / len(self.questions)).tolist()
+        ex, em = (count / len(self.questions) for count in exchange.summed(*right))
         figures = {"ex": ex, "em": em}
         return figures | {"choice": figures[self.best] - _LOSS_WEIGHT * min(loss, 100.0)}
 
@@ -100,12 +92,6 @@ class AnswerFigures:
         rows = scoring.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)
         model.train(was_training)
         return rows
-
-
-def _together() -> bool:
-    import torch
-
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def questions_within(
