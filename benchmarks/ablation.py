@@ -56,7 +56,7 @@ def main() -> None:
     project = Project.find()
     dataset, experiment = given.model.split("/")
     adapter = find_adapter(given.model, project)
-    placement = base_models.place(adapter.experiment.hardware)
+    placement = base_models.place_answering(adapter.experiment.hardware)
     base = DecodingConfig(max_new_tokens=adapter.experiment.decoding.max_new_tokens)
     tables = load_tables(project, dataset, ["validation"])
     prompts = {r["id"]: r["prompt"] for r in load_prompts(project, dataset, experiment)["validation"].to_list()}

@@ -131,14 +131,14 @@ def load(name: str, dtype: str, project: Project) -> tuple[Any, Any]:
     if (folder / "config.json").is_file():
         from transformers import AutoModelForCausalLM
 
-        placement = base_models.place(Hardware(dtype=dtype))
+        placement = base_models.place_answering(Hardware(dtype=dtype))
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, placement.dtype))
         return model.to(placement.device).eval(), base_models.tokenizer_from(folder)
     adapter = find_adapter(name, project)
     hardware = adapter.experiment.hardware
     if dtype != "auto":
         hardware = hardware.model_copy(update={"dtype": dtype})
-    return adapters.load_tuned(adapter, project, base_models.place(hardware))
+    return adapters.load_tuned(adapter, project, base_models.place_answering(hardware))
 
 
 def questions(address: str, limit: int, project: Project) -> list[Request]:

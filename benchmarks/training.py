@@ -84,7 +84,7 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
 
     from t2s_assets.text2sql.training.clock import warm_then_cosine
 
-    placement = base_models.place(config.hardware)
+    placement = base_models.place_training(config)
     base = base_models.fetch(config.base_model, project)
     tokenizer = base_models.load_tokenizer(base)
     train = rows_of(project, options.experiment, config, "train", options.examples, options.seed)
@@ -145,7 +145,7 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
     from t2s_assets.text2sql.training.clock import Clock
     from t2s_assets.text2sql.training.trainer import BudgetTrainer, arguments, step_arguments
 
-    placement = base_models.place(config.hardware)
+    placement = base_models.place_training(config)
     base = base_models.fetch(config.base_model, project)
     tokenizer = base_models.load_tokenizer(base)
     train = rows_of(project, options.experiment, config, "train", options.examples, options.seed)
@@ -267,7 +267,7 @@ def main() -> None:
     if not (project.path(*options.experiment.replace("/", "/prompts/").split("/")) / MANIFEST).exists():
         command = [sys.executable, "-c", "from t2s_assets.cli import main; main()", "prepare", options.experiment]
         subprocess.run(command, check=True)
-    placement = base_models.place(config.hardware)
+    placement = base_models.place_training(config)
     shape = shape_in(base_models.fetch(config.base_model, project).folder)
     if shape is None:
         sys.exit("the base is none of Llama, Mistral or Qwen2, so the share of the matmul limit cannot be told")

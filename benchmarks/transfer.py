@@ -40,7 +40,7 @@ def main() -> None:
     project = Project.find()
     adapter = find_adapter(given.model, project)
     decoding = adapter.experiment.decoding
-    placement = base_models.place(adapter.experiment.hardware)
+    placement = base_models.place_answering(adapter.experiment.hardware)
     base = base_models.fetch(adapter.experiment.base_model, project)
     tokenizer = base_models.load_tokenizer(base)
     examples = build_examples(adapter.format, tokenizer, project, given.dataset, "validation")

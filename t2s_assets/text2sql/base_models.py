@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.config import FolderModel, GgufModel, Hardware, HubModel, WheelModel
+from t2s_assets.text2sql.config import Experiment, FolderModel, GgufModel, Hardware, HubModel, WheelModel
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.storage import Project, content_hash, file_hash, replacing_folder, write_json
@@ -187,13 +188,37 @@ def place(hardware: Hardware) -> Placement:
     if not here[device]:
         there = [d for d, yes in here.items() if yes]
         raise ModelError(f"hardware.device: {device} is not on this machine; there is {there}. Use one, or auto")
+    if device == "cuda" and _local_rank() >= (gpus := torch.cuda.device_count()):
+        raise ModelError(
+            f"training.processes: each needs a GPU of its own, and this machine has {gpus}; use {gpus} processes on it, "
+            "or hardware.device: cpu"
+        )
     dtype = hardware.dtype if hardware.dtype != "auto" else _best_dtype(device)
     attention = hardware.attention if hardware.attention != "auto" else _best_attention(device, dtype)
-    if attention == "flash_attention_2" and (device != "cuda" or not _installed("flash_attn")):
+    if attention == "flash_attention_2" and not (device == "cuda" and _has_flash_attention()):
         raise ModelError(
-            "hardware.attention: flash_attention_2 needs CUDA and the package flash-attn; use sdpa or auto"
+            "hardware.attention: flash_attention_2 needs CUDA, a GPU of compute capability 8.0 (Ampere) or newer, and "
+            "version 2 of the package flash-attn; use sdpa or auto"
         )
     return Placement(device, dtype, attention, hardware.quantization)
+
+
+def place_training(config: Experiment) -> Placement:
+    """Where an experiment trains: `place`, with an attention that can do what its training asks for."""
+    hardware = config.hardware
+    if hardware.attention == "auto" and config.training.questions_a_table > 1:  # FlashAttention takes no mask
+        hardware = hardware.model_copy(update={"attention": "sdpa"})
+    return place(hardware)
+
+
+def place_answering(hardware: Hardware) -> Placement:
+    """Where answers are generated: `place`, but for FlashAttention, since decoding brings an attention of its own.
+
+    So an adapter that was trained with it answers on machines that do not have it.
+    """
+    if hardware.attention in ("auto", "flash_attention_2"):
+        hardware = hardware.model_copy(update={"attention": "sdpa"})
+    return place(hardware)
 
 
 def _best_dtype(device: str) -> str:
@@ -233,13 +258,16 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def _best_attention(device: str, dtype: str) -> str:
-    return "flash_attention_2" if device == "cuda" and dtype != "float32" and _installed("flash_attn") else "sdpa"
+    there = device == "cuda" and dtype != "float32" and _has_flash_attention()
+    return "flash_attention_2" if there else "sdpa"
 
 
-def _installed(package: str) -> bool:
-    from importlib.util import find_spec
+def _has_flash_attention() -> bool:
+    """Whether FlashAttention 2 runs on this machine's GPU: it is built for Ampere and newer ones alone."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
 
-    return find_spec(package) is not None
+    return torch.cuda.get_device_capability() >= (8, 0) and is_flash_attn_2_available()
 
 
 def load_tokenizer(base: BaseModel) -> Any:
@@ -279,15 +307,22 @@ def load_model(base: BaseModel, placement: Placement) -> Any:
             bnb_4bit_compute_dtype=dtype,
         )
     if placement.device != "cpu" or placement.quantization == "nf4":
-        index = _local_rank() if placement.device == "cuda" else None
-        options["device_map"] = {"": f"cuda:{index}" if index is not None else placement.device}
+        options["device_map"] = {"": placement.device}
+    if placement.device == "cuda":
+        # Libraries that say "cuda" mean the current one, and every rank's is the first until it says so.
+        torch.cuda.set_device(_local_rank())
+        options["device_map"] = {"": f"cuda:{_local_rank()}"}
     try:
-        return AutoModelForCausalLM.from_pretrained(str(base.folder), **options)
+        model = AutoModelForCausalLM.from_pretrained(str(base.folder), **options)
     except Exception as e:
         raise ModelError(f"{base.folder}: the model cannot be loaded ({type(e).__name__}: {e})") from e
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # That kernel rounds a layer's scales to bfloat16 when it is first evaluated, and for good: steps after an
+            # evaluation would train on other weights than those before it, or than those of a run that was resumed.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _local_rank() -> int:
-    import os
-
     return int(os.environ.get("LOCAL_RANK", 0))

@@ -89,7 +89,7 @@ class Examination:
         requests = {
             q.id: question_request(q, tables, prompts, gold.FORMAT) for questions in chosen.values() for q in questions
         }
-        placement = base_models.place(config.hardware)
+        placement = base_models.place_answering(config.hardware)
         return cls(
             project,
             dataset,

@@ -78,7 +78,7 @@ class Text2SQL:
         hardware = adapter.experiment.hardware
         if device is not None:
             hardware = hardware.model_copy(update={"device": device})
-        placement = base_models.place(hardware)
+        placement = base_models.place_answering(hardware)
         try:
             network, tokenizer = load_ready(adapter, project, placement, decoding)
         except T2SError:

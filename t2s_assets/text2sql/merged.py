@@ -95,9 +95,6 @@ def _merge(adapter: Adapter, project: Project, placement: Placement, folder: Pat
             "%s has no %s, so whether merging changes its answers is not checked", adapter.folder, parity.PROBE
         )
     unmerged, tokenizer = adapters.load_unmerged(adapter, project, placement)
-    for module in unmerged.modules():
-        if type(module).__name__ == "Linear4bit":
-            module.train()  # as in training: a CPU's kernel for inference rounds products to bfloat16
     before = parity.said(unmerged, tokenizer, probe)
     del unmerged
     model, _ = adapters.load_tuned(adapter, project, placement)

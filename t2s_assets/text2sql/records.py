@@ -25,11 +25,16 @@ def machine() -> dict[str, str | int]:
     import torch
     from llvmlite import binding
 
+    gpu = {}
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        gpu = {"gpu": f"{torch.cuda.get_device_name()}, {major}.{minor}", "cuda": str(torch.version.cuda)}
     return {
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": binding.get_host_cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        **gpu,
     }
 
 

@@ -20,12 +20,15 @@ from t2s_assets.text2sql.base_models import (
     load_model,
     load_tokenizer,
     place,
+    place_answering,
+    place_training,
     tokenizer_from,
 )
 from t2s_assets.text2sql.config import FolderModel, GgufModel, Hardware, HubModel, WheelModel
 from t2s_assets.text2sql.errors import ConfigError, ModelError
 from t2s_assets.text2sql.storage import Project
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CPU = Placement("cpu", "float32", "sdpa", "none")
 
 
@@ -232,6 +235,54 @@ def test_a_device_that_is_not_here() -> None:
 def test_flash_attention_needs_its_gpu() -> None:
     with pytest.raises(ModelError, match="flash_attention_2 needs CUDA"):
         place(Hardware(device="cpu", attention="flash_attention_2"))
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int] = (8, 6), flash: bool = True) -> None:
+    """Two GPUs, as torch and transformers tell of them."""
+    import torch
+    import transformers.utils
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: capability >= (8, 0))
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: flash)
+
+
+def test_flash_attention_is_chosen_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch)
+    assert place(Hardware()) == Placement("cuda", "bfloat16", "flash_attention_2", "none")
+    assert place(Hardware(dtype="float32")).attention == "sdpa"
+    gpus(monkeypatch, flash=False)
+    assert place(Hardware()).attention == "sdpa"
+    gpus(monkeypatch, capability=(7, 5))
+    assert place(Hardware()) == Placement("cuda", "float16", "sdpa", "none")
+    with pytest.raises(ModelError, match="a GPU of compute capability 8.0"):
+        place(Hardware(attention="flash_attention_2"))
+
+
+def test_training_on_shared_schemas_takes_an_attention_with_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch)
+    config = Project(CONFIGS, CONFIGS).experiment("wikisql", "tinyllama")
+    assert config.hardware.attention == "auto"
+    assert place_training(config).attention == "flash_attention_2"
+    shared = config.model_copy(update={"training": config.training.model_copy(update={"questions_a_table": 4})})
+    assert place_training(shared).attention == "sdpa"
+
+
+def test_an_adapter_trained_with_flash_attention_answers_without_it() -> None:
+    assert place_answering(Hardware(device="cpu", attention="flash_attention_2")).attention == "sdpa"
+    assert place_answering(Hardware(device="cpu", attention="eager")).attention == "eager"
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert place(Hardware()).device == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ModelError, match=r"training.processes: .* this machine has 2; use 2 processes"):
+        place(Hardware())
+    assert place(Hardware(device="cpu")).device == "cpu"
 
 
 # --------------------------------------------------------------------------------------------------------- loading

@@ -200,8 +200,11 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
     h, i, q = shape.hidden, shape.intermediate, shape.heads * shape.head_size
     repeated = q if shape.key_heads != shape.heads else shape.key_heads * shape.head_size
     each, ranks = _size(placement), lora.rank * len(set(lora.targets))
-    # A CPU's kernel keeps the mask, Metal's the attention weights, CUDA's neither.
-    attention = q + 2 * repeated + q + {"cpu": width, "mps": (shape.heads + 1) * width, "cuda": 0}[placement.device]
+    attention = q + 2 * repeated + q
+    if placement.device == "cpu":  # its kernel keeps the mask
+        attention += width
+    if placement.device == "mps":  # it has no kernel for training: weights, and what they are made of in float32
+        attention = q + (3 * q + shape.heads * width) * (4 / each)
     copies = sum(shape.linears[t][0] for t in set(lora.targets))
     # Each LoRA matrix' input after dropout, and a byte of its mask.
     dropped = copies * (each + 1.0) if lora.dropout else 0.0

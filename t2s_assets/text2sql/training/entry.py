@@ -105,7 +105,7 @@ def train(
     prompts_version = prompts_manifest(project, dataset, experiment)["data_version"]
     base = base_models.fetch(config.base_model, project, log=log)
     check_made_for(project, dataset, experiment, config, base)
-    placement = base_models.place(config.hardware)
+    placement = base_models.place_training(config)
     key = training_key(config, prompts_version, base, placement)
     folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
     restore_interrupted(folder)
@@ -136,7 +136,7 @@ def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = pri
     """Say what training would cost, from a few timed steps in this process, and train nothing."""
     config = project.experiment(dataset, experiment)
     read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
-    base, placement = base_models.fetch(config.base_model, project, log=log), base_models.place(config.hardware)
+    base, placement = base_models.fetch(config.base_model, project, log=log), base_models.place_training(config)
     check_made_for(project, dataset, experiment, config, base)
     _meet(config, placement)
     with tempfile.TemporaryDirectory(prefix="t2s-plan-") as folder:

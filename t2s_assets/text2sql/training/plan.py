@@ -271,8 +271,15 @@ def for_another_machine(config: Experiment, placement: Placement, memory_gb: flo
 
 
 def placement_elsewhere(config: Experiment) -> Placement:
-    """What `hardware` would come to on a machine that has its device: 16 bits on a GPU, as `auto` chooses there."""
+    """What `hardware` would come to on a machine that has its device: 16 bits on a GPU, as `auto` chooses there.
+
+    Raises ConfigError where it names no device.
+    """
     h = config.hardware
+    if h.device == "auto":
+        raise ConfigError(
+            "hardware.device: auto is the device of this machine; to plan for another, say which it has: cuda, mps or cpu"
+        )
     dtype = h.dtype if h.dtype != "auto" else ("float32" if h.device == "cpu" else "bfloat16")
     return Placement(h.device, dtype, h.attention if h.attention != "auto" else "sdpa", h.quantization)
 
@@ -303,6 +310,8 @@ def time_it(trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh
     if given is not None and given < _WORTH_TIMING and not always:
         return
     step = timed_step(trainer, Rows.of(trainer.train_dataset, training).lengths, training)
+    if training.compile:
+        log("plan: its steps are timed as they are before training.compile, which takes minutes and makes them others")
     # A forward pass is about a third of a training step.
     batches = -(-min(training.eval_examples, len(trainer.eval_dataset)) // (training.batch_size * config.ranks))
     evaluation = batches * step / training.gradient_accumulation / 3

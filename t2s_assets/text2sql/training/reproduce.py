@@ -77,10 +77,10 @@ def _differences(manifest: dict[str, Any], adapter: adapters.Adapter) -> list[st
     now = records.versions()
     pairs += [(name, was, now.get(name)) for name, was in manifest["versions"].items()]
     here = records.machine()
-    pairs += [(n, was, here[n]) for n, was in manifest.get("machine", {}).items() if n != "threads"]
+    pairs += [(n, was, here.get(n)) for n, was in manifest.get("machine", {}).items() if n != "threads"]
     pairs.append(("this project's commit", manifest.get("git_commit"), records.git_commit()))
     was_placed = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="")["placement"]
-    placed = base_models.place(adapter.experiment.hardware).as_dict()
+    placed = base_models.place_training(adapter.experiment).as_dict()
     pairs += [(n, was_placed[n], placed[n]) for n in placed]
     return [f"{name} was {was}, is {is_}" for name, was, is_ in pairs if was != is_]
 

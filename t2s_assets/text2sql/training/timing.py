@@ -21,13 +21,16 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
     they would take more than a twentieth of the run's budget.
 
     The batches are drawn from the training set as training draws them, spread over its lengths. Weights, optimizer
-    and random state are as before afterwards.
+    and random states, the device's too, are as before afterwards. Nothing is compiled for them: where training is
+    (`compile`), its steps take another time.
     """
     import torch
 
     from t2s_assets.text2sql.training.pace import rank_zeros
 
-    states = random.getstate(), torch.get_rng_state()
+    kind = trainer.args.device.type
+    device = torch.get_device_module(kind) if kind != "cpu" else None
+    states = random.getstate(), torch.get_rng_state(), device.get_rng_state() if device else None
     # With shared schemas neighbours already stand together, and their order is not by length.
     order = list(range(len(lengths)))
     if config.questions_a_table == 1:
@@ -40,9 +43,10 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
         rows = [trainer.train_dataset[j] for j in order[at : at + config.batch_size]]
         batch = trainer._prepare_inputs(trainer.data_collator(rows))
         started = time.perf_counter()
-        trainer.training_step(model, batch, (batch["labels"] != IGNORED).sum())
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        with trainer.as_in_training():
+            trainer.training_step(model, batch, (batch["labels"] != IGNORED).sum())
+        if device:
+            device.synchronize()
         took = time.perf_counter() - started
         model.zero_grad(set_to_none=True)
         if i < 0:
@@ -55,4 +59,6 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
     trainer._total_train_tokens = 0
     random.setstate(states[0])
     torch.set_rng_state(states[1])
+    if device:
+        device.set_rng_state(states[2])
     return sum(seconds) / len(seconds) * config.gradient_accumulation

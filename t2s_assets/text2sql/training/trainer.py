@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,11 @@ class BudgetTrainer(ResumableTrainer):
         self._wanted: torch.Tensor | None = None
         self._batches = 0
         super().__init__(*args, **kwargs)
+        # TRL makes a 4-bit base's adapter bfloat16, in which small updates are rounded away and whose gradients a
+        # float16 run cannot unscale; PEFT makes it float32 again when a checkpoint is read.
+        for p in self.model.parameters():
+            if p.requires_grad and p.dtype != torch.float32:
+                p.data = p.data.float()
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         base.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
         batches = self.data_collator
@@ -99,6 +105,14 @@ class BudgetTrainer(ResumableTrainer):
         # The count is over all ranks and accumulation steps, and DDP averages gradients over ranks.
         loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1)
         return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
+
+    def as_in_training(self) -> AbstractContextManager[Any]:
+        """What training begins with, for steps that are timed before it: recomputed activations, and autocast."""
+        if self._lanes is not None:
+            return nullcontext()
+        if self.args.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+        return self.accelerator.autocast()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; on a CPU in passes of at most PASS_TOKENS tokens or one example."""

@@ -156,6 +156,32 @@ def test_what_is_kept_of_a_layer_is_what_autograd_keeps(
     assert told == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_where_attention_has_no_kernel_its_weights_are_kept_in_float32(dtype: str) -> None:
+    """As on Apple's GPUs, whose training torch leaves to its own mathematics (`_scaled_dot_product_attention_math`)."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    rows, heads, size, width = 2, 8, 16, 64
+    shape = replace(SMOLLM2, heads=heads, head_size=size, key_heads=heads)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        held.append(tensor)
+        return tensor
+
+    held: list[torch.Tensor] = []
+    q, k, v = (torch.randn(rows, heads, width, size, dtype=getattr(torch, dtype), requires_grad=True) for _ in "qkv")
+    mask = torch.ones(rows, 1, width, width, dtype=torch.bool).tril()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), sdpa_kernel(SDPBackend.MATH):
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    measured = sum(kept.values()) / (rows * width) + heads * size * out.element_size()
+    mps, gpu = (layer_bytes(shape, LORA, Placement(d, dtype, "sdpa", "none"), width) for d in ("mps", "cuda"))
+    told = mps - gpu + 4 * heads * size * out.element_size()
+    assert told == pytest.approx(measured, rel=0.05)
+
+
 def test_the_widest_pass_is_that_of_the_worst_batch() -> None:
     assert widest_pass(8, 250, None) == (8, 256)
     assert widest_pass(8, 250, 768) == (3, 256)  # three passes of three, three and two rows

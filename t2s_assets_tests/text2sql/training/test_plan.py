@@ -41,6 +41,12 @@ def test_shipped_experiments_fit_the_hardware_they_name(name: str, memory_gb: fl
     assert made.described().startswith(f"plan: {config.hardware.device}, bfloat16")
 
 
+def test_a_plan_for_another_machine_needs_its_device() -> None:
+    config = shipped("tinyllama", hardware={"device": "auto"})
+    with pytest.raises(ConfigError, match=r"hardware.device: auto is the device of this machine; .* cuda, mps or cpu"):
+        plan.placement_elsewhere(config)
+
+
 def test_what_does_not_fit_names_the_fields_that_make_it_fit() -> None:
     config = shipped("tinyllama", training={"batch_size": 64})
     with pytest.raises(ConfigError) as caught:

@@ -54,6 +54,19 @@ def test_a_broken_checkpoint_is_passed_over(towns: ProjectFiles, experiment: Mak
     assert resumed["steps"] == 8
 
 
+def test_the_adapter_of_a_4_bit_base_is_float32_from_the_first_step(towns: ProjectFiles, experiment: Make) -> None:
+    """TRL makes it bfloat16, and reading a checkpoint float32: a run that was broken off would compute otherwise."""
+    from safetensors.torch import load_file
+
+    settings = {"max_steps": 4, "hardware": {"device": "cpu", "dtype": "bfloat16", "quantization": "nf4"}}
+    whole, _ = train(towns, experiment(**settings))
+    name = experiment(**settings)
+    break_off(towns, name, 4)
+    weights = load_file(checkpoints(towns, name)[2] / "adapter_model.safetensors")
+    assert {str(w.dtype) for w in weights.values()} == {"torch.float32"}
+    assert train(towns, name)[0]["data_version"] == whole["data_version"]
+
+
 @pytest.mark.parametrize("step", [None, 4], ids=["before a checkpoint", "after one"])
 def test_a_plan_that_was_not_written_whole_is_passed_over(
     towns: ProjectFiles, experiment: Make, step: int | None

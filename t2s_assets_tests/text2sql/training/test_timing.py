@@ -8,17 +8,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+import pytest
+
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.training.timing import timed_step
 
 
-def time_steps(step: Callable[[int], None], *, minutes: float) -> tuple[float, int]:
+def time_steps(step: Callable[[int], None], *, minutes: float, device: str = "cpu") -> tuple[float, int]:
     """Seconds of a step, and how many were taken, of a trainer whose steps are `step`, called with their number."""
     taken = 0
 
@@ -28,11 +31,12 @@ def time_steps(step: Callable[[int], None], *, minutes: float) -> tuple[float, i
         taken += 1
 
     trainer: Any = SimpleNamespace(
-        args=SimpleNamespace(device=torch.device("cpu")),
+        args=SimpleNamespace(device=torch.device(device)),
         model=torch.nn.Linear(2, 2),
         train_dataset=list(range(40)),
         data_collator=lambda rows: {"labels": torch.tensor(rows)},
         training_step=training_step,
+        as_in_training=nullcontext,
         _prepare_inputs=lambda batch: batch,
         _metrics={"train": Counter()},
     )
@@ -46,6 +50,17 @@ def test_compiling_in_the_first_step_leaves_the_others_their_time() -> None:
     assert taken == 8 and seconds < 0.2
     seconds, taken = time_steps(lambda n: time.sleep(0.4), minutes=0.1)
     assert taken == 3 and 0.4 <= seconds
+
+
+def test_the_devices_random_state_is_given_back_and_its_steps_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else dropout, which draws on the device, would hang on how many steps were timed."""
+    done: list[Any] = []
+    device = SimpleNamespace(
+        get_rng_state=lambda: "before", set_rng_state=done.append, synchronize=lambda: done.append("waited")
+    )
+    monkeypatch.setattr(torch, "get_device_module", {"cuda": device}.__getitem__)
+    _, taken = time_steps(lambda n: done.append("step"), minutes=1, device="cuda")
+    assert done == ["step", "waited"] * taken + ["before"]
 
 
 RANK = """

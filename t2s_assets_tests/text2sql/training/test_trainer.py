@@ -85,10 +85,10 @@ def trainer_of(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Cal
 
     folder = tmp_path_factory.mktemp("trainer")
     base = base_models.BaseModel(tiny_base, "", {})
-    placement = base_models.Placement("cpu", "float32", "sdpa", "none")
 
-    def build(*, warmup: float = 0.1, adapter: str = "", **settings: Any) -> BudgetTrainer:
+    def build(*, warmup: float = 0.1, adapter: str = "", dtype: str = "float32", **settings: Any) -> BudgetTrainer:
         """With `adapter`, "fused" or not, a LoRA adapter with random matrices; the same ones each time."""
+        placement = base_models.Placement("cpu", dtype, "sdpa", "none")
         lengths = [20 + 7 * i % 81 for i in range(512)]
         rows = []
         for i, n in enumerate(lengths):
@@ -171,6 +171,31 @@ def test_a_wide_batch_in_passes_has_the_gradient_of_the_whole(
     assert len(widths) == 1 and len(parts_widths) > 1 and max(parts_widths) <= 300
     assert parts_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(grads, parts_grads, rtol=1e-3, atol=1e-5)
+
+
+def test_timed_steps_are_those_of_training(trainer_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the autocast and the recomputed activations that transformers and accelerate set up as training begins."""
+    import torch
+
+    from t2s_assets.text2sql.training import trainer as trainers
+    from t2s_assets.text2sql.training.timing import timed_step
+
+    monkeypatch.setattr(trainers, "PASS_TOKENS", 10**6)
+    config = TrainingConfig(max_steps=8, batch_size=8, gradient_checkpointing=True)
+    trainer = trainer_of(adapter="plain", dtype="bfloat16", gradient_checkpointing=True)
+    seen: list[list[bool]] = []
+    layer = trainer.model.get_base_model().model.layers[0].mlp
+
+    def look(module: Any, inputs: Any) -> None:
+        if module.training:
+            seen[-1].append(torch.is_autocast_enabled("cpu"))
+
+    layer.register_forward_pre_hook(look)
+    trainer.training_step = lambda *a, step=trainer.training_step: (seen.append([]), step(*a))[1]
+    timed_step(trainer, trainer.train_dataset["length"], config, timed=1)
+    assert len(seen) == 3
+    trainer.train()
+    assert len(seen) == 3 + 8 and all(step == [True, True] for step in seen)
 
 
 def gradients(trainer: Any) -> dict[str, Any]:
