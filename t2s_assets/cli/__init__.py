@@ -34,9 +34,13 @@ def main() -> None:
     # What these libraries deprecate of one another is nothing that a user could mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     from t2s_assets.text2sql.errors import T2SError
+    from t2s_assets.text2sql.stopping import interrupts_kept
 
     try:
-        app()
+        with interrupts_kept():
+            app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (T2SError, OSError) as e:
         from t2s_assets.cli import show
 

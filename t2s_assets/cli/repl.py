@@ -13,6 +13,7 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.stopping import interrupts_kept
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
 from t2s_assets.text2sql.trained import find_adapter, trained
@@ -71,8 +72,9 @@ class Session:
             show.print_tables(self.source, None)
         for line in lines:
             try:
-                if not self.handle(line.strip()):
-                    return
+                with interrupts_kept():
+                    if not self.handle(line.strip()):
+                        return
             except KeyboardInterrupt:
                 show.say("stopped")
             except T2SError as e:

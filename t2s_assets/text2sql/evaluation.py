@@ -20,7 +20,7 @@ from t2s_assets.text2sql import launching
 from t2s_assets.text2sql.config import Experiment, TorchrunLaunch
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.locking import only_one
-from t2s_assets.text2sql.stopping import is_main, when_launcher_is_gone
+from t2s_assets.text2sql.stopping import interrupts_kept, is_main, when_launcher_is_gone
 from t2s_assets.text2sql.storage import Project, read_manifest
 
 Log = Callable[[str], None]
@@ -96,12 +96,12 @@ def evaluate(project: Project, dataset: str, experiment: str, log: Log) -> None:
     with only_evaluation(project, dataset, experiment, log) if is_main() else nullcontext():
         if ranks > 1:
             # A rank that waits for others in an exchange would hear of nothing else.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            before = signal.signal(signal.SIGINT, signal.SIG_DFL)
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
             log(f"{ranks} ranks share the questions")
             answer_share(project, dataset, experiment, rank=dist.get_rank(), ranks=ranks, wait=dist.barrier, log=log)
             dist.destroy_process_group()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, before)
         if is_main():
             make_predictions(project, dataset, experiment, log)
 
@@ -123,13 +123,14 @@ def main() -> int:
             print(line, flush=True)
 
     try:
-        if is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
-            from dagster_pipes import open_dagster_pipes
+        with interrupts_kept():
+            if is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
+                from dagster_pipes import open_dagster_pipes
 
-            with open_dagster_pipes() as pipes:
-                evaluate(Project.find(), dataset, experiment, pipes.log.info)
-        else:
-            evaluate(Project.find(), dataset, experiment, say)
+                with open_dagster_pipes() as pipes:
+                    evaluate(Project.find(), dataset, experiment, pipes.log.info)
+            else:
+                evaluate(Project.find(), dataset, experiment, say)
     except T2SError as e:
         return launching.refused(e)
     except KeyboardInterrupt:

@@ -99,6 +99,39 @@ class StopSignal:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Where SIGINT came within the block, an error that ends it becomes KeyboardInterrupt again.
+
+    Some libraries' imports turn an interrupt into an error of their own, and that into one that blames a user's files.
+    Of blocks in one another, only the innermost knows of the signal: a session goes on after an answer is interrupted.
+
+    Raises:
+        KeyboardInterrupt: in place of that error.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    # Other threads hear of no signal; a process in the background of a script ignores it.
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as e:
+        if interrupted:
+            raise KeyboardInterrupt from e
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def when_launcher_is_gone(act: Callable[[int], None]) -> None:
     """Call `act` with the process id of the first launcher that has ended, from a thread; never where there is none.
 
