@@ -190,8 +190,8 @@ def place(hardware: Hardware) -> Placement:
         raise ModelError(f"hardware.device: {device} is not on this machine; there is {there}. Use one, or auto")
     if device == "cuda" and _local_rank() >= (gpus := torch.cuda.device_count()):
         raise ModelError(
-            f"training.processes: each needs a GPU of its own, and this machine has {gpus}; use {gpus} processes on it, "
-            "or hardware.device: cpu"
+            f"training.processes: each needs a GPU of its own, and this machine has {gpus}; use {gpus} processes on "
+            "it, or hardware.device: cpu"
         )
     dtype = hardware.dtype if hardware.dtype != "auto" else _best_dtype(device)
     attention = hardware.attention if hardware.attention != "auto" else _best_attention(device, dtype)
@@ -239,7 +239,8 @@ def _cpu_multiplies_bfloat16() -> bool:
     emulates it, several times slower than float32.
 
     A product in float32 has to take `_CLEARLY_LESS` of the time. As seen, it takes half or twice as long, the best of
-    several in turns: the choice does not hang on what else the machine does.
+    several in turns on one thread. Only time on a core counts: what else the machine does would else change the choice
+    from one start to the next, and with it what a training and its answers are kept under.
     """
     import torch
 
@@ -247,13 +248,18 @@ def _cpu_multiplies_bfloat16() -> bool:
         return True
     if not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         return False
-    matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
+    matrices = {dtype: torch.ones(256, 256, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
     best = dict.fromkeys(matrices, float("inf"))
-    for _ in range(6):
-        for dtype, matrix in matrices.items():
-            started = time.perf_counter()
-            torch.mm(matrix, matrix)
-            best[dtype] = min(best[dtype], time.perf_counter() - started)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(12):
+            for dtype, matrix in matrices.items():
+                started = time.thread_time()
+                torch.mm(matrix, matrix)
+                best[dtype] = min(best[dtype], time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
     return best[torch.float32] > _CLEARLY_LESS * best[torch.bfloat16]
 
 

@@ -278,7 +278,8 @@ def placement_elsewhere(config: Experiment) -> Placement:
     h = config.hardware
     if h.device == "auto":
         raise ConfigError(
-            "hardware.device: auto is the device of this machine; to plan for another, say which it has: cuda, mps or cpu"
+            "hardware.device: auto is the device of this machine; to plan for another one, say which it has: cuda, mps "
+            "or cpu"
         )
     dtype = h.dtype if h.dtype != "auto" else ("float32" if h.device == "cpu" else "bfloat16")
     return Placement(h.device, dtype, h.attention if h.attention != "auto" else "sdpa", h.quantization)

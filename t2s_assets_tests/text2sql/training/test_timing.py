@@ -13,9 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-
 import pytest
+import torch
 
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.training.timing import timed_step
