@@ -15,7 +15,7 @@ _STOP_SECONDS = 60
 
 
 def build_definitions(project: Project) -> dg.Definitions:
-    """The definitions of all datasets of a project. Raises ConfigError when a config file is broken."""
+    """The definitions of all datasets of a project. Raises ConfigError when a dataset's config file is broken."""
     names = dataset_names(project.configs)
     schedules = [retrain_schedule(project, name) for name in names]
     pipes = dg.PipesSubprocessClient(termination_timeout_seconds=_STOP_SECONDS)

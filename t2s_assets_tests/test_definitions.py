@@ -167,7 +167,6 @@ def test_the_resource_points_at_the_projects_folders(two: ProjectFiles) -> None:
     [
         ("dataset", {"description": "x", "source": {"kind": "local", "pth": "a"}}, ("source.local.pth", "path")),
         ("dataset", {"description": "x", "source": {"kind": "bundled"}, "retrain": {"experiment": "gone"}}, ("gone",)),
-        ("small", {"description": "x", "training": {"epochs": "many"}}, ("training.epochs", "base_model", "'many'")),
     ],
 )
 def test_a_broken_config_is_named_with_its_field(
@@ -178,6 +177,21 @@ def test_a_broken_config_is_named_with_its_field(
         build_definitions(two.project)
     for part in (str(path), *wanted):
         assert part in str(caught.value)
+
+
+def test_a_broken_experiment_costs_no_other_one(two: ProjectFiles, caplog: pytest.LogCaptureFixture) -> None:
+    """Its partition stays, described by every problem of its file, which the log tells too."""
+    path = two.yaml("shop", "wip", {"description": "x", "training": {"epochs": "many"}})
+    before = set(assets_of(load(two), "shop")["report"].partitions_def.get_partition_keys())
+    assert "wip" in before and len(before) > 1
+    described = definition_of(load(two), "shop", "adapter").descriptions_by_key[dg.AssetKey(["shop", "adapter"])]
+    for text in (described, caplog.text):
+        for part in (str(path), "training.epochs", "base_model", "'many'"):
+            assert part in text
+    prompts = definition_of(load(two), "shop", "prompts")
+    made = dg.materialize([prompts], partition_key="wip", raise_on_error=False)
+    (failed,) = [e for e in made.all_events if e.event_type_value == "STEP_FAILURE"]
+    assert "training.epochs" in str(failed.event_specific_data)
 
 
 def test_a_dataset_name_that_dagster_could_not_hold_is_refused(two: ProjectFiles) -> None:

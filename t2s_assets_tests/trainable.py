@@ -63,9 +63,17 @@ SECTIONS: dict[str, dict[str, Any]] = {
 OTHERS = ("lora", "hardware", "prompt", "decoding", "evaluation", "launch")
 
 
-def add_towns(files: ProjectFiles, base: Path, *, experiment: str = "tiny", **training: Any) -> ProjectFiles:
+def add_towns(
+    files: ProjectFiles,
+    base: Path,
+    *,
+    experiment: str = "tiny",
+    targets: dict[str, float] | None = None,
+    **training: Any,
+) -> ProjectFiles:
     """The dataset `towns` with one experiment; `training` changes settings of its training, None removes one."""
-    files.dataset("towns", TOWNS, retrain={"experiment": experiment, "cron": "30 2 * * 1"})
+    settings = {} if targets is None else {"targets": targets}
+    files.dataset("towns", TOWNS, retrain={"experiment": experiment, "cron": "30 2 * * 1"}, **settings)
     add_experiment(files, base, experiment, **training)
     return files
 

@@ -116,7 +116,7 @@ def experiment_assets(
         )
         return result(
             manifest,
-            checks.adapter_size(manifest["adapter_mb"]),
+            checks.adapter_size(manifest["adapter_mb"], targets),
             **{name: manifest[name] for name in shown if manifest.get(name) is not None},
             versions=dg.MetadataValue.json(manifest["versions"]),
             git_commit=manifest["git_commit"] or "not a git checkout",

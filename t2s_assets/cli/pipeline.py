@@ -106,7 +106,8 @@ def train(
         from t2s_assets.text2sql.training import plan as plans
 
         config = project.experiment(dataset, experiment)
-        print(plans.for_another_machine(config, plans.placement_elsewhere(config), memory_gb).described())
+        targets = project.dataset(dataset).targets
+        print(plans.for_another_machine(config, plans.placement_elsewhere(config), memory_gb, targets).described())
         return
     if plan:
         training.launch(project, dataset, experiment, "--plan")

@@ -16,7 +16,6 @@ from t2s_assets.text2sql.storage import Project, read_json, read_manifest
 RESOLVED_CONFIG = "experiment.json"
 METRICS = "training.json"
 WEIGHTS = "adapter_model.safetensors"
-ADAPTER_LIMIT_MB = 100.0
 """How large an adapter may be: a plan over it is refused, a report says whether it was kept."""
 
 SCHEDULE = "schedule.json"

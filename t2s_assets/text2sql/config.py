@@ -132,7 +132,9 @@ class TrainingConfig(Settings):
     seed: int = Field(17, ge=0, description="Of the adapter's first weights, order of examples, and samples.")
     eval_steps: int = Field(200, ge=1, description="Steps between evaluations on a validation sample.")
     eval_examples: int = Field(256, ge=1, description="Size of that seeded sample.")
-    save_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
+    save_steps: int = Field(
+        200, ge=1, description="Steps between checkpoints; a multiple of eval_steps, but for best: last."
+    )
     keep_checkpoints: int = Field(2, ge=1, description="Kept on the disk, the best among them.")
     best: Literal["loss", "ex", "em", "last"] = Field(
         "loss", description="Which checkpoint becomes the adapter. ex and em generate SQL at each evaluation."

@@ -84,7 +84,14 @@ def _over_what_it_is_like(path: Path, keys: Iterable[str], chain: tuple[str, ...
         raise ConfigError(f"{path}: like: {' -> '.join([*chain, like])} goes round in a circle; there are {there}")
     if like not in there:
         raise ConfigError(f"{path}: like: names another experiment of {path.parent}; got {like!r}, there are {there}")
-    return _over(_over_what_it_is_like(path.with_name(f"{like}.yaml"), keys, (*chain, like)), content)
+    below = _over_what_it_is_like(path.with_name(f"{like}.yaml"), keys, (*chain, like))
+    return _over(below | {"description": _set_apart(like, content)}, content)
+
+
+def _set_apart(like: str, content: dict[str, Any]) -> str:
+    """How an experiment is described that does not describe itself: by what it changes."""
+    changed = " and ".join(name for name in content if name != "like")
+    return f"like {like}, with other {changed}" if changed else f"like {like}"
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +135,8 @@ def _all_problems(where: Path | str, model: type[BaseModel], error: ValidationEr
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key; known here: {', '.join(_known_keys(model, problem['loc'][:-1]))}"
+        elif problem["type"] == "tuple_type":
+            message = f"a list is wanted; got {problem['input']!r}"
         elif problem["type"] != "missing" and not isinstance(problem["input"], (dict, BaseModel)):
             message = f"{message}; got {problem['input']!r}"
         problems.append(f"  {field}: {message}")

@@ -73,15 +73,18 @@ class Retrain(Section):
         return value
 
 
-class Targets(Section):
-    """What EM and EX on the test questions are to be over; a check warns where one is not."""
+class Targets(Settings):
+    """What EM and EX on the test questions are to be over, and an adapter under; a check warns where one is not."""
 
     em: float | None = Field(None, ge=0, lt=1, description="Exact match, a share.")
     ex: float | None = Field(None, ge=0, lt=1, description="Execution accuracy, a share.")
+    adapter_mb: float = Field(
+        100.0, gt=0, description="Size of an adapter, MB of 10^6 bytes: what would be larger is not trained."
+    )
 
     @property
     def given(self) -> dict[str, float]:
-        """Those that are set, by measure."""
+        """Those of measures that are set, by measure."""
         return {name: target for name, target in (("em", self.em), ("ex", self.ex)) if target is not None}
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from t2s_assets.text2sql import adapters, comparison, plots
-from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
@@ -133,7 +132,7 @@ def build_report(
     report["targets"] = {
         **{target_name(m, target): _over(overall[m], target) for m, target in targets.given.items()},
         latency_target_name(): p95 is not None and p95 < LATENCY_TARGET_MS,
-        "adapter < 100 MB": training["adapter_mb"] < ADAPTER_LIMIT_MB,
+        f"adapter < {targets.adapter_mb:g} MB": training["adapter_mb"] < targets.adapter_mb,
     }
     return report
 

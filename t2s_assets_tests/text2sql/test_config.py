@@ -133,7 +133,7 @@ def test_what_an_experiment_leaves_out_is_as_in_what_it_is_like(tmp_path: Path) 
     second = {"description": "second", "like": "first", "lora": {"rank": 4}}
     third = {"like": "second", "training": {"budget_minutes": None, "epochs": 2}, "decoding": {"grammar": "none"}}
     found = read_config(Experiment, like(tmp_path, third=third, second=second, first=first))
-    assert (found.description, found.like) == ("second", "second")
+    assert (found.description, found.like) == ("like second, with other decoding and training", "second")
     assert (found.lora.rank, found.lora.alpha) == (4, 99)
     assert (found.training.budget_minutes, found.training.epochs, found.training.seed) == (None, 2, 3)
     assert found.decoding.grammar == "none"
@@ -252,7 +252,7 @@ def test_an_unknown_key_of_a_source_lists_those_of_its_kind(tmp_path: Path, sour
         ({"training": {"epochs": 1, "packing": "perhaps"}}, "training.packing: "),
         ({"training": [1, 2]}, "training: Input should be a valid dictionary"),
         ({"training": None}, "training: Input should be a valid dictionary"),
-        ({"lora": {"targets": "q_proj"}}, "lora.targets: Input should be a valid tuple"),
+        ({"lora": {"targets": "q_proj"}}, "lora.targets: a list is wanted; got 'q_proj'"),
         ({"prompt": {"sample_values": 5}}, "sample_values is read by template: samples only"),
         ({"base_model": {"path": "x"}}, "base_model: Unable to extract tag using discriminator 'source'"),
         ({"base_model": {"source": "magic"}}, "'wheel', 'hub', 'folder', 'gguf'"),

@@ -26,14 +26,13 @@ def build(
     of: int | None = None,
     p95: float = 200.0,
     adapter_mb: float = 19.6,
+    targets: Targets = Targets(em=0.6, ex=0.55),
 ) -> dict[str, Any]:
     latency = LATENCY | {"total_ms": {"p50": 100.0, "p95": p95, "p99": 900.0}}
     tests = sum(r["split"] == "test" for r in rows)
     predictions = {"adapter_version": "a1", "of": {"test": of or tests, "validation": len(rows) - tests}}
     training = TRAINING | {"adapter_mb": adapter_mb}
-    return report.build_report(
-        "towns/tiny", rows, base or [], latency, training, predictions, {}, Targets(em=0.6, ex=0.55)
-    )
+    return report.build_report("towns/tiny", rows, base or [], latency, training, predictions, {}, targets)
 
 
 # -------------------------------------------------------------------------------------------- against the base
@@ -189,6 +188,11 @@ def test_a_target_is_met_or_missed(name: str, met: dict[str, Any], missed: dict[
     assert found["targets"][name] is False
     assert name in report_page.headline(found).splitlines()[-1]
     assert f"**missed**: {name}" in report_page.page(found, IMAGES)
+
+
+def test_the_datasets_own_target_of_an_adapters_size() -> None:
+    found = build(rights(1, 1), adapter_mb=120.0, targets=Targets(adapter_mb=150))["targets"]
+    assert found == {"p95 < 500 ms": True, "adapter < 150 MB": True}
 
 
 def test_nothing_asked_is_no_target_met() -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.adapters import ADAPTER_LIMIT_MB
 from t2s_assets.text2sql.base_models import Placement
 from t2s_assets.text2sql.config import Experiment, HubModel, RayLaunch, TrainingConfig
+from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets.text2sql.training import cost
@@ -134,6 +134,7 @@ def before_loading(
     longest_batch: int | None = None,
     work: Path | None = None,
     available_gb: float | None = None,
+    targets: Targets = Targets(),
 ) -> Plan:
     """The plan from shapes. `available_gb` replaces what this machine has; `work` is where checkpoints will be;
     `threads`: on a CPU, as many as torch has in the process that trains.
@@ -160,7 +161,7 @@ def before_loading(
         return whole if training.sharding == "none" else cost.sharded(whole, shape, config.ranks)
 
     plan = Plan(placement, need(config.training), have, cost.adapter_bytes(shape, config.lora) / 1e6)
-    _check_adapter(plan.adapter_mb, config)
+    _check_adapter(plan.adapter_mb, config, targets)
     # On a CPU and on a Mac, several ranks of a node share the memory.
     ranks = config.training.processes if placement.device != "cuda" else 1
     if have is not None and plan.memory.gb * ranks > have:
@@ -195,12 +196,13 @@ def _with(training: Any, **changes: Any) -> Any:
     return training.model_copy(update=changes)
 
 
-def _check_adapter(adapter_mb: float, config: Experiment) -> None:
-    if adapter_mb > ADAPTER_LIMIT_MB:
-        fits = int(config.lora.rank * ADAPTER_LIMIT_MB / adapter_mb)
+def _check_adapter(adapter_mb: float, config: Experiment, targets: Targets) -> None:
+    if adapter_mb > targets.adapter_mb:
+        fits = int(config.lora.rank * targets.adapter_mb / adapter_mb)
         raise ConfigError(
             f"lora.rank: {config.lora.rank} makes an adapter of {adapter_mb:.1f} MB; the limit is "
-            f"{ADAPTER_LIMIT_MB:.0f} MB. Use lora.rank: {fits} or less, or fewer lora.targets"
+            f"{targets.adapter_mb:g} MB. Use lora.rank: {fits} or less, or fewer lora.targets, or raise the limit, "
+            "targets.adapter_mb in dataset.yaml"
         )
 
 
@@ -246,7 +248,9 @@ def _left_in_container(cgroup: Path) -> int | None:
     return None
 
 
-def for_another_machine(config: Experiment, placement: Placement, memory_gb: float) -> Plan:
+def for_another_machine(
+    config: Experiment, placement: Placement, memory_gb: float, targets: Targets = Targets()
+) -> Plan:
     """The plan for a device of `memory_gb` that is not here, from shapes alone. Raises ConfigError as it would there.
 
     Examples count as long as `prompt.max_length`, and completions as a third of that. Of a Mac's memory, two thirds
@@ -267,6 +271,7 @@ def for_another_machine(config: Experiment, placement: Placement, memory_gb: flo
         threads=max(1, cores // config.training.processes),
         longest_batch=batch,
         available_gb=have,
+        targets=targets,
     )
 
 
@@ -285,7 +290,17 @@ def placement_elsewhere(config: Experiment) -> Placement:
     return Placement(h.device, dtype, h.attention if h.attention != "auto" else "sdpa", h.quantization)
 
 
-def time_it(trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh: bool, always: bool, log: Log) -> None:
+def time_it(
+    trainer: Any,
+    config: Experiment,
+    clock: Any,
+    figures: Any,
+    *,
+    fresh: bool,
+    always: bool,
+    targets: Targets,
+    log: Log,
+) -> None:
     """Time a few steps where that is worth it, put a budget's plan into the clock, and tell both.
 
     Raises:
@@ -298,7 +313,7 @@ def time_it(trainer: Any, config: Experiment, clock: Any, figures: Any, *, fresh
     training = config.training
     # Counted in the model, for bases whose layers `cost` does not count: else found only after the training.
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    _check_adapter(4 * parameters / 1e6, config)
+    _check_adapter(4 * parameters / 1e6, config, targets)
     if fresh:  # a training that goes on has written its checkpoints, and only replaces them
         _check_disk(parameters, config, Path(trainer.args.output_dir))
     if training.sharding == "fsdp":

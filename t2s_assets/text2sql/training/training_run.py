@@ -128,6 +128,7 @@ class TrainingRun:
             if self.config.training.packing:
                 longest = self.config.prompt.max_length
                 labelled = cost.most_labelled(train_set["length"], each, row=longest)
+        targets = self.project.dataset(self.dataset).targets
         self.plan_made = plan.before_loading(
             self.config,
             plan.shape_in(self.base.folder),
@@ -137,6 +138,7 @@ class TrainingRun:
             threads=threads,
             longest_batch=batch,
             work=self.work,
+            targets=targets,
         )
         self.log(self.plan_made.described())
         clock = Clock.of(self.work, checkpoint, replay=self.replay, log=self.log)
@@ -148,6 +150,7 @@ class TrainingRun:
             self.figures,
             fresh=checkpoint is None and self.replay is None,
             always=at_least_timed,
+            targets=targets,
             log=self.log,
         )
         if self.figures is not None and "scored_questions" in clock.plan:

@@ -177,9 +177,9 @@ def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_loaded(
     with pytest.raises(ConfigError, match=r"of 0.3 GB available .* do not fit"):
         training.train(files.project, "towns", "tiny", log=lambda line: None)
     add_experiment(files, tiny_base, "big", lora={"rank": 512, "alpha": 8})
-    monkeypatch.setattr(plan, "ADAPTER_LIMIT_MB", 1.0)
     prepare(files, "big")
-    with pytest.raises(ConfigError, match=r"lora.rank: 512 makes an adapter of"):
+    add_towns(files, tiny_base, targets={"adapter_mb": 1.0})
+    with pytest.raises(ConfigError, match=r"rank: 512 makes .*; the limit is 1 MB\. .* or raise .*targets"):
         training.train(files.project, "towns", "big", log=lambda line: None)
 
 
@@ -195,17 +195,15 @@ def test_adapter_and_checkpoints_of_any_family_are_counted_before_training(
             training.train(files.project, "towns", "tiny", log=lambda line: None)
         return str(refused.value)
 
-    for name, value, error, told in (
-        ("ADAPTER_LIMIT_MB", 0.001, ConfigError, "makes an adapter of"),
-        (
-            "shutil",
-            SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=1e4)),
-            StorageError,
-            "checkpoints need",
-        ),
-    ):
+    def counted(error: type[Exception]) -> str:
+        told = refusal(error)
         with monkeypatch.context() as patch:
-            patch.setattr(plan, name, value)
-            counted = refusal(error)
             patch.setattr(plan, "shape_in", lambda folder: None)
-            assert told in counted and refusal(error) == counted
+            assert refusal(error) == told
+        return told
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "shutil", SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=1e4)))
+        assert "checkpoints need" in counted(StorageError)
+    add_towns(files, tiny_base, targets={"adapter_mb": 0.001})
+    assert "makes an adapter of" in counted(ConfigError)
