@@ -330,6 +330,10 @@ def memory(
         # Each lane's float32 sums of gradients, and what products take; B's as blocks of larger matrices.
         adapter += shape.adapter_parameters(lora) * 2 * (4.0 * lanes + _size(placement))
     weights = weight_bytes(shape, placement)
+    if fused:
+        # Joint layers are copies; what they are made from stays, in pages of the file or of the heap.
+        joined = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+        weights += _size(placement) * shape.layers * sum(math.prod(shape.linears[name]) for name in joined)
     if placement.quantization == "nf4":
         weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
     unused = (_UNUSED_FUSED if fused else _UNUSED[placement.device]) * (activations + logits)

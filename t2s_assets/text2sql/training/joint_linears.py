@@ -51,7 +51,7 @@ class Joint:
     def of(cls, modules: Sequence[Any]) -> Joint:
         """The linear layers `modules`, with PEFT's LoRA around them or without.
 
-        Where they are several, their weights become parts of the joint one: none is in memory twice.
+        Where they are several, their weights become parts of the joint one, so that no product reads another copy.
         """
         bases = [getattr(module, "base_layer", module) for module in modules]
         weight = bases[0].weight.data if len(bases) == 1 else torch.cat([base.weight.data for base in bases])
