@@ -37,7 +37,7 @@ Db = Annotated[
         "--db",
         "--file",
         metavar="FILE",
-        help="A DuckDB or SQLite database, a CSV or a Parquet file, or a folder of these two.",
+        help="A DuckDB or SQLite database, a CSV, Parquet or JSON lines file, or a folder of CSV and Parquet.",
         rich_help_panel="Table",
     ),
 ]

@@ -5,26 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.answers import Answer
+from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, T2SError
+from t2s_assets.text2sql.guidance import uses_table_content
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.storage import content_hash, replacing_file
+from t2s_assets.text2sql.storage import content_hash, file_hash, replacing_file
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable, from_ddl, from_json
+from t2s_assets.text2sql.tables.table_files import is_table_of_folder
 
 # Questions decoded together and written at once: a killed run loses at most these.
 CHUNK = 64
 
 _FIELDS = (
     *("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability"),
-    *("probability", "abstained", "uses_table_content", "result", "error", "model", "settings"),
+    *("probability", "abstained", "withheld_sql", "text_in_any_case", "uses_table_content"),
+    *("result", "error", "model", "settings", "data"),
 )
 # A result of many rows, or a schema of many tables, is one cell.
 csv.field_size_limit(2**31 - 1)
@@ -140,26 +147,41 @@ class Batch:
                     f"{self.answers}: the answer to line {line.number} was made with another table or schema, --run, "
                     "--min-confidence or decoding; give these again, another --out, or --force to start anew"
                 )
+        kept = self._of_these_rows(kept, model)
         with replacing_file(self.answers) as fresh:
             fresh.write_text(self._header() + "".join(map(self._row, kept)), encoding="utf-8", newline="")
         progress = _Progress(self.total, len(kept))
-        invalid, failed = sum(_is_no(r.get("valid")) for r in kept), sum(bool(r.get("error")) for r in kept)
+        counts = Counter(kind for row in kept for kind in _kinds(row))
         waiting = islice(self.lines(), len(kept), None)
         with self.answers.open("a", encoding="utf-8", newline="") as out:
             while chunk := list(islice(waiting, CHUNK)):
                 rows = self._answers(model, chunk)
                 out.write("".join(map(self._row, rows)))
                 out.flush()
-                invalid += sum(_is_no(r.get("valid")) for r in rows)
-                failed += sum("error" in r for r in rows)
+                counts.update(kind for row in rows for kind in _kinds(row))
                 progress.add(len(rows))
         progress.end()
         before = f" ({len(kept):,} were there already)" if kept else ""
+        answered = self.total - counts["failed"] - counts["withheld"]
+        partial = f"; {counts['partial']:,} ran on a part of a long table" if counts["partial"] else ""
         print(
-            f"{self.total:,} questions{before}: {self.total - failed:,} answered, {invalid:,} of them with SQL that is "
-            f"not valid; {failed:,} failed; see {self.answers}",
+            f"{self.total:,} questions{before}: {answered:,} answered, {counts['invalid']:,} of them with SQL that is "
+            f"not valid; {counts['withheld']:,} without an answer; {counts['failed']:,} failed{partial}; see "
+            f"{self.answers}",
             file=sys.stderr,
         )
+
+    def _of_these_rows(self, kept: list[dict[str, Any]], model: Text2SQL) -> list[dict[str, Any]]:
+        """Those of the answers that come before the first one that hangs on other rows than there are now."""
+        for at, (row, line) in enumerate(zip(kept, self.lines())):
+            if (row.get("data") or None) != self._data(line, model):
+                print(
+                    f"{self.source.where if self.source else self.questions}: its rows are not those of the answer to "
+                    f"line {line.number}; the {len(kept) - at:,} answers from there on are asked again",
+                    file=sys.stderr,
+                )
+                return kept[:at]
+        return kept
 
     def _answers(self, model: Text2SQL, chunk: list[Line]) -> list[dict[str, Any]]:
         found: dict[int, Answer | T2SError] = {}
@@ -181,13 +203,27 @@ class Batch:
                 about = self.source.where, self._description(self._table_of(line, many=model.answers_over_many))
             except T2SError as e:
                 about = str(e)
-        decoding = model.adapter.experiment.decoding.model_dump(mode="json")
-        return content_hash(about, name, self.run, self.min_confidence, decoding)
+        return content_hash(about, name, self.run, self.min_confidence, _decoding(model).model_dump(mode="json"))
+
+    def _data(self, line: Line, model: Text2SQL) -> str | None:
+        """A hash of the files whose rows an answer hangs on; None where it hangs on none, or its line brings them."""
+        reads = self.run or model.adapter.format.uses_table_content or uses_table_content(_decoding(model))
+        return self._fingerprint if reads and self.source is not None and not line.record.get("schema") else None
+
+    @cached_property
+    def _fingerprint(self) -> str | None:
+        """A hash of the content of the source's files; None where it is no file."""
+        if self.source is None or not os.path.exists(self.source.where):
+            return None
+        path = Path(self.source.where)
+        logs = (path.with_name(path.name + ending) for ending in (".wal", "-wal"))  # what a database has yet to take in
+        files = filter(is_table_of_folder, path.iterdir()) if path.is_dir() else [path, *filter(Path.is_file, logs)]
+        return content_hash([[file.name, file_hash(file)] for file in sorted(files)])
 
     def _description(self, table: UserTable | UserDatabase) -> str:
         key = type(table), table.name
         if key not in self._described:
-            self._described[key] = table.create_table()
+            self._described[key] = table.create_table(typed=False)
         return self._described[key]
 
     def _table_of(self, line: Line, *, many: bool) -> UserTable | UserDatabase:
@@ -216,7 +252,9 @@ class Batch:
             row |= {"question": line.question, "error": str(answer)}
         else:
             row |= {k: v for k, v in answer.as_dict().items() if k not in _TIMES} | {"question": line.question}
-        return row | {"model": model.adapter.version, "settings": self._settings(line, model)}
+        data = self._data(line, model)
+        made = {"model": model.adapter.version, "settings": self._settings(line, model)}
+        return row | made | ({"data": data} if data is not None else {})
 
     def _header(self) -> str:
         return ",".join(_FIELDS) + "\r\n" if _is_csv(self.answers) else ""
@@ -236,8 +274,27 @@ def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _is_no(valid: Any) -> bool:
-    return valid is False or valid == "false"
+def _decoding(model: Text2SQL) -> DecodingConfig:
+    return model.adapter.experiment.decoding
+
+
+def _kinds(row: dict[str, Any]) -> Iterator[str]:
+    """What the summary counts of an answer, as it was made or as it was read from a file."""
+    if row.get("error"):
+        yield "failed"
+    elif row.get("abstained"):
+        yield "withheld"
+    elif row.get("valid") in (False, "false"):
+        yield "invalid"
+    if _is_partial(row.get("result")):
+        yield "partial"
+
+
+def _is_partial(result: Any) -> bool:
+    # In a CSV it is JSON, in which cells have their quotes escaped.
+    if isinstance(result, str):
+        return '"partial": true' in result
+    return isinstance(result, dict) and bool(result.get("partial"))
 
 
 def _json_lines(f: Any) -> Iterator[Line]:

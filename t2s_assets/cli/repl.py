@@ -147,6 +147,8 @@ class Session:
 
     def _run(self) -> None:
         answer, table, model = self._last()
+        if answer.abstained is not None:
+            raise T2SError(f"there is no answer to run: {answer.abstained}")
         if not answer.valid:
             raise T2SError(f"the last SQL is not valid: {answer.problem}")
         done = model.run([answer], [table])[0]
@@ -154,6 +156,7 @@ class Session:
             raise done
         assert done.outcome is not None
         show.print_outcome(done.outcome, done.rows_copied)
+        show.print_notes(done)
 
     def _explain(self) -> None:
         answer, table, model = self._last()

@@ -42,21 +42,42 @@ def print_answer(answer: Answer) -> None:
         print_sql(answer.sql)
     elif answer.abstained is not None:
         print(f"-- no answer: {visible(answer.abstained)}")
+        if answer.withheld_sql is not None:
+            print(f"-- withheld: {visible(answer.withheld_sql)}")
     else:
         print(f"-- not valid: {visible(answer.problem or '')}")
         print(f"-- {visible(answer.sql)}")
     if answer.outcome is not None:
         print_outcome(answer.outcome, answer.rows_copied)
+    for note in _notes(answer):
+        say(note)
+    print_notes(answer)
     latency = answer.latency
-    sure = f"sequence probability {answer.confidence:.2f} (not calibrated)"
-    if answer.probability is not None:
-        sure = f"right with probability {answer.probability:.2f}"
-    if answer.uses_table_content:
-        sure += "; cell values were read"
     say(
-        f"{sure}; {answer.tokens} tokens; prefill "
+        f"{_sureness(answer)}{answer.tokens} tokens; prefill "
         f"{latency.prefill_ms:.0f} ms, decode {latency.decode_ms:.0f} ms, total {latency.total_ms:.0f} ms"
     )
+
+
+def _notes(answer: Answer) -> Iterator[str]:
+    """What a user of the answer should know."""
+    if not answer.valid:
+        return
+    if answer.text_in_any_case:
+        yield "text is compared in any case here; a database that compares to the letter may find other rows"
+    if answer.probability is not None and answer.probability < 0.5:
+        yield "warning: more likely wrong than right"
+
+
+def _sureness(answer: Answer) -> str:
+    """How likely the answer is right; nothing of an answer that was withheld."""
+    if answer.abstained is not None:
+        return ""
+    sure = f"sequence probability {answer.confidence:.2f} (not calibrated); "
+    if answer.probability is not None:
+        at_most = "at most " if answer.probability_at_most else ""
+        sure = f"right with probability {at_most}{answer.probability:.2f}; "
+    return sure + ("cell values were read; " if answer.uses_table_content else "")
 
 
 def print_sql(sql: str) -> None:
@@ -86,12 +107,18 @@ def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
         table.add_row(*(Text(cell_text(cell), style="dim" if cell is None else "") for cell in row))
     console = Console()
     (console if console.is_terminal else Console(width=10_000)).print(table)
-    count = f"{len(outcome.rows):,} row{'' if len(outcome.rows) == 1 else 's'}"
+    if rows_copied is not None:
+        print(f"-- of the first {_rows(rows_copied)} of the table alone: those behind are neither found nor counted")
+    count = _rows(len(outcome.rows))
     if outcome.truncated:
         count = f"the first {count}; there are more"
     if len(outcome.rows) > SHOWN_ROWS:
         count += f", {SHOWN_ROWS} shown"
-    say(count + (f"; from the first {rows_copied:,} rows of the table only" if rows_copied is not None else ""))
+    say(count)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def cell_text(cell: Any) -> str:
@@ -119,6 +146,12 @@ def visible(text: str) -> str:
 
 def _visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
+
+
+def print_notes(answer: Answer) -> None:
+    """What to know of the cells of the columns that an answer uses."""
+    for note in answer.notes:
+        say(f"note: {note}")
 
 
 def print_left_out(about: UserTable | UserDatabase | None) -> None:

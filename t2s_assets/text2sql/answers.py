@@ -32,10 +32,18 @@ class Answer:
         ranks answers, but is not how often they are right.
     probability: how likely the answer is right, calibrated on validation questions (confidence.py); None where the
         model has no calibration.
-    abstained: why no answer is given although one was written; it is then not valid, and `sql` is empty.
+    probability_at_most: no validation answers tell more than that it is `probability` at most: that is the lowest that
+        the calibration knows.
+    abstained: why no answer is given although one was written; it is then not valid, `sql` is empty, and `withheld_sql`
+        is what was written, over the user's table, where that is valid.
+    text_in_any_case: `sql` compares text, here in any case, and in a database that compares to the letter it may find
+        other rows: cells spell the text in several ways, or were not all read. Else text is spelt as the cells are.
     outcome: what running it gave, with `run=True` and valid SQL.
-    uses_table_content: cell values were read to write it (sample values, execution guidance, value grounding).
+    uses_table_content: cell values were read to write it (sample values, execution guidance, value grounding, or a text
+        spelt as a cell is).
     rows_copied: how many of the table's rows it ran on where that is not all of them.
+    notes: what to know of its columns' cells: those that became NULL, and numbers that are compared as text. Of rows in
+        a database only where it ran.
     """
 
     question: str
@@ -50,9 +58,18 @@ class Answer:
     latency: Latency
     uses_table_content: bool = False
     probability: float | None = None
+    probability_at_most: bool = False
     abstained: str | None = None
+    withheld_sql: str | None = None
+    text_in_any_case: bool = False
     outcome: Outcome | None = None
     rows_copied: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Whether it ran on a part of a table: rows beyond it are neither found nor counted."""
+        return self.rows_copied is not None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,12 +92,15 @@ class Answer:
             "sequence_probability": round(self.confidence, 6),
             "probability": None if self.probability is None else round(self.probability, 4),
             "abstained": self.abstained,
+            "withheld_sql": self.withheld_sql,
+            "text_in_any_case": self.text_in_any_case,
             "uses_table_content": self.uses_table_content,
             "tokens": self.tokens,
             "forward_passes": self.forward_passes,
             "prefill_ms": round(self.latency.prefill_ms, 1),
             "decode_ms": round(self.latency.decode_ms, 1),
             "total_ms": round(self.latency.total_ms, 1),
+            "notes": list(self.notes),
         }
         if self.outcome is not None:
             content["result"] = {
@@ -90,6 +110,7 @@ class Answer:
                 "rows": [[_plain(cell) for cell in row] for row in self.outcome.rows],
                 "truncated": self.outcome.truncated,
                 "rows_copied": self.rows_copied,
+                "partial": self.partial,
             }
         return content
 

@@ -2,18 +2,15 @@
 
 The log-probability of the tokens that a model chose ranks its answers. Isotonic regression (Zadrozny and Elkan 2002;
 fitted by pooling adjacent violators) of the verdicts on validation questions turns it into a probability. A question
-none of whose words is in a column's name, answered with a log-probability below a threshold, is taken to be about
+that names nothing of the table (topic.py), answered with a log-probability below a threshold, is taken to be about
 something else. The threshold is set so that at most `MOST_REFUSED` of the validation questions would be refused, and is
 at most `SURE`.
-Measured with `wikisql/smollm2-cpu` on 82 validation questions, each asked of its own table and of another one: 2 % of
-the former are refused and 73 % of the latter at a threshold of -1.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ import numpy as np
 
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.storage import read_json, write_json
 
 FILE = "confidence.json"
@@ -34,20 +30,14 @@ MOST_REFUSED = 0.02
 SURE = math.log(0.5)
 """An answer to which the model gives more than this is not refused as unsure, whatever few validation questions say."""
 
-_STEM = 5
-_COMMON = frozenset(
-    "and are did does for from give had has have how list many much name names number that the there this total was "
-    "were what when where which who whose with you".split()
-)
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """One validation answer: its log-probability, whether it is right (EX), and `shared_words` with its schema."""
+    """One validation answer: its log-probability, whether it is right (EX), and whether its question is `off_topic`."""
 
     logprob: float
     right: bool
-    shared: int
+    off_topic: bool
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Confidence:
     """A fit on `n` validation answers of one adapter, decoded as `decoding` says (`decoded_as`).
 
     `logprobs`, ascending, and `probabilities`, not descending, are the ends of the regression's steps; between steps
-    it is linear. `unrelated_below` is the log-probability under which a question that shares no word is refused.
+    it is linear. `unrelated_below` is the log-probability under which a question that is `off_topic` is refused.
     """
 
     adapter_version: str
@@ -69,9 +59,13 @@ class Confidence:
         """The share of answers of this log-probability that are right, by the fit."""
         return float(np.interp(logprob, self.logprobs, self.probabilities))
 
-    def unrelated(self, logprob: float, shared: int) -> bool:
+    def at_most(self, logprob: float) -> bool:
+        """Whether the probability is that of the lowest step, below which the fit tells nothing apart."""
+        return self.probability(logprob) <= self.probabilities[0]
+
+    def unrelated(self, logprob: float, off_topic: bool) -> bool:
         """Whether the question seems to have nothing to do with the schema."""
-        return shared == 0 and logprob < self.unrelated_below
+        return off_topic and logprob < self.unrelated_below
 
     def save(self, folder: Path) -> None:
         """Write the fit into `folder`."""
@@ -140,27 +134,14 @@ def fit_confidence(verdicts: Sequence[Verdict], adapter_version: str, decoding: 
 def _unrelated_below(ordered: Sequence[Verdict]) -> float:
     """The highest threshold up to `SURE` that refuses at most `MOST_REFUSED` of the verdicts, which ascend by
     log-probability."""
-    strangers = [v.logprob for v in ordered if v.shared == 0]
+    strangers = [v.logprob for v in ordered if v.off_topic]
     allowed = int(MOST_REFUSED * len(ordered))
     return min(SURE, strangers[allowed]) if len(strangers) > allowed else SURE
 
 
-def shared_words(question: str, schemas: Iterable[TableSchema], *more: str) -> int:
-    """How many of the question's words (the first 5 letters of each, common ones left out) are in a column's or a
-    table's name, or in `more` names, such as a user's for the table that prompts call `t`."""
-    names = " ".join([*more, *(name for s in schemas for name in (s.name, *(c.name for c in s.columns)))])
-    names = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", names)  # itemPrice, item_price
-    return len(_stems(question) & _stems(names))
-
-
-def _stems(text: str) -> set[str]:
-    words = re.findall(r"[^\W_]+", text.casefold())
-    return {word[:_STEM] for word in words if len(word) > 2 and word not in _COMMON}
-
-
-def reason_to_abstain(confidence: Confidence, logprob: float, shared: int, min_confidence: float) -> str | None:
+def reason_to_abstain(confidence: Confidence, logprob: float, off_topic: bool, min_confidence: float) -> str | None:
     """Why no answer is given, or None."""
-    if confidence.unrelated(logprob, shared):
+    if confidence.unrelated(logprob, off_topic):
         return "cannot be answered from this table: no word of the question is in its columns, and the model is unsure"
     probability = confidence.probability(logprob)
     if probability < min_confidence:

@@ -92,7 +92,7 @@ def _about(table: OwnTable) -> Iterator[ExampleQuestion]:
     """Questions about one table, the plain ones first."""
     name, spoken = table_identifier(table.schema.name), _spoken(table.schema.name)
     label = _label(table)
-    numbers = _of_type(table, "BIGINT", "DOUBLE", "DECIMAL")
+    numbers = _of_type(table, "BIGINT", "HUGEINT", "DOUBLE", "DECIMAL")
     group = _grouping(table)
     yield ExampleQuestion(f"How many {spoken} are there?", f"SELECT COUNT(*) FROM {name}")
     if group is not None and (value := _usual_value(table.data[group])) is not None:

@@ -33,6 +33,9 @@ from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
+from t2s_assets.text2sql.execution.guard import visible_ctes
+from t2s_assets.text2sql.names import folded
+from t2s_assets.text2sql.query import table_identifier
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.asked import asked_about
@@ -54,7 +57,7 @@ def feedback_file(adapter: Path) -> Path:
 
 
 def corrected(model: Text2SQL, sql: str, about: UserTable | UserDatabase) -> tuple[str, Outcome | None, int | None]:
-    """A person's SQL over the user's names, in the style of this library; what running it gives, None without rows; and
+    """A person's SQL over the user's names, as SQL is shown; what running it gives, None without rows; and
     how many rows of a table it saw, where that is not all.
 
     Raises:
@@ -64,18 +67,21 @@ def corrected(model: Text2SQL, sql: str, about: UserTable | UserDatabase) -> tup
         written = read_sql(_without_schemas(sql, about), "duckdb", [t.own_schema() for t in tables_of(about)])
     except SqlTextError as e:
         raise DataError(f"the correction cannot be used: {e}") from e
+    shown = _with_schemas(written, about)
     if not about.has_rows:
-        return written, None, None
+        return shown, None, None
     outcome, rows_copied = model.run_sql(written, about)
     if not outcome.ok:
         raise DataError(f"the correction does not run: {outcome.message}")
-    return written, outcome, rows_copied
+    return shown, outcome, rows_copied
 
 
 def given(model: Text2SQL, answer: Answer, about: UserTable | UserDatabase) -> str:
     """What the model wrote, over the user's names where it can be said so, an answer that was withheld too."""
     if answer.valid:
         return answer.sql
+    if answer.withheld_sql is not None:
+        return answer.withheld_sql
     return asked_about(about, model.adapter.format.gold).checked(answer.generated)[0]
 
 
@@ -89,6 +95,18 @@ def _without_schemas(sql: str, about: UserTable | UserDatabase) -> str:
     named = [node for node in tree.find_all(exp.Table) if (node.db.casefold(), node.name.casefold()) in paths]
     for node in named:
         node.set("db", None)
+    return tree.sql(dialect="duckdb") if named else sql
+
+
+def _with_schemas(sql: str, about: UserTable | UserDatabase) -> str:
+    """SQL that names `about`'s tables alone, with the schemas in which they are in the user's database."""
+    schemas = {folded(t.path[-1]): t.path[0] for t in tables_of(about) if len(t.path) > 1}
+    tree = parse_one(sql, read="duckdb")
+    # A CTE may be called as a table is, which it then hides.
+    named = [n for n in tree.find_all(exp.Table) if folded(n.name) in {*schemas} - {*visible_ctes(n)}]
+    for node in named:
+        schema = schemas[folded(node.name)]
+        node.set("db", exp.to_identifier(schema, quoted=table_identifier(schema) != schema))
     return tree.sql(dialect="duckdb") if named else sql
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.answers import Answer, Latency
-from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain, shared_words
+from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
@@ -34,9 +34,11 @@ from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prompts import clean_question, shown_tables
 from t2s_assets.text2sql.storage import Project
+from t2s_assets.text2sql.stored_text import StoredText, as_stored
 from t2s_assets.text2sql.tables.asked import Asked, asked_about, named_in
 from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
 from t2s_assets.text2sql.tables.user_tables import rows_copied, tables_of
+from t2s_assets.text2sql.topic import off_topic
 from t2s_assets.text2sql.trained import find_adapter
 
 
@@ -158,32 +160,39 @@ class Text2SQL:
             if isinstance(completion, T2SError):
                 results[position] = completion
                 continue
-            table = asked[position][1]
+            request, about, table = requests[position], abouts[position], asked[position][1]
             generated = completion.text.strip()
-            sql, problem = abouts[position].checked(generated) if completion.finished else (generated, None)
+            stored = self._as_stored(generated, table, run)
+            sql, problem = about.checked(stored.sql) if completion.finished else (generated, None)
             if completion.stuck:
                 problem = "no SQL over these tables continues what was written so far; ask in other words"
             elif not completion.finished:
                 limit = self.adapter.experiment.decoding.max_new_tokens
                 problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
-            probability = abstained = None
+            probability = abstained = withheld = None
+            at_most = False
             if self.calibration is not None:
                 named = [table.name] if isinstance(table, UserTable) else []
-                shared = shared_words(requests[position].question, requests[position].schemas, *named)
+                strange = not stored.found and off_topic(request.question, request.schemas, *named)
                 probability = self.calibration.probability(completion.logprob)
-                abstained = reason_to_abstain(self.calibration, completion.logprob, shared, min_confidence)
+                at_most = self.calibration.at_most(completion.logprob)
+                abstained = reason_to_abstain(self.calibration, completion.logprob, strange, min_confidence)
             if abstained is not None:
+                withheld = sql if problem is None else None
                 sql, problem = "", abstained
             results[position] = Answer(
-                question=requests[position].question,
+                question=request.question,
                 table=table.name,
                 sql=sql,
                 generated=generated,
                 valid=problem is None,
                 problem=problem,
                 probability=probability,
+                probability_at_most=at_most,
                 abstained=abstained,
-                uses_table_content=position in looked or self.adapter.format.uses_table_content,
+                withheld_sql=withheld,
+                text_in_any_case=stored.any_case,
+                uses_table_content=position in looked or self.adapter.format.uses_table_content or stored.respelt,
                 confidence=math.exp(min(0.0, completion.logprob)),
                 tokens=completion.n_tokens,
                 forward_passes=completion.forward_passes,
@@ -192,6 +201,7 @@ class Text2SQL:
                     1000 * completion.decode_seconds,
                     1000 * (time.perf_counter() - started),
                 ),
+                notes=abouts[position].notes_for(generated, ran=False) if abstained is None else (),
             )
         answers = [r for r in results if r is not None]
         return self.run(answers, [table for _, table in asked]) if run else answers
@@ -214,7 +224,8 @@ class Text2SQL:
             answer = results[position]
             assert isinstance(answer, Answer)
             copied = abouts[position].rows_copied_for(answer.generated)
-            results[position] = replace(answer, outcome=outcome, rows_copied=copied)
+            notes = abouts[position].notes_for(answer.generated, ran=True)
+            results[position] = replace(answer, outcome=outcome, rows_copied=copied, notes=notes)
         return results
 
     def run_sql(self, sql: str, about: UserTable | UserDatabase) -> tuple[Outcome, int | None]:
@@ -243,6 +254,17 @@ class Text2SQL:
         for position, job in jobs.items():
             found |= self._outcomes({position: job})
         return found
+
+    def _as_stored(self, generated: str, table: UserTable | UserDatabase, run: bool) -> StoredText:
+        """`generated` as the cells spell its texts, where the rows are read anyway. SQL text is compared to the letter
+        and stays as it is."""
+        if self.answers_over_many or not isinstance(table, UserTable):
+            return StoredText(generated)
+        try:
+            read = table.has_rows and (run or "content" in vars(table))
+            return as_stored(generated, table, table.content if read else None)
+        except T2SError:  # `run` gives that as the answer
+            return as_stored(generated, table, None)
 
     def _request(self, question: str, about: Asked) -> Request:
         format = self.adapter.format

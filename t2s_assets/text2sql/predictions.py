@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t2s_assets.text2sql.confidence import Verdict, fit_confidence, shared_words
+from t2s_assets.text2sql.confidence import Verdict, fit_confidence
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.examination import Examination
@@ -29,6 +29,7 @@ from t2s_assets.text2sql.storage import (
     write_json,
     write_manifest,
 )
+from t2s_assets.text2sql.topic import off_topic
 
 DECODING = "decoding"
 
@@ -130,7 +131,7 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
 def _verdicts(rows: Sequence[Row], requests: dict[str, Request]) -> list[Verdict]:
     """What confidence is fitted on: validation answers only."""
     return [
-        Verdict(r["logprob"], r["ex"], shared_words(requests[r["id"]].question, requests[r["id"]].schemas))
+        Verdict(r["logprob"], r["ex"], off_topic(requests[r["id"]].question, requests[r["id"]].schemas))
         for r in rows
         if r["split"] == "validation"
     ]

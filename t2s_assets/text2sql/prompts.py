@@ -114,7 +114,9 @@ def sample_values(rows: Sequence[Sequence[Any]], width: int, count: int) -> list
 
 
 def clean_question(question: str) -> str:
-    """The question as it stands in prompts: in one line, without NUL bytes."""
+    """The question as it stands in prompts: in one line, without NUL bytes. Raises PromptError where it is no text."""
+    if not isinstance(question, str):
+        raise PromptError(f"the question: text is wanted; got {type(question).__name__}")
     return one_line(question)
 
 

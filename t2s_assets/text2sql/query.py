@@ -100,8 +100,26 @@ def parse_number(text: str) -> float | None:
     """The number that `text` spells, or None: thousands separators and Unicode minus signs are understood."""
     if text.isascii() and text.isdecimal():
         return _finite(text)
+    plain = _plain_number(text)
+    return None if plain is None else _finite(plain)
+
+
+def exact_number(text: str) -> Decimal | None:
+    """As `parse_number`, with every digit: a float takes whole numbers of over 2^53 for their neighbours."""
+    plain = _plain_number(text)
+    return None if plain is None else _exact(plain)
+
+
+def _plain_number(text: str) -> str | None:
+    """`text` in ASCII without thousands separators, where it is a number as a whole."""
     plain = _THOUSANDS.sub("", text.strip()).translate(_MINUS)
-    return _finite(plain) if _NUMBER.fullmatch(plain) else None
+    return plain if _NUMBER.fullmatch(plain) else None
+
+
+def _exact(plain: str) -> Decimal | None:
+    """None for what no float holds. What is zero to a float is zero, so that no exponent makes endless digits."""
+    number = _finite(plain)
+    return None if number is None else Decimal(plain) if number else Decimal(0)
 
 
 def _finite(value: Value) -> float | None:
@@ -120,17 +138,44 @@ def condition_number(value: Value) -> float | None:
     """
     if not isinstance(value, str):
         return _finite(value)
-    number = parse_number(value)
-    if number is None:
+    plain = _number_within(value)
+    return None if plain is None else _finite(plain)
+
+
+def _written_number(value: Value) -> float | Decimal | None:
+    """As `condition_number`, with every digit of a whole number. Decimals are floats: `from_sql` reads them as such."""
+    if not isinstance(value, str):
+        return value if _finite(value) is not None else None
+    plain = _number_within(value)
+    exact = None if plain is None else _exact(plain)
+    return exact if exact is None or exact == exact.to_integral_value() else float(exact)
+
+
+def _number_within(value: str) -> str | None:
+    """The number that `value` is, or else the first one in it."""
+    plain = _plain_number(value)
+    if plain is None or _finite(plain) is None:
         found = _NUMBER.search(_THOUSANDS.sub("", value).translate(_MINUS))
-        number = _finite(found.group()) if found else None
-    return number
+        plain = found.group() if found else None
+    return plain
 
 
-def number_literal(number: float) -> str:
-    """`number` as SQL: integers without a point, never an exponent, one zero."""
-    text = format(Decimal(repr(float(number) + 0.0)), "f")  # + 0.0 turns a negative zero into zero
-    return text.rstrip("0").rstrip(".") if "." in text else text
+_MOST_DECIMALS = 19
+"""To compare a BIGINT with a decimal DuckDB makes both decimals of 38 digits, of which the BIGINT needs 19: with more
+behind the point it refuses to run."""
+
+
+def number_literal(number: float | Decimal) -> str:
+    """`number` as SQL: integers without a point, never an exponent, one zero.
+
+    Integers and decimals keep all their digits, save decimals of over `_MOST_DECIMALS` behind the point: these are
+    written as their float, and floats as the shortest decimal that is read as them.
+    """
+    text = format(Decimal(repr(number)) if isinstance(number, float) else Decimal(number), "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    if not isinstance(number, float) and len(text.partition(".")[2]) > _MOST_DECIMALS:
+        return number_literal(float(number))
+    return "0" if text == "-0" else text
 
 
 def identifier(name: str) -> str:
@@ -170,7 +215,7 @@ def table_identifier(name: str) -> str:
 
 def _literal(condition: Condition, schema: TableSchema) -> str:
     if schema.columns[condition.column].type == "real":
-        number = condition_number(condition.value)
+        number = _written_number(condition.value)
         if number is not None:
             return number_literal(number)
     return string_literal(str(condition.value))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -84,11 +85,23 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield fresh
+        _share(fresh)
         flush_all(fresh)
         _swap(fresh, folder)
     finally:
         os.close(held)
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Let others read the files of a folder as far as the umask does: safetensors writes its own for their owner alone."""
+    probe = folder / ".mode"
+    probe.touch()
+    allowed = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | allowed)
 
 
 def _swap(fresh: Path, folder: Path) -> None:

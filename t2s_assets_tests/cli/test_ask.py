@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from t2s_assets.cli import show
+from t2s_assets.text2sql.tables import user_tables
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
 
@@ -71,6 +72,16 @@ def test_ask_prints_sql_alone_on_standard_output(t2s: T2S, serving: ProjectFiles
     )
 
 
+def test_ask_says_what_became_null(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
+    (tmp_path / "ages.csv").write_text("age\n3\nN/A\n12\n")  # whatever the SQL is, it uses the only column
+    words = ["ask", "-m", "peaks/tiny", "--db", tmp_path / "ages.csv", "what is the highest age?"]
+    note = "column \"age\" holds numbers; 1 other cell counts as NULL, 'N/A' in row 2"
+    plain = t2s(*words)
+    assert f"note: {note}\n" in plain.err and "note" not in plain.out
+    assert json.loads(t2s(*words, "--json").out)["notes"] == [note]
+    assert t2s(*words, "--run").err.count(note) == 1
+
+
 def test_ask_runs_and_shows_rows(t2s: T2S, serving: ProjectFiles, peaks: Path) -> None:
     ended = t2s("ask", "-m", "peaks/tiny", "--db", peaks, "--run", "how high is k2?")
     assert ended.status == 0
@@ -85,6 +96,20 @@ def test_ask_as_json(t2s: T2S, serving: ProjectFiles, peaks: Path) -> None:
     assert (ended.status, ended.err) == (0, "")
     assert answer["valid"] is True and answer["table"] == "peaks" and answer["result"]["status"] == "ok"
     assert {"sequence_probability", "tokens", "prefill_ms", "decode_ms", "total_ms"} <= answer.keys()
+
+
+def test_rows_of_a_part_of_the_table_are_marked_beside_them(
+    t2s: T2S, serving: ProjectFiles, peaks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["ask", "-m", "peaks/tiny", "--db", peaks, "--run", "how many are there?"]
+    mark = "-- of the first 1 row of the table alone: those behind are neither found nor counted"
+    whole = t2s(*words)
+    assert mark not in whole.out and json.loads(t2s(*words, "--json").out)["result"]["partial"] is False
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 1)
+    cut = t2s(*words)
+    assert cut.status == 0 and cut.out.splitlines()[-1] == mark
+    result = json.loads(t2s(*words, "--json").out)["result"]
+    assert (result["partial"], result["rows_copied"]) == (True, 1)
 
 
 def test_ask_explains(t2s: T2S, serving: ProjectFiles, peaks: Path) -> None:

@@ -13,6 +13,7 @@ from t2s_assets.cli.batch import CHUNK
 from t2s_assets.text2sql.confidence import Confidence, decoded_as
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.tables import user_tables
 from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
@@ -48,7 +49,10 @@ def test_batch_keeps_order_and_stops_for_no_line(t2s: T2S, serving: ProjectFiles
     ended = t2s("batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks)
     rows = _answers(out)
     assert ended.status == 0, ended.err
-    assert "10 questions: 4 answered, 0 of them with SQL that is not valid; 6 failed" in ended.err
+    assert (
+        "10 questions: 4 answered, 0 of them with SQL that is not valid; 0 without an answer; 6 failed; see"
+        in ended.err
+    )
     assert [r["line"] for r in rows] == [1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
     assert ["error" in r for r in rows] == [False, True, True, True, True, False, False, True, True, False]
     assert rows[0]["id"] == 7 and [r.get("table") for r in rows if "sql" in r] == ["peaks", "fruit", "veg", "peaks"]
@@ -142,6 +146,52 @@ def test_batch_does_not_mix_answers_made_otherwise(
     assert out.read_text() == before
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_rows_of_data_that_changed_are_asked_for_again(
+    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path, suffix: str
+) -> None:
+    asked: list[object] = [{"question": "how high?"}, {"question": "K2?"}]
+    questions, out = _jsonl(tmp_path / "q.jsonl", asked), tmp_path / f"a.{suffix}"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks]
+    t2s(*words, "--run")
+    before = out.read_text()
+    peaks.touch()
+    same = t2s(*words, "--run")
+    assert "(2 were there already)" in same.err and "asked again" not in same.err and out.read_text() == before
+    peaks.write_text('Name,"Height (m)"\nK3,1\n')
+    changed = t2s(*words, "--run")
+    assert f"{peaks}: its rows are not those of the answer to line 1; the 2 answers from there on" in changed.err
+    assert "were there already" not in changed.err and out.read_text() != before
+    assert "asked again" not in t2s(*words, "--run").err
+
+
+def test_answers_that_hang_on_no_rows_of_the_source_stay(
+    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path
+) -> None:
+    own = {"question": "how many?", "schema": {"columns": [{"name": "n", "type": "real"}], "rows": [[1]]}}
+    questions, out = _jsonl(tmp_path / "q.jsonl", [own, {"question": "how high?"}]), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks]
+    t2s(*words)
+    peaks.write_text('Name,"Height (m)"\nK3,1\n')
+    assert "(2 were there already)" in t2s(*words).err
+    t2s(*words, "--run", "--force")
+    peaks.write_text('Name,"Height (m)"\nK4,1\n')
+    changed = t2s(*words, "--run")
+    assert "the answer to line 2; the 1 answers from there on" in changed.err
+    assert "(1 were there already)" in changed.err
+
+
+def test_results_of_a_part_of_a_table_are_counted(
+    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 1)
+    questions = _jsonl(tmp_path / "q.jsonl", [{"question": "how many?"}, {"question": "how high?"}, {"question": ""}])
+    for out in (tmp_path / "a.jsonl", tmp_path / "a.csv"):
+        words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks, "--run"]
+        for ended in (t2s(*words), t2s(*words)):
+            assert "1 failed; 2 ran on a part of a long table; see" in ended.err
+
+
 def test_a_line_may_bring_a_schema_of_its_own_again(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:
     lines: list[object] = [{"question": "cheapest?", "schema": FRUIT}, {"question": "cheapest?", "schema": "nonsense"}]
     questions, out = _jsonl(tmp_path / "q.jsonl", lines), tmp_path / "a.jsonl"
@@ -184,7 +234,10 @@ def test_batch_reads_and_writes_csv_and_resumes_it(
     assert json.loads(answers[0]["result"])["status"] == "ok"
     out.write_bytes(whole[:-30])
     ended = t2s(*words)
-    assert "(3 were there already): 3 answered, 0 of them with SQL that is not valid; 1 failed" in ended.err
+    assert (
+        "(3 were there already): 3 answered, 0 of them with SQL that is not valid; 0 without an answer; 1 failed"
+        in ended.err
+    )
     assert out.read_bytes() == whole
 
 
@@ -251,9 +304,13 @@ def test_unsure_answers_are_withheld(t2s: T2S, serving: ProjectFiles, tmp_path: 
     folder.mkdir(parents=True)
     try:
         calibrated.save(folder)
-        assert t2s(*words).status == 0
+        ended = t2s(*words)
+        again = t2s(*words)
     finally:
         shutil.rmtree(folder)
+    counted = "0 answered, 0 of them with SQL that is not valid; 1 without an answer; 0 failed"
+    assert ended.status == 0 and counted in ended.err and f"(1 were there already): {counted}" in again.err
+    assert str(_answers(out)[0]["withheld_sql"]).startswith("SELECT ")
     assert "below --min-confidence 0.9" in str(_answers(out)[0]["abstained"])
 
 

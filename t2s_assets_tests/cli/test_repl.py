@@ -127,10 +127,21 @@ def test_a_table_of_a_schema_is_corrected_as_it_is_shown(t2s: T2S, serving: Proj
     with duckdb.connect(tmp_path / "sold.duckdb") as db:
         db.execute("CREATE SCHEMA sales; CREATE TABLE sales.fruit (name TEXT, price INT); CREATE TABLE veg (name TEXT)")
         db.execute("INSERT INTO sales.fruit VALUES ('Plum', 3)")
-    typed = ["\\table sales.fruit", "which?", "\\correct SELECT name FROM sales.fruit", "\\correct SELECT 1 FROM veg"]
+    queries = [
+        "SELECT name FROM sales.fruit",
+        "SELECT fruit.name FROM fruit",
+        "WITH fruit AS (SELECT name FROM sales.fruit) SELECT name FROM fruit",
+        "SELECT 1 FROM veg",
+    ]
+    typed = ["\\table sales.fruit", "which?", *(f"\\correct {sql}" for sql in queries)]
     ended = t2s("repl", "-m", "peaks/tiny", "--db", tmp_path / "sold.duckdb", stdin="\n".join(typed) + "\n")
-    assert "FROM sales.fruit" in ended.out and "Plum" in ended.out
-    assert ended.err.count("kept for 'which?'") == 1 and "the correction cannot be used" in ended.err
+    assert ended.out.count("Plum") == 3
+    assert ended.err.count("kept for 'which?'") == 3 and "the correction cannot be used" in ended.err
+    kept = serving.project.path("peaks", "feedback", "tiny") / "feedback.jsonl"
+    with duckdb.connect(tmp_path / "sold.duckdb", read_only=True) as db:
+        for line in kept.read_text().splitlines()[-3:]:
+            sql = json.loads(line)["sql"]
+            assert sql in ended.out and db.execute(sql).fetchall() == [("Plum",)]
 
 
 def test_feedback_goes_where_its_tables_are(t2s: T2S, serving: ProjectFiles, tmp_path: Path) -> None:

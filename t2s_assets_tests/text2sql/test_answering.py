@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from t2s_assets.cli import show
 from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.confidence import FILE, Confidence, decoded_as
 from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.decoding.types import Completion
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.tables.sources import as_table, from_ddl
@@ -45,6 +48,7 @@ def test_an_unsure_answer_is_withheld_when_a_minimum_is_given(calibrated: Projec
         withheld = model.ask("what is the height of K2?", peaks, min_confidence=0.5, run=True)
     assert (withheld.sql, withheld.valid, withheld.outcome) == ("", False, None)
     assert withheld.generated == given.generated
+    assert withheld.withheld_sql == withheld.as_dict()["withheld_sql"] == given.sql and given.withheld_sql is None
     assert withheld.as_dict()["abstained"] == withheld.problem
     assert "below --min-confidence 0.5" in withheld.problem
 
@@ -52,8 +56,38 @@ def test_an_unsure_answer_is_withheld_when_a_minimum_is_given(calibrated: Projec
 def test_a_question_about_something_else_gets_no_sql(calibrated: ProjectFiles, peaks: UserTable) -> None:
     with Text2SQL.load("peaks/tiny", project=calibrated.project) as model:
         answer = model.ask("who won the election?", peaks)
-    assert answer.sql == "" and not answer.valid
+    assert answer.sql == "" and not answer.valid and answer.withheld_sql.startswith("SELECT ")
     assert answer.abstained.startswith("cannot be answered from this table")
+
+
+def test_a_question_that_names_a_cell_is_about_the_table(
+    calibrated: ProjectFiles, peaks: UserTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Text2SQL.load("peaks/tiny", project=calibrated.project) as model:
+        writes(model, monkeypatch, 'SELECT "Name" FROM t WHERE "Country" = \'nepal\'')
+        assert model.ask("who is from nepal?", peaks, run=True).rows == (("Lhotse",), ("Makalu",))
+        writes(model, monkeypatch, 'SELECT "Name" FROM t WHERE "Country" = \'peru\'')
+        assert model.ask("who is from peru?", peaks, run=True).abstained
+
+
+def test_texts_are_shown_as_the_cells_spell_them_where_rows_are_read(
+    served: ProjectFiles, peaks: UserTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Text2SQL.load("peaks/tiny", project=served.project) as model:
+        writes(model, monkeypatch, 'SELECT "Height (m)" FROM t WHERE "Name" = \'k2\'')
+        unread = model.ask("how high is k2?", peaks)
+        read = model.ask("how high is k2?", peaks, run=True)
+        schema = model.ask("how high is k2?", from_ddl('CREATE TABLE peaks ("Name" TEXT, "Height (m)" REAL)').table())
+    assert (unread.sql[-4:], unread.text_in_any_case, unread.uses_table_content) == ("'k2'", True, False)
+    assert (read.sql[-4:], read.text_in_any_case, read.uses_table_content) == ("'K2'", False, True)
+    assert (read.rows, read.generated) == (((8611,),), unread.generated)
+    assert schema.text_in_any_case
+
+
+def writes(model: Text2SQL, monkeypatch: pytest.MonkeyPatch, sql: str, logprob: float = -1.0) -> None:
+    """Let the model write `sql`, whatever it is asked."""
+    completion = Completion(sql, (), logprob, 9, 0, 9, 0.0, 0.0, True)
+    monkeypatch.setattr(model._decoder, "generate", lambda requests: [completion] * len(requests))
 
 
 def test_a_minimum_needs_a_calibration(served: ProjectFiles, peaks: UserTable) -> None:
@@ -110,4 +144,23 @@ def test_ask_says_why_there_is_no_answer(
     ddl = "CREATE TABLE peaks (name TEXT, height REAL)"
     shown = t2s("ask", "-m", "peaks/tiny", "--ddl", ddl, "--min-confidence", "0.9", "which height has K2?")
     assert shown.status == 1 and shown.out.startswith("-- no answer: an answer would be right with probability")
-    assert "right with probability" in shown.err
+    assert re.search(r"^-- withheld: SELECT .* FROM peaks", shown.out, re.MULTILINE)
+    assert "right with probability" not in shown.err and "tokens; prefill" in shown.err
+    unsure = t2s("ask", "-m", "peaks/tiny", "--ddl", ddl, "which height has K2?")
+    assert unsure.status == 0 and unsure.out.startswith("SELECT ")
+    assert re.search(r"^warning: more likely wrong than right$", unsure.err, re.MULTILINE)
+    assert re.search(r"right with probability (at most )?0\.[23]\d; \d+ tokens", unsure.err)
+
+
+def test_the_lowest_step_of_a_calibration_is_shown_as_a_bound(
+    served: ProjectFiles, peaks: UserTable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Text2SQL.load("peaks/tiny", project=served.project) as model:
+        fit = Confidence("v", 100, (-9.0, -5.0, -1.0), (0.2, 0.2, 0.9), 0.0, {})
+        monkeypatch.setattr(model, "calibration", fit)
+        for logprob, sure in ((-30.0, "at most 0.20"), (-6.0, "at most 0.20"), (-3.0, "0.55"), (-0.5, "0.90")):
+            writes(model, monkeypatch, 'SELECT MAX("Height (m)") FROM t', logprob)
+            show.print_answer(model.ask("what is the highest?", peaks))
+            shown = capsys.readouterr().err
+            assert f"right with probability {sure};" in shown
+            assert ("warning: more likely wrong than right" in shown) is (logprob < -4)

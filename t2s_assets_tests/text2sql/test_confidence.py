@@ -1,4 +1,4 @@
-"""Calibrated probabilities, and questions that are about something else."""
+"""Calibrated probabilities, and when no answer is given."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from t2s_assets.text2sql.confidence import (
     fit_confidence,
     load_confidence,
     reason_to_abstain,
-    shared_words,
 )
 from t2s_assets.text2sql.config import DecodingConfig
-from t2s_assets.text2sql.schema import Column, TableSchema
 
 
 @pytest.fixture(scope="module")
 def fit() -> Confidence:
-    """On answers that are right with probability 1 + logprob / 2; one in ten shares no word."""
+    """On answers that are right with probability 1 + logprob / 2; one in ten is off topic."""
     draw = random.Random(3)
     verdicts = []
     for at in range(2000):
         logprob = -2 * draw.random()
-        verdicts.append(Verdict(logprob, draw.random() < 1 + logprob / 2, 0 if at % 10 == 0 else 2))
+        verdicts.append(Verdict(logprob, draw.random() < 1 + logprob / 2, at % 10 == 0))
     found = fit_confidence(verdicts, "v1", DecodingConfig())
     assert found is not None
     return found
@@ -42,27 +40,27 @@ def test_probabilities_are_those_of_being_right(fit: Confidence) -> None:
 
 
 def test_strangers_are_refused_below_the_threshold_only(fit: Confidence) -> None:
-    # One in ten shares no word, and 2 % may be refused: the lowest fifth of them.
+    # One in ten is off topic, and 2 % may be refused: the lowest fifth of them.
     assert fit.unrelated_below == pytest.approx(-1.6, abs=0.15)
-    assert reason_to_abstain(fit, -1.9, 0, 0.0).startswith("cannot be answered from this table")
-    assert reason_to_abstain(fit, -1.9, 1, 0.0) is None
-    assert reason_to_abstain(fit, -0.1, 0, 0.0) is None
+    assert reason_to_abstain(fit, -1.9, True, 0.0).startswith("cannot be answered from this table")
+    assert reason_to_abstain(fit, -1.9, False, 0.0) is None
+    assert reason_to_abstain(fit, -0.1, True, 0.0) is None
 
 
 def test_few_strangers_in_validation_do_not_refuse_sure_answers() -> None:
-    fit = fit_confidence([Verdict(-0.1, True, 2)] * FEWEST, "v1", DecodingConfig())
+    fit = fit_confidence([Verdict(-0.1, True, False)] * FEWEST, "v1", DecodingConfig())
     assert fit is not None
-    assert reason_to_abstain(fit, -0.5, 0, 0.0) is None
-    assert reason_to_abstain(fit, -1.0, 0, 0.0) is not None
+    assert reason_to_abstain(fit, -0.5, True, 0.0) is None
+    assert reason_to_abstain(fit, -1.0, True, 0.0) is not None
 
 
 def test_a_minimum_withholds_unsure_answers(fit: Confidence) -> None:
-    assert "below --min-confidence 0.9" in reason_to_abstain(fit, -1.0, 2, 0.9)
-    assert reason_to_abstain(fit, -1.0, 2, 0.2) is None
+    assert "below --min-confidence 0.9" in reason_to_abstain(fit, -1.0, False, 0.9)
+    assert reason_to_abstain(fit, -1.0, False, 0.2) is None
 
 
 def test_few_answers_or_another_adapter_give_no_calibration(fit: Confidence, tmp_path: Path) -> None:
-    assert fit_confidence([Verdict(-1.0, True, 1)] * (FEWEST - 1), "v1", DecodingConfig()) is None
+    assert fit_confidence([Verdict(-1.0, True, False)] * (FEWEST - 1), "v1", DecodingConfig()) is None
     assert load_confidence(tmp_path, "v1", DecodingConfig()) is None
     fit.save(tmp_path)
     assert load_confidence(tmp_path, "v1", DecodingConfig()) == fit
@@ -71,14 +69,6 @@ def test_few_answers_or_another_adapter_give_no_calibration(fit: Confidence, tmp
     assert load_confidence(tmp_path, "v1", DecodingConfig(batch_tokens=64)) == fit
 
 
-def test_words_are_shared_by_their_beginnings() -> None:
-    schema = TableSchema("t", (Column("Points scored", "real"), Column("Player name", "text")))
-    assert shared_words("which players have the most points?", [schema]) == 2
-    assert shared_words("what is the name of it?", [schema]) == 0
-
-
-def test_the_users_name_of_the_table_and_joined_words_count() -> None:
-    schema = TableSchema("t", (Column("itemPrice", "real"), Column("first_seen", "text")))
-    assert shared_words("how many people are there?", [schema]) == 0
-    assert shared_words("how many people are there?", [schema], "people") == 1
-    assert shared_words("what price was first?", [schema]) == 2
+def test_the_lowest_step_is_a_bound(fit: Confidence) -> None:
+    assert fit.at_most(-100.0) and fit.probability(-100.0) == fit.probabilities[0]
+    assert not fit.at_most(-1.0)

@@ -28,6 +28,7 @@ from t2s_assets.text2sql.prompt_datasets import (
 from t2s_assets.text2sql.prompts import (
     FORMAT_FILE,
     PromptFormat,
+    clean_question,
     encode_example,
     render,
     resolve_format,
@@ -446,3 +447,9 @@ def test_sample_values_are_short_distinct_and_in_order() -> None:
 def test_length_statistics() -> None:
     assert length_statistics([]) == {}
     assert length_statistics(list(range(1, 101))) == {"mean": 50.5, "p50": 51, "p95": 96, "p99": 100, "max": 100}
+
+
+@pytest.mark.parametrize("question", [None, 5, b"how?"])
+def test_a_question_is_text(question: object) -> None:
+    with pytest.raises(PromptError, match=f"the question: text is wanted; got {type(question).__name__}"):
+        clean_question(question)  # type: ignore[arg-type]

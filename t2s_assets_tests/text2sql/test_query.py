@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, read_wikisql
+from t2s_assets.text2sql.decoding.spelt_numbers import numbers_in
 from t2s_assets.text2sql.query import (
     AGGREGATES,
     Condition,
@@ -313,6 +314,44 @@ def test_numbers_as_people_write_them(text: str, number: float | None) -> None:
 )
 def test_the_number_in_a_condition(value: Any, number: float | None) -> None:
     assert condition_number(value) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "literal"),
+    [
+        (9007199254740993, "9007199254740993"),
+        ("9007199254740993", "9007199254740993"),
+        ("−9,007,199,254,740,993.0", "-9007199254740993"),
+        ("no. 9007199254740993", "9007199254740993"),
+        ("1.90", "1.9"),
+        ("2.50e3", "2500"),
+        ("-0.0", "0"),
+        ("1e-999999999", "0"),
+        (5.0, "5"),
+    ],
+)
+def test_sql_holds_all_digits_of_a_whole_number(value: Any, literal: str) -> None:
+    schema = TableSchema("t", (Column("n", "real"),))
+    sql = to_sql(Query(0, 0, (Condition(0, 0, value),)), schema)
+    assert sql == f'SELECT "n" FROM t WHERE "n" = {literal}'
+    assert normal_form(from_sql(sql, schema), schema) == normal_form(Query(0, 0, (Condition(0, 0, value),)), schema)
+
+
+def test_no_decimal_has_more_digits_than_duckdb_compares_with_whole_numbers() -> None:
+    digits = "1." + "123456789" * 3
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t (n BIGINT)")
+        connection.execute("INSERT INTO t VALUES (9223372036854775807)")
+        with pytest.raises(duckdb.ConversionException):
+            connection.execute(f"SELECT n FROM t WHERE n > {digits}")
+        for text in numbers_in(digits):
+            assert connection.execute(f"SELECT n FROM t WHERE n > {text}").fetchall() == [(9223372036854775807,)]
+
+
+def test_numbers_that_one_float_holds_are_one_to_exact_match() -> None:
+    schema = TableSchema("t", (Column("n", "real"),))
+    forms = {normal_form(Query(0, 0, (Condition(0, 0, v),)), schema) for v in (2**53, 2**53 + 1, str(2**53 + 1))}
+    assert len(forms) == 1
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from t2s_assets.text2sql import storage
 from t2s_assets.text2sql.errors import ConfigError, DataError
@@ -141,6 +143,20 @@ def test_a_sealed_checkpoint_is_whole_after_a_loss_of_power(disk: Disk) -> None:
     seal(checkpoint)
     disk.lose_power()
     assert damage(checkpoint) is None
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_weights(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with replacing_folder(tmp_path / "adapter") as fresh:
+            save_file({"w": np.zeros(2, np.float32)}, fresh / "adapter_model.safetensors")
+            assert stat.S_IMODE((fresh / "adapter_model.safetensors").stat().st_mode) == 0o600
+            (fresh / "adapter_config.json").write_text("{}")
+    finally:
+        os.umask(before)
+    assert names(tmp_path / "adapter") == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "adapter").iterdir()} == {mode}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -14,6 +14,7 @@ from t2s_assets.text2sql import checking
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
 from t2s_assets.text2sql.schema import TABLE, TableSchema
+from t2s_assets.text2sql.tables.notes import notes
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
 
 
@@ -37,6 +38,9 @@ class Asked(Protocol):
 
     def rows_copied_for(self, sql: str) -> int | None:
         """How many rows of the first cut table that a query names are in `database`; None where all are."""
+
+    def notes_for(self, sql: str, *, ran: bool) -> tuple[str, ...]:
+        """What people should know of the columns that a query uses, see `notes.notes`."""
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """(SQL with the user's names, None), or (SQL, what is wrong with it)."""
@@ -88,6 +92,10 @@ class OneTable:
         """How many of its rows are copied, where that is not all."""
         return rows_copied([self.table.content])
 
+    def notes_for(self, sql: str, *, ran: bool) -> tuple[str, ...]:
+        """See `notes.notes`."""
+        return notes(sql, {TABLE: self.table}, typed=False, ran=ran)
+
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked`."""
         return checking.checked(text, self.table)
@@ -122,6 +130,10 @@ class NamedTables:
     def rows_copied_for(self, sql: str) -> int | None:
         """How many rows are copied of the first table that was cut, of those that the query names."""
         return rows_copied(t.typed_content for t in named_in(sql, self.tables))
+
+    def notes_for(self, sql: str, *, ran: bool) -> tuple[str, ...]:
+        """See `notes.notes`."""
+        return notes(sql, {t.path[-1]: t for t in self.tables}, typed=True, ran=ran)
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked_over`."""

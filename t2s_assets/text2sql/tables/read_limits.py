@@ -16,7 +16,7 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 
 MAX_SECONDS = 60.0
-"""For opening a table, and for copying its rows: the 100,000 rows that are copied take a few seconds."""
+"""For opening a table, and for copying its rows: those that are copied take a few seconds."""
 
 MAX_BYTES = 2_000_000_000
 """Of what is copied of a table: 20 KB in each of 100,000 rows. One Arrow column of texts holds no more than 2^31."""

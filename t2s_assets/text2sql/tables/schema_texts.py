@@ -148,7 +148,7 @@ def _json_table(record: Any, where: str) -> UserTable:
     read = (
         None if rows is None else lambda typed: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds])
     )
-    return UserTable.of(name, header, kinds, read, where=where)
+    return UserTable.of(name, header, kinds, read, where=where, in_memory=True)
 
 
 def _named(column: Any) -> bool:

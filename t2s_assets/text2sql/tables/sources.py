@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.tables.schema_texts import from_ddl, from_json
-from t2s_assets.text2sql.tables.table_files import from_arrow, open_file, open_folder
+from t2s_assets.text2sql.tables.table_files import from_arrow, from_connection, open_file, open_folder
 from t2s_assets.text2sql.tables.user_tables import Source, UserDatabase, UserTable, shortened
 
 __all__ = ["Source", "UserDatabase", "UserTable", "as_asked", "as_table", "from_ddl", "from_json", "open_source"]
@@ -73,6 +75,8 @@ def _source_of(given: Any) -> Source | None:
         return from_json(given, where="table")
     if isinstance(given, str) and _CREATES.search(given):
         return from_ddl(given, where="table")
+    if isinstance(given, duckdb.DuckDBPyConnection):
+        return from_connection(given)
     if isinstance(given, (str, Path)):
         suffix = Path(given).suffix.lower()
         if suffix == ".sql":
@@ -84,9 +88,9 @@ def _source_of(given: Any) -> Source | None:
 def as_table(given: Any, name: str | None = None) -> UserTable:
     """A `UserTable` of what a notebook has at hand.
 
-    That is a UserTable, a Source, CREATE TABLE text, a path to a schema or data file, a JSON schema as a mapping,
-    or anything that exports Arrow: a pandas or polars frame, a pyarrow table. `name` chooses among several tables
-    and names a frame.
+    That is a UserTable, a Source, CREATE TABLE text, a path to a schema or data file, a JSON schema as a mapping, an
+    open DuckDB connection, or anything that exports Arrow: a pandas or polars frame, a pyarrow table. `name` chooses
+    among several tables and names a frame.
 
     Raises:
         DataError: it is none of these, or not readable as one.
@@ -100,9 +104,24 @@ def as_table(given: Any, name: str | None = None) -> UserTable:
     if (source := _source_of(given)) is not None:
         return source.table(name)
     if hasattr(given, "__arrow_c_stream__"):
-        try:
-            data = pa.table(given)
-        except (pa.ArrowException, TypeError, ValueError) as e:  # columns of mixed types
-            raise DataError(f"the data frame cannot be read ({e}); turn that column into text or numbers") from e
-        return from_arrow(data, name or "data")
-    raise DataError(f"a table, schema, path or data frame is wanted; got {type(given).__name__}")
+        return from_arrow(_arrow_of(given), name or "data")
+    raise DataError(f"a table, schema, path, data frame or DuckDB connection is wanted; got {type(given).__name__}")
+
+
+def _arrow_of(frame: Any) -> pa.Table:
+    """A data frame as Arrow. Raises DataError for a single column, columns of one name, and cells that Arrow lacks."""
+    columns = getattr(frame, "columns", None)
+    if columns is None and hasattr(frame, "to_frame"):
+        raise DataError(f"a data frame is wanted; got one column, a {type(frame).__name__}; give its to_frame()")
+    counts = Counter(c for c in (() if columns is None else columns) if isinstance(c, (str, int)))
+    if twice := [repr(name) for name, count in counts.items() if count > 1]:
+        raise DataError(f"the data frame has several columns called {', '.join(twice)}; rename all but one of each")
+    try:
+        return pa.table(frame)
+    except OverflowError as e:
+        raise DataError(
+            f"the data frame cannot be read ({e}): Arrow's whole numbers have 64 bits; turn larger ones into "
+            "decimal.Decimal or text"
+        ) from e
+    except (pa.ArrowException, TypeError, ValueError) as e:  # columns of mixed types
+        raise DataError(f"the data frame cannot be read ({e}); turn that column into text or numbers") from e

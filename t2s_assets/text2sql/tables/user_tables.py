@@ -7,7 +7,7 @@ from __future__ import annotations
 import decimal
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,25 +20,45 @@ from t2s_assets.text2sql.execution import Database, Relation
 from t2s_assets.text2sql.query import identifier, number_literal, parse_number, table_identifier
 from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names, one_line
 
-MAX_ROWS = 100_000
 MAX_CELLS = 10_000_000
 """How much of a table is copied for `run` and for sample values; an answer over a larger table says so."""
+
+MAX_ROWS = 100_000
+"""The same, of sources that are read cell by cell, of tables with over `MAX_TEXT` bytes of text, and of tables of which
+a query may read several."""
+
+MAX_TEXT = 150_000_000
+"""Bytes of text in a table of over `MAX_ROWS` rows: the executor's processes hold about twice as much."""
 
 _SAMPLED_ROWS = 1_000
 _PLAIN = {"real": "DOUBLE", "text": "VARCHAR"}
 
 
 @dataclass(frozen=True)
+class Cells:
+    """Some cells of a column: how many, and the first with its row, counted from 1."""
+
+    count: int
+    first: str
+    row: int
+
+
+@dataclass(frozen=True)
 class Content:
     """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names.
 
-    `lost` counts cells of columns of numbers that spell none and became NULL.
+    `made_null` has, by a column's position, cells of columns of numbers or dates that spell none and became NULL.
     """
 
     data: pa.Table
     types: tuple[str, ...]
     truncated: bool = False
-    lost: int = 0
+    made_null: Mapping[int, Cells] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> int:
+        """How many cells became NULL."""
+        return sum(cells.count for cells in self.made_null.values())
 
 
 def rows_copied(contents: Iterable[Content]) -> int | None:
@@ -52,13 +72,16 @@ class UserTable:
 
     `path` is its name, after its schema's where that is not the default one; `header` holds the column names as the
     user's database knows them, `columns` the same as prompts show them: in one line, unique ignoring case. `read`
-    gives the rows, as text and numbers alone (False), or with their real types (True).
+    gives the rows, as text and numbers alone (False), or with their real types (True); `in_memory`, it takes no time.
+    `remark` is what to know of all its cells.
     """
 
     path: tuple[str, ...]
     header: tuple[str, ...]
     columns: tuple[Column, ...]
     read: Callable[[bool], Content] | None = field(default=None, repr=False, compare=False)
+    in_memory: bool = field(default=False, compare=False)
+    remark: str = field(default="", compare=False)
 
     @classmethod
     def of(
@@ -70,6 +93,7 @@ class UserTable:
         *,
         where: str,
         sql_types: Sequence[str] = (),
+        in_memory: bool = False,
     ) -> UserTable:
         """From raw names and types; without `sql_types`, DuckDB's types are VARCHAR and DOUBLE.
 
@@ -80,7 +104,7 @@ class UserTable:
             raise DataError(f"{where}: table {'.'.join(path)!r} has no columns; a question needs at least one")
         names, kept = column_names(header), sql_types or [_PLAIN[t] for t in types]
         columns = tuple(Column(n, t, s) for n, t, s in zip(names, types, kept, strict=True))
-        return cls(path, tuple(header), columns, read)
+        return cls(path, tuple(header), columns, read, in_memory)
 
     @property
     def name(self) -> str:
@@ -159,9 +183,10 @@ class UserTable:
         """The table's name as SQL text."""
         return ".".join(table_identifier(part) for part in self.path)
 
-    def create_table(self) -> str:
-        """The schema as a CREATE TABLE text with the user's names, for people."""
-        body = ",\n".join(f"  {identifier(h)} {_PLAIN[c.type]}" for h, c in zip(self.header, self.columns))
+    def create_table(self, *, typed: bool = True) -> str:
+        """The schema as a CREATE TABLE text with the user's names, for people; with real types, or numbers and text."""
+        types = [c.sql_type if typed else _PLAIN[c.type] for c in self.columns]
+        body = ",\n".join(f"  {identifier(h)} {t}" for h, t in zip(self.header, types))
         return f"CREATE TABLE {self.sql_name()} (\n{body}\n)"
 
 
@@ -174,7 +199,9 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _as_text(value: Any) -> str | None:
-    if isinstance(value, (int, float, decimal.Decimal)):
+    if isinstance(value, (int, decimal.Decimal)) and value == int(value):
+        return str(int(value))  # a float would round ids of over 15 digits
+    if isinstance(value, (float, decimal.Decimal)):
         return number_literal(float(value)) if math.isfinite(value) else None
     return None if value is None else str(value)
 
@@ -200,9 +227,9 @@ class UserDatabase:
         """Whether rows were given with every schema."""
         return all(t.has_rows for t in self.tables)
 
-    def create_table(self) -> str:
+    def create_table(self, *, typed: bool = True) -> str:
         """The schemas as CREATE TABLE texts, for people."""
-        return ";\n".join(t.create_table() for t in self.tables)
+        return ";\n".join(t.create_table(typed=typed) for t in self.tables)
 
 
 def tables_of(about: UserTable | UserDatabase) -> tuple[UserTable, ...]:
@@ -299,30 +326,41 @@ def of_tables(where: str, tables: Sequence[UserTable]) -> Source:
     return Source(where, tuple(by_path), by_path.__getitem__)
 
 
-def row_cap(width: int) -> int:
-    """Rows that are copied of a table of `width` columns."""
-    return max(1, min(MAX_ROWS, MAX_CELLS // max(1, width)))
+def row_cap(width: int, *, columnar: bool = False) -> int:
+    """Rows that are copied of a table of `width` columns; `columnar` ones are read by whole columns, and alone."""
+    cells = max(1, MAX_CELLS // max(1, width))
+    return cells if columnar else min(MAX_ROWS, cells)
 
 
 def from_rows(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Content:
     """Content of Python rows, up to the cap; in a column of numbers what spells none is NULL, as in evaluation.
 
-    `types` are DuckDB's: DOUBLE, VARCHAR, and BIGINT for columns that hold whole numbers alone.
+    `types` are DuckDB's: DOUBLE, VARCHAR, and BIGINT for columns whose numbers are whole.
     """
     cap = row_cap(len(types))
-    arrays, lost = [], 0
+    arrays: list[pa.Array] = []
+    made_null: dict[int, Cells] = {}
     for position, kept in enumerate(types):
         cells = [row[position] for row in rows[:cap]]
-        if kept == "BIGINT":
-            arrays.append(pa.array(cells, type=pa.int64()))
-        elif kept == "DOUBLE":
-            numbers = [_number(c) for c in cells]
-            lost += sum(n is None and c not in (None, "") for n, c in zip(numbers, cells))
-            arrays.append(pa.array(numbers, type=pa.float64()))
+        if kept in ("BIGINT", "DOUBLE"):
+            whole = kept == "BIGINT"
+            numbers = [_whole(c) if whole else _number(c) for c in cells]
+            arrays.append(pa.array(numbers, type=pa.int64() if whole else pa.float64()))
+            none = [(i, c) for i, (n, c) in enumerate(zip(numbers, cells), 1) if n is None and c not in (None, "")]
+            if none:
+                made_null[position] = Cells(len(none), str(none[0][1]), none[0][0])
         else:
             arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
     names = [str(i) for i in range(len(types))]
-    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap, lost)
+    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap, made_null)
+
+
+def _whole(cell: Any) -> int | None:
+    """The integer that a cell holds or spells."""
+    if isinstance(cell, int):
+        return cell
+    number = _number(cell)
+    return int(number) if number is not None and number.is_integer() and abs(number) < 2**53 else None
 
 
 def _number(cell: Any) -> float | None:

@@ -207,7 +207,7 @@ def test_sqlite_keeps_whole_numbers_and_counts_cells_that_are_none(project_files
     facts = make_all(project_files.project)
     assert facts["tables"]["number_cells_that_are_none"] == 1
     (database,) = prepare.load_tables(project_files.project, "library").values()
-    assert [c.sql_type for c in database.schemas[0].columns] == ["BIGINT", "DOUBLE", "DOUBLE", "BIGINT", "VARCHAR"]
+    assert [c.sql_type for c in database.schemas[0].columns] == ["BIGINT", "BIGINT", "DOUBLE", "BIGINT", "VARCHAR"]
 
 
 def test_types_of_duckdb_survive(project_files: ProjectFiles) -> None:

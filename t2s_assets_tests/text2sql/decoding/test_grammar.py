@@ -148,7 +148,12 @@ def test_what_is_allowed(guides: GuideFactory, tokenizer: Any, sql: str, allowed
     [
         ("in 1,990 or 12?", {"1990", "12"}),
         ("1996-97", {"1996", "97"}),
-        ("at −3.50", {"3.5", "-3.5"}),
+        ("at −3.50", {"3.5", "-3.5", "3.50", "-3.50"}),
+        ("over 1.0 or 007.0", {"1", "1.0", "7"}),
+        ("id 9007199254740993", {"9007199254740993"}),
+        ("12,345,678,901,234,567,890", {"12345678901234567890"}),
+        ("0.1234567890123456789", {"0.1234567890123456789"}),
+        ("at -" + "123456789" * 4, {"-" + "123456789" * 4}),
         ("a .357 average, 2.50e-3", {"0.357", "0.0025", "2.5"}),
         ("no.50, #7 and 29,500%", {"50", "7", "29500"}),
         ("none", set()),
@@ -156,7 +161,18 @@ def test_what_is_allowed(guides: GuideFactory, tokenizer: Any, sql: str, allowed
 )
 def test_numbers_of_a_question(question: str, numbers: set[str]) -> None:
     assert numbers <= set(numbers_in(question))
+    assert {"9007199254740992", "007.0"}.isdisjoint(numbers_in(question))
     assert bool(numbers) == bool(numbers_in(question))
+
+
+def test_numbers_may_be_written_as_they_are_spelt_and_no_other(guides: GuideFactory, tokenizer: Any) -> None:
+    schema, question = table(["Name", "Height"], "tr"), "who is over 1.90 of 9007199254740993?"
+
+    def allowed(number: str) -> bool:
+        return accepts(guides, tokenizer, schema, question, f'SELECT "Name" FROM t WHERE "Height" > {number}')
+
+    assert all(map(allowed, ("1.9", "1.90", "9007199254740993")))
+    assert not any(map(allowed, ("1.900", "9007199254740992")))
 
 
 def test_a_guide_goes_back_where_it_was(guides: GuideFactory, tokenizer: Any) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.tables import user_tables
-from t2s_assets.text2sql.tables.sources import as_table, from_ddl, from_json, open_source
+from t2s_assets.text2sql.tables import table_files, user_tables
+from t2s_assets.text2sql.tables.asked import asked_about
+from t2s_assets.text2sql.tables.sources import as_asked, as_table, from_ddl, from_json, open_source
 
 
 def kinds(table: user_tables.UserTable) -> dict[str, str]:
@@ -176,7 +183,7 @@ def test_duckdb_files(files: Path) -> None:
     assert source.names == ("My T", "spy", "v", "old.u")
     table = source.table("my t")
     assert kinds(table) == {"id": "real", "B c": "real", "d": "text", "h": "real", "l": "text", "ok": "text"}
-    assert table.content.types == ("BIGINT", "DECIMAL(10,2)", "VARCHAR", "DOUBLE", "VARCHAR", "VARCHAR")
+    assert table.content.types == ("BIGINT", "DECIMAL(10,2)", "VARCHAR", "HUGEINT", "VARCHAR", "VARCHAR")
     assert table.sample_rows == [("1", "2.5", "2020-01-01", "5", "[1]", "true"), (None,) * 6]
     assert source.table("old.u").sql_name() == "old.u"
     assert source.table("v").sample_rows == [("1",), (None,)]
@@ -293,7 +300,8 @@ def test_csv_files(files: Path) -> None:
         (["1", "", "2"], "real"),
         (["007"], "text"),
         (["1,23"], "text"),
-        (["1", "n/a"], "text"),
+        (["1", "n/a"], "real"),
+        (["1", "no"], "text"),
         (["nan"], "text"),
         (["0x10"], "text"),
         ([""], "text"),
@@ -306,7 +314,7 @@ def test_which_csv_columns_are_numbers(tmp_path: Path, cells: list[str], kind: s
     assert table.columns[0].type == kind
     if kind == "real":
         numbers = table.content.data.column(0).to_pylist()
-        assert [n is None for n in numbers] == [c == "" for c in cells]
+        assert [n is None for n in numbers] == [c in ("", "n/a") for c in cells]
 
 
 def test_parquet_files(files: Path) -> None:
@@ -333,12 +341,38 @@ def test_a_long_table_is_copied_up_to_the_cap(tmp_path: Path, monkeypatch: pytes
     assert open_source(db=path).table().content.data.num_rows == 2
 
 
+def test_a_table_of_columns_is_copied_up_to_a_number_of_cells_while_its_texts_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 8)
+    path = tmp_path / "long.parquet"
+    with duckdb.connect() as db:
+        db.execute(f"COPY (SELECT i, 'ten bytes ' AS s FROM range(5) r(i)) TO '{path}'")
+    table = open_source(db=path).table()
+    assert (table.content.data.num_rows, table.content.truncated) == (4, True)
+    assert table.typed_content.data.num_rows == 2  # such may be joined with others
+    monkeypatch.setattr(table_files, "MAX_TEXT", 40)
+    cut = open_source(db=path).table().content
+    assert (cut.data.num_rows, cut.truncated) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
         ("missing.csv", None, "no such file"),
         ("empty.csv", b"", "is empty"),
-        ("latin.csv", b"a,b\n\xe9,1\n", "cannot be read as CSV"),
+        (
+            "thai.csv",
+            b"a,b\n\xe9\x81,1\n",
+            "neither UTF-8, UTF-16 .* nor Windows-1252 .*; convert it to UTF-8, .*iconv",
+        ),
+        ("unmarked.csv", "a,b\né,1\n".encode("utf-16-le"), "holds a NUL.*; convert it to UTF-8"),
+        ("broken.csv.gz", b"a,b\n1,2\n", "cannot be unpacked"),
+        ("cut.csv.gz", gzip.compress(b"a,b\n1,2\n")[:14], "cannot be (read|unpacked)"),
+        ("broken.jsonl", b'{"a": 1}\n{"a": \n', "cannot be read as JSON lines: an object in each"),
+        ("*.csv", None, "no such file; for several files give their folder"),
+        ("titled.csv", b"Report\nname,age\nann,3\n", "remove lines that stand above the header"),
         ("broken.duckdb", b"12345678DUCK" + b"\0" * 5000, "cannot be opened as a DuckDB database"),
         ("broken.parquet", b"PAR1xx", "cannot be read as Parquet"),
         ("broken.db", b"SQLite format 3\0" + b"\1" * 3000, "cannot be read as a SQLite database"),
@@ -350,6 +384,93 @@ def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes |
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=problem):
         open_source(db=tmp_path / name).table()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+def test_csv_in_other_encodings(tmp_path: Path, encoding: str, suffix: str) -> None:
+    content = 'größe,Prix €\nJosé,"1,234"\n"Zoë\r\nB",2\n'.encode(encoding)
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == "csv.gz" else content)
+    table = open_source(db=path).table()
+    assert (table.name, table.header) == ("a", ("größe", "Prix €"))
+    assert rows_of(table) == [("José", 1234), ("Zoë\r\nB", 2)]
+    notes = asked_about(table, "sketch").notes_for('SELECT "größe" FROM t', ran=False)
+    guessed = f"a.{suffix} is not in UTF-8 and was read as Windows-1252; where letters are wrong, convert it to UTF-8"
+    assert notes == ((guessed,) if encoding == "cp1252" else ())
+
+
+@pytest.mark.parametrize("name", ["people.jsonl", "people.ndjson", "people.jsonl.gz"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    content = b'{"who": "Ann", "id": 12345678901234567890, "born": "2001-02-03"}\n{"who": "Bo", "tags": ["x"]}\n'
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    table = open_source(db=tmp_path / name).table()
+    assert (table.name, kinds(table)) == ("people", {"who": "text", "id": "real", "born": "text", "tags": "text"})
+    assert rows_of(table) == [("Ann", 12345678901234567890, "2001-02-03", None), ("Bo", None, None, "[x]")]
+
+
+def test_one_bad_file_of_a_folder_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("name,age\nAnn,3\n")
+    (tmp_path / "bad.csv").write_bytes(b"a,b\n\xe9\x81,1\n")
+    (tmp_path / "worse.parquet").write_bytes(b"PAR1xx")
+    source = open_source(db=tmp_path)
+    assert source.names == ("bad", "people", "worse")
+    assert rows_of(source.table("people")) == [("Ann", 3)]
+    database = source.database()
+    assert [t.name for t in database.tables] == ["people"]
+    assert [line.partition(" ")[0] for line in database.left_out] == [
+        str(tmp_path / n) for n in ("bad.csv", "worse.parquet")
+    ]
+    with pytest.raises(DataError, match=r"bad\.csv is neither UTF-8"):
+        source.table("bad")
+    (tmp_path / "People.parquet").write_bytes(b"PAR1xx")
+    with pytest.raises(DataError, match=r"two tables share a name among .*People\.parquet.*people\.csv"):
+        open_source(db=tmp_path)
+
+
+def test_a_database_that_this_process_has_open(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "shop.duckdb") as connection:
+        connection.execute(
+            "SET TimeZone = 'Europe/Oslo'; CREATE TABLE t AS SELECT 7 AS n, TIMESTAMPTZ '2024-01-01 00:00Z' AS at"
+        )
+        with pytest.raises(
+            DataError, match="this process has it open: close that connection, or ask about the connect"
+        ):
+            as_table(tmp_path / "shop.duckdb")
+        table = as_table(connection, "t")
+        assert rows_of(table) == [(7, "2024-01-01 00:00:00+00")]
+        connection.execute("CREATE TABLE u AS SELECT 8 AS n")
+        database = as_asked(connection, many=True)
+        assert isinstance(database, user_tables.UserDatabase) and [t.name for t in database.tables] == ["t", "u"]
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("Europe/Oslo",)]
+    with pytest.raises(DataError, match=r"connection cannot be read .*; give an open one"):
+        as_table(connection)
+
+
+def test_a_database_that_another_process_has_open(tmp_path: Path) -> None:
+    path = tmp_path / "shop.duckdb"
+    code = f"import duckdb; c = duckdb.connect({str(path)!r}); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(DataError, match="another process has it open: close it there, or copy the file"):
+            as_table(path)
+        other.communicate(b"\n")
+
+
+def test_frames_that_are_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="columns called 'a'; rename all but one"):
+        as_table(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+    with pytest.raises(DataError, match=r"got one column, a Series; give its to_frame\(\)"):
+        as_table(pd.Series([1, 2], name="a"))
+    with pytest.raises(DataError, match=r"whole numbers have 64 bits; turn larger ones into decimal\.Decimal or text"):
+        as_table(pd.DataFrame({"n": [2**70]}))
+    assert rows_of(as_table(pd.DataFrame({"n": [Decimal(2**70)]}))) == [(2**70,)]
+    for nothing in (None, 5, b"x"):
+        for many in (False, True):
+            with pytest.raises(
+                DataError, match="a table, schema, path, data frame or DuckDB connection is wanted; got "
+            ):
+                as_asked(nothing, many=many)
 
 
 def test_a_folder_and_a_database_without_tables(tmp_path: Path) -> None:
@@ -396,7 +517,10 @@ def test_a_schema_alone_has_no_rows_and_says_so() -> None:
 
 def test_the_schema_reads_back_from_its_own_text(files: Path) -> None:
     table = open_source(db=files / "shop.duckdb").table("My T")
-    assert kinds(from_ddl(table.create_table()).table()) == kinds(table)
+    text = table.create_table()
+    assert kinds(from_ddl(text).table()) == kinds(table)
+    shown = ['"id" BIGINT', '"B\nc" DECIMAL(10,2)', '"d" DATE', '"h" HUGEINT', '"l" VARCHAR', '"ok" BOOLEAN']
+    assert text == 'CREATE TABLE "My T" (\n  ' + ",\n  ".join(shown) + "\n)"
 
 
 def rows_of(table: user_tables.UserTable, *, typed: bool = False) -> list[tuple[Any, ...]]:
@@ -445,6 +569,54 @@ def test_whole_numbers_stay_exact(tmp_path: Path, kind: str) -> None:
     with SqlExecutor(workers=1) as executor:
         outcome = executor.run_one(table.database("t"), "SELECT COUNT(*) FROM t WHERE id = 9007199254740993")
     assert outcome.rows == ((1,),)
+
+
+_WIDE = [1234567890123456789, 1234567890123456790, 18446744073709551615, 10**38 - 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("csv", _WIDE),
+        ("csv", _WIDE[:2]),
+        ("parquet", _WIDE[:3]),
+        ("duckdb", _WIDE),
+        ("sqlite", _WIDE[:2]),
+        ("frame", _WIDE[:3]),
+    ],
+)
+@pytest.mark.parametrize("typed", [False, True])
+def test_whole_numbers_of_up_to_38_digits_stay_exact(tmp_path: Path, kind: str, cells: list[int], typed: bool) -> None:
+    path = tmp_path / f"ids.{kind}"
+    if kind == "csv":
+        path.write_text("id\n" + "".join(f"{cell}\n" for cell in cells))
+    elif kind == "parquet":
+        pq.write_table(pa.table({"id": pa.array(cells, pa.uint64())}), path)
+    elif kind == "duckdb":
+        with duckdb.connect(path) as db:
+            db.execute(f"CREATE TABLE ids AS SELECT unnest({cells}::HUGEINT[]) AS id")
+    elif kind == "sqlite":
+        with closing(sqlite3.connect(path)) as lite:
+            lite.execute("CREATE TABLE ids (id INTEGER)")
+            lite.executemany("INSERT INTO ids VALUES (?)", [(cell,) for cell in cells])
+            lite.commit()
+    frame = pa.table({"id": pa.array(cells, pa.uint64())}) if kind == "frame" else None
+    table = open_source(db=path).table() if frame is None else as_table(frame)
+    assert kinds(table) == {"id": "real"}
+    database = table.database("t", typed=typed)
+    with SqlExecutor(workers=1) as executor:
+        every = executor.run_one(database, "SELECT id FROM t")
+        one = executor.run_one(database, f"SELECT COUNT(*) FROM t WHERE id = {cells[1]}")
+    assert (every.rows, one.rows) == (tuple((cell,) for cell in cells), ((1,),)), every.message
+    assert all(type(cell) is int for (cell,) in every.rows)
+    assert table.sample_rows == [(str(cell),) for cell in cells]
+
+
+def test_a_number_of_39_digits_is_never_rounded(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "h.duckdb") as db:
+        db.execute("CREATE TABLE h AS SELECT 170141183460469231731687303715884105727::HUGEINT AS x")
+    with pytest.raises(DataError, match=r"table 'h' cannot be read .*170141183460469231731687303715884105727"):
+        open_source(db=tmp_path / "h.duckdb").table().content  # noqa: B018
 
 
 def test_line_breaks_in_quoted_cells_of_a_csv(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""The texts in a query beside the cells that they are compared with.
+
+The executor compares text in any case, as WikiSQL does, and most databases to the letter: there 'k2' finds no 'K2'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from t2s_assets.text2sql.parsing import parsed
+from t2s_assets.text2sql.query import names_given
+from t2s_assets.text2sql.tables.user_tables import Content, UserTable
+
+
+@dataclass(frozen=True)
+class StoredText:
+    """A query whose texts are spelt as the cells that they equal.
+
+    respelt: that changed one. found: a text of it equals a cell. any_case: compared to the letter it may find other
+    rows, since cells spell a text in several ways, or not all were looked at.
+    """
+
+    sql: str
+    respelt: bool = False
+    found: bool = False
+    any_case: bool = False
+
+
+def as_stored(sql: str, table: UserTable, content: Content | None) -> StoredText:
+    """`sql`, written over `table` as prompts show it, beside its `content`; None where the rows are not read.
+
+    SQL that does not parse is returned as it is.
+    """
+    try:
+        (tree,) = parsed(sql)
+    except (SqlglotError, RecursionError, ValueError):  # of another number of statements
+        return StoredText(sql)
+    respelt = found = any_case = False
+    for column, text in _tests(tree):
+        if content is None:
+            any_case |= any(c.type == "text" for c in table.columns if c.name.casefold() == column.casefold())
+            continue
+        spellings = _spellings(table, content, column, text.name)
+        found |= bool(spellings)
+        any_case |= len(spellings) > 1 or bool(spellings and content.truncated)
+        if len(spellings) == 1 and spellings[0] != text.name:
+            text.replace(exp.Literal.string(spellings[0]))
+            respelt = True
+    return StoredText(tree.sql(dialect="duckdb") if respelt else sql, respelt, found, any_case)
+
+
+def _tests(tree: exp.Expression) -> Iterator[tuple[str, exp.Literal]]:
+    """Each `column = 'text'`, less those over names that the query itself gives: these may stand for anything."""
+    given = names_given(tree)
+    for test in list(tree.find_all(exp.EQ)):
+        column, value = test.left, test.right
+        if isinstance(column, exp.Column) and isinstance(value, exp.Literal) and value.is_string:
+            if column.name.casefold() not in given:
+                yield column.name, value
+
+
+def _spellings(table: UserTable, content: Content, column: str, text: str) -> list[str]:
+    """The different cells of a text column that equal `text` in any case."""
+    for at, (known, kind) in enumerate(zip(table.columns, content.types)):
+        if known.name.casefold() == column.casefold() and kind == "VARCHAR":
+            cells = content.data.column(at)
+            return cells.filter(pc.equal(pc.utf8_lower(cells), text.lower())).unique().to_pylist()
+    return []

@@ -1,0 +1,112 @@
+"""What people should know before they trust an answer: cells that became NULL, numbers that are compared as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlglot import exp
+
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.execution import RefusedSQL, check_sql
+from t2s_assets.text2sql.names import folded
+from t2s_assets.text2sql.query import identifier
+from t2s_assets.text2sql.tables.table_types import MISSING, NUMBER
+from t2s_assets.text2sql.tables.user_tables import Cells, UserTable, shortened
+
+_SIGN, _CURRENCY = "[-+\u2212]?", "[$€£¥₹₽₩₺₪฿]?"
+_WHOLE = r"(0|[1-9]\d{0,2}([,.'’ \x{A0}\x{202F}]\d{3})+|[1-9]\d*)"
+_LIKE = {
+    "numbers": rf"\(?{_SIGN}\s*{_CURRENCY}\s*{_SIGN}({_WHOLE}([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*[%‰]?{_CURRENCY}\)?",
+    "dates": "|".join(rf"\d{{1,2}}{sign}\d{{1,2}}{sign}(\d\d|\d{{4}})" for sign in ("/", r"\.", "-")),
+}
+"""What cells of a text column spell to people, though not to DuckDB."""
+_ORDERING = (exp.Min, exp.Max, exp.Sum, exp.Avg, exp.Ordered, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between)
+
+
+def notes(sql: str, tables: Mapping[str, UserTable], *, typed: bool, ran: bool) -> tuple[str, ...]:
+    """A line for each column that `sql`, over `tables` by their names in it, uses so that people should know.
+
+    Rows that lie in a database are looked at only where the query `ran` on a copy of them.
+    """
+    try:
+        tree = check_sql(sql, None)
+    except RefusedSQL:
+        return ()
+    found: dict[str, None] = {}
+    for table, position, ordered in _uses(tree, tables):
+        found |= dict.fromkeys([table.remark] if table.remark else [])
+        if ran or table.in_memory:
+            found |= dict.fromkeys(_of_column(table, position, typed=typed, ordered=ordered))
+    return tuple(found)
+
+
+def _uses(tree: exp.Expression, tables: Mapping[str, UserTable]) -> Iterator[tuple[UserTable, int, bool]]:
+    """The columns that a query names, as (table, position, whether it depends on their order or their sum)."""
+    sources = {folded(t.alias_or_name): folded(t.name) for t in tree.find_all(exp.Table)}
+    every = any(select.is_star for select in tree.find_all(exp.Select))
+    named = [(folded(c.name), sources.get(folded(c.table)), bool(c.table), _ordered(c)) for c in _columns(tree)]
+    for name, table in tables.items():
+        if folded(name) not in sources.values():
+            continue
+        for position, column in enumerate(table.columns):
+            mine = [o for n, s, q, o in named if n == folded(column.name) and (not q or s == folded(name))]
+            if mine or every:
+                yield table, position, any(mine)
+
+
+def _columns(tree: exp.Expression) -> Iterator[exp.Column]:
+    return (c for c in tree.find_all(exp.Column) if not isinstance(c.this, exp.Star))
+
+
+def _ordered(column: exp.Column) -> bool:
+    """Whether its values are put in order or added up as they are. Beside a number DuckDB reads text as one."""
+    around = column.parent
+    while isinstance(around, (exp.Paren, exp.Distinct)):
+        around = around.parent
+    return isinstance(around, _ORDERING) and not any(
+        isinstance(node, exp.Literal) and not node.is_string for node in around.iter_expressions()
+    )
+
+
+def _of_column(table: UserTable, position: int, *, typed: bool, ordered: bool) -> Iterator[str]:
+    try:
+        content = table.typed_content if typed else table.content
+    except DataError:  # whoever runs the query is told
+        return
+    name = identifier(table.header[position])
+    if cells := content.made_null.get(position):
+        kind = "numbers" if table.columns[position].type == "real" else "dates"
+        yield _of_nulls(name, kind, cells)
+    if ordered and content.types[position] == "VARCHAR":
+        yield from _of_text(name, content.data.column(position))
+
+
+def _of_nulls(name: str, kind: str, cells: Cells) -> str:
+    count = "1 other cell counts" if cells.count == 1 else f"{cells.count:,} other cells count"
+    first = "" if cells.count == 1 else "the first "
+    return f"column {name} holds {kind}; {count} as NULL, {first}{shortened(repr(cells.first))} in row {cells.row:,}"
+
+
+def _of_text(name: str, column: pa.ChunkedArray) -> Iterator[str]:
+    """A line where at least half of a text column's cells spell numbers, or dates."""
+    cells = pc.utf8_trim_whitespace(column)
+    some = pc.and_not(pc.not_equal(cells, ""), pc.is_in(pc.utf8_lower(cells), value_set=pa.array(MISSING)))
+    count = _count(some)
+    for kind, pattern in _LIKE.items():
+        like = _count(pc.and_(some, _matches(cells, pattern)))
+        if like and 2 * like >= count:
+            first = pc.index(pc.and_not(some, _matches(cells, NUMBER)), True).as_py()
+            odd = "" if first < 0 else f" because of {shortened(repr(column[first].as_py()))} in row {first + 1:,}"
+            share = f"{like:,} of {count:,} cells are {kind}"
+            yield f"column {name} is text{odd} ({share}), so it is compared letter by letter"
+            return
+
+
+def _matches(cells: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    return pc.match_substring_regex(cells, f"^(?:{pattern})$")
+
+
+def _count(flags: pa.ChunkedArray) -> int:
+    return pc.sum(flags).as_py() or 0

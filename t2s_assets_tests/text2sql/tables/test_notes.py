@@ -1,0 +1,140 @@
+"""Lines about columns whose cells are not all that they seem to be."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from t2s_assets.text2sql.execution import Job, SqlExecutor
+from t2s_assets.text2sql.tables.asked import asked_about
+from t2s_assets.text2sql.tables.sources import open_source
+
+
+def csv_of(path: Path, cells: list[str], name: str = "n") -> Path:
+    path.write_text(f"who,{name}\n" + "".join(f'p{i},"{cell}"\n' for i, cell in enumerate(cells)), encoding="utf-8")
+    return path
+
+
+def lite(path: Path, declared: str, cells: list[Any]) -> Path:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"CREATE TABLE t (who TEXT, n {declared})")
+        db.executemany("INSERT INTO t VALUES ('x', ?)", [(cell,) for cell in cells])
+        db.commit()
+    return path
+
+
+def answered(path: Path, sql: str, gold: str = "sketch") -> tuple[list[Any], tuple[str, ...]]:
+    """The first column of a query's result, and its notes."""
+    asked = asked_about(open_source(db=path).table(), gold)  # type: ignore[arg-type]
+    with SqlExecutor(workers=1) as executor:
+        (outcome,) = executor.run([Job(asked.database_for(sql), sql)])
+    assert outcome.ok, outcome.message
+    return [row[0] for row in outcome.rows], asked.notes_for(sql, ran=True)
+
+
+@pytest.mark.parametrize("marker", ["N/A", "n/a", "NA", "NULL", "null", "None", "-", "–", "—", "?", " - "])
+@pytest.mark.parametrize("gold", ["sketch", "sql"])
+def test_a_missing_number_is_null_and_said(tmp_path: Path, marker: str, gold: str) -> None:
+    path = csv_of(tmp_path / "t.csv", ["3", marker, "12", marker, ""])
+    table = "t"
+    rows, notes = answered(path, f"SELECT MAX(n) FROM {table}", gold)
+    assert rows == [12]
+    assert notes == (f"column \"n\" holds numbers; 2 other cells count as NULL, the first '{marker}' in row 2",)
+    assert answered(path, f"SELECT who FROM {table}", gold)[1] == ()
+    assert len(answered(path, f"SELECT * FROM {table}", gold)[1]) == 1
+
+
+def test_a_missing_date_is_null_and_said(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "t.csv", ["2024-01-02", "NA", "2023-12-31"])
+    for gold in ("sketch", "sql"):
+        rows, notes = answered(path, "SELECT MAX(n) FROM t", gold)
+        assert [str(row) for row in rows] == ["2024-01-02"]
+        assert notes == ("column \"n\" holds dates; 1 other cell counts as NULL, 'NA' in row 2",)
+
+
+@pytest.mark.parametrize("cells", [["a", "NA", "b"], ["true", "?", "false"], ["NA", "NA"], ["3", "maybe", "12"]])
+def test_other_columns_keep_such_cells(tmp_path: Path, cells: list[str]) -> None:
+    assert answered(csv_of(tmp_path / "t.csv", cells), "SELECT n FROM t")[0] == cells
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["3", "x", "12"], "'x' in row 2 (2 of 3 cells are numbers)"),
+        (["3", "N/A", "x", "12"], "'x' in row 3 (2 of 3 cells are numbers)"),
+        (["$9.50", "$10.50"], "'$9.50' in row 1 (2 of 2 cells are numbers)"),
+        (["1", "9.50 €", "-£3"], "'9.50 €' in row 2 (3 of 3 cells are numbers)"),
+        (["9%", "10%"], "'9%' in row 1 (2 of 2 cells are numbers)"),
+        (["1.234,50", "2,5", "?"], "'1.234,50' in row 1 (2 of 2 cells are numbers)"),
+        (["3", "(3.50)"], "'(3.50)' in row 2 (2 of 2 cells are numbers)"),
+        (["01/02/2024", "28.1.2023"], "'01/02/2024' in row 1 (2 of 2 cells are dates)"),
+    ],
+)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT MAX(n) FROM t",
+        "SELECT MIN(n) FROM t",
+        "SELECT who FROM t ORDER BY n",
+        "SELECT who FROM t WHERE n > '2'",
+        "SELECT who FROM t WHERE n BETWEEN '1' AND '2'",
+    ],
+)
+def test_numbers_that_are_compared_as_text_are_said(tmp_path: Path, cells: list[str], said: str, sql: str) -> None:
+    notes = answered(csv_of(tmp_path / "t.csv", cells), sql)[1]
+    assert notes == (f'column "n" is text because of {said}, so it is compared letter by letter',)
+
+
+@pytest.mark.parametrize(
+    ("cells", "sql"),
+    [
+        (["3", "x", "12"], "SELECT n FROM t WHERE n = '3'"),
+        (["3", "x", "12"], "SELECT MAX(TRY_CAST(n AS DOUBLE)) FROM t"),
+        (["3", "x", "12"], "SELECT COUNT(n) FROM t"),
+        (["3", "x", "y"], "SELECT MAX(n) FROM t"),
+        (["007", "012"], "SELECT MAX(n) FROM t"),
+        (["2024-01-02", "2023-12-31"], "SELECT MAX(n) FROM t"),
+        (["", ""], "SELECT MAX(n) FROM t"),
+    ],
+)
+def test_nothing_is_said_where_letters_are_right(tmp_path: Path, cells: list[str], sql: str) -> None:
+    assert answered(csv_of(tmp_path / "t.csv", cells), sql)[1] == ()
+
+
+def test_text_of_a_database_is_looked_at_once_its_rows_were_copied(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "t.duckdb") as db:
+        db.execute("CREATE TABLE t AS SELECT unnest(['3', '12']) AS n")
+    asked = asked_about(open_source(db=tmp_path / "t.duckdb").table(), "sketch")
+    sql = "SELECT MAX(n) FROM t"
+    assert asked.notes_for(sql, ran=False) == ()
+    (note,) = asked.notes_for(sql, ran=True)
+    assert note == 'column "n" is text (2 of 2 cells are numbers), so it is compared letter by letter'
+
+
+def test_a_word_in_a_number_column_of_sqlite_is_said(tmp_path: Path) -> None:
+    rows, notes = answered(lite(tmp_path / "t.sqlite", "REAL", [1.5, "oops", 2]), "SELECT MAX(n) FROM t")
+    assert rows == [2.0]
+    assert notes == ("column \"n\" holds numbers; 1 other cell counts as NULL, 'oops' in row 2",)
+
+
+def test_ids_beside_a_word_stay_exact(tmp_path: Path) -> None:
+    path = lite(tmp_path / "t.sqlite", "INTEGER", [9007199254740993, "bad", 9007199254740992, "1,000"])
+    rows, notes = answered(path, "SELECT n FROM t")
+    assert rows == [9007199254740993, None, 9007199254740992, 1000]
+    assert "'bad' in row 2" in notes[0]
+
+
+def test_a_column_is_that_of_its_own_table(tmp_path: Path) -> None:
+    csv_of(tmp_path / "a.csv", ["3", "N/A"])
+    csv_of(tmp_path / "b.csv", ["4", "NA"], name="N")
+    asked = asked_about(open_source(db=tmp_path).database(), "sql")
+    joined = "SELECT MAX({}) FROM a AS x JOIN b AS y ON x.who = y.who"
+    assert "'N/A'" in asked.notes_for(joined.format("x.n"), ran=True)[0]
+    (note,) = asked.notes_for(joined.format("y.n"), ran=True)
+    assert note.startswith('column "N" holds numbers') and "'NA'" in note
+    assert asked.notes_for("SELECT n FROM (SELECT 1 AS n) AS z", ran=True) == ()
