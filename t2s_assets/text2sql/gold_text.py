@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def make_tables(project: Project, dataset: str, log: Log) -> Facts:
         path = fresh / "source_questions.parquet"
         pq.write_table(pa.Table.from_pylist(questions, schema=_SOURCE), path, compression="zstd")
         every_table = [t for tables in source.databases.values() for t in tables]
+        _write_kept(fresh / _KEPT, source.databases)
         facts = {
             "tables": {database: len(tables) for database, tables in source.databases.items()},
             "rows": sum(t.data.num_rows for t in every_table),
@@ -113,8 +115,25 @@ def make_tables(project: Project, dataset: str, log: Log) -> Facts:
             "tables_cut": [f"{r['database']}.{r['name']}: the first {r['rows']:,} rows" for r in rows if r["cut"]],
         }
         files = sorted(p.relative_to(fresh).as_posix() for p in fresh.rglob("*.parquet"))
+        files += [_KEPT] if (fresh / _KEPT).exists() else []
         write_manifest(fresh, content_hash(*(file_hash(fresh / f) for f in files)), facts)
     return read_manifest(folder, made_by="")
+
+
+_KEPT = "sqlite_types.json"
+"""By database, table and column, what SQLite makes of columns that it keeps otherwise than their copies say."""
+
+
+def _write_kept(path: Path, databases: Mapping[str, Sequence[OwnTable]]) -> None:
+    tables = {name: {t.schema.name: dict(t.kept) for t in tables if t.kept} for name, tables in databases.items()}
+    kept = {name: found for name, found in tables.items() if found}
+    if kept:
+        path.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _read_kept(project: Project, dataset: str) -> dict[str, dict[str, dict[str, str]]]:
+    path = project.path(dataset, "tables") / _KEPT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _table_row(database: str, file: str, table: OwnTable) -> dict[str, Any]:
@@ -145,6 +164,7 @@ def tables_version(project: Project, dataset: str, splits: Iterable[str]) -> str
     """What names the content of all databases, whatever the splits."""
     listed = existing(project.path(dataset, "tables") / "tables.parquet", dataset)
     files = sorted({row["file"] for row in pq.read_table(listed, columns=["file"]).to_pylist()})
+    files += [_KEPT] if (listed.parent / _KEPT).exists() else []
     return content_hash(file_hash(listed), *(file_hash(listed.parent / file) for file in files))
 
 
@@ -163,13 +183,14 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
     source = pq.read_table(existing(project.path(dataset, "tables") / "source_questions.parquet", dataset)).to_pylist()
     databases = load_tables(project, dataset)
     kept, left_out = [], []
-    for row in source:
-        try:
-            sql = _gold_sql(row, config.dialect, databases[row["table_id"]])
-        except SqlTextError as e:
-            left_out.append({k: row[k] for k in ("where", "id", "question", "sql")} | {"reason": str(e)})
-            continue
-        kept.append(row | {"sql": sql, "source_sql": row["sql"]})
+    with _Translator(config.dialect, databases, _read_kept(project, dataset)) as translator:
+        for row in source:
+            try:
+                sql = translator.gold_sql(row)
+            except SqlTextError as e:
+                left_out.append({k: row[k] for k in ("where", "id", "question", "sql")} | {"reason": str(e)})
+                continue
+            kept.append(row | {"sql": sql, "source_sql": row["sql"]})
     for out in left_out[:20]:
         log(f"{out['where']}: left out: {out['reason']}")
     if not kept:
@@ -198,15 +219,49 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
     return read_manifest(folder, made_by="")
 
 
-def _gold_sql(row: dict[str, Any], dialect: str, database: OwnDatabase) -> str:
-    """The row's SQL as DuckDB SQL over the tables that its prompt shows. Raises SqlTextError."""
-    sql = read_sql(row["sql"], dialect, database.schemas)
-    if reads_the_clock(sql, database.schemas):
-        raise SqlTextError("reads the clock, so that its result, kept since `sql` was made, is another one later")
-    shown = {name.casefold() for name in row["tables"]}
-    if shown and (missing := [t for t in shape(sql).tables if t not in shown]):
-        raise SqlTextError(f"reads {', '.join(missing)}, which its `tables` do not name")
-    return sql
+class _Translator:
+    """Reads gold of a dialect; where its meaning hangs on the rows, it asks them, each question once."""
+
+    def __init__(
+        self,
+        dialect: str,
+        databases: Mapping[str, OwnDatabase],
+        kept: Mapping[str, Mapping[str, Mapping[str, str]]],
+    ) -> None:
+        self._dialect, self._databases, self._kept = dialect, databases, kept
+        self._executor = SqlExecutor(workers=1)
+        self._asked: dict[tuple[str, str], bool] = {}
+
+    def __enter__(self) -> _Translator:
+        self._executor.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._executor.__exit__(*error)
+
+    def gold_sql(self, row: dict[str, Any]) -> str:
+        """The row's SQL as DuckDB SQL over the tables that its prompt shows. Raises SqlTextError."""
+        name = row["table_id"]
+        schemas = [_as_kept(s, self._kept.get(name, {}).get(s.name, {})) for s in self._databases[name].schemas]
+        sql = read_sql(row["sql"], self._dialect, schemas, partial(self._holds, name))
+        if reads_the_clock(sql, schemas):
+            raise SqlTextError("reads the clock, so that its result, kept since `sql` was made, is another one later")
+        shown = {table.casefold() for table in row["tables"]}
+        if shown and (missing := [t for t in shape(sql).tables if t not in shown]):
+            raise SqlTextError(f"reads {', '.join(missing)}, which its `tables` do not name")
+        return sql
+
+    def _holds(self, name: str, sql: str) -> bool:
+        """Whether a query for counterexamples runs and finds none."""
+        if (name, sql) not in self._asked:
+            outcome = self._executor.run_one(self._databases[name].database, sql)
+            self._asked[name, sql] = outcome.status == "ok" and not outcome.rows
+        return self._asked[name, sql]
+
+
+def _as_kept(schema: TableSchema, kept: Mapping[str, str]) -> TableSchema:
+    """A schema with the types that its columns have to SQLite."""
+    return replace(schema, columns=tuple(replace(c, sql_type=kept.get(c.name, c.sql_type)) for c in schema.columns))
 
 
 def _deal_out(rows: list[dict[str, Any]], config: OwnDataset, log: Log) -> str:

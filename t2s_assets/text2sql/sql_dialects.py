@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 import sqlglot
 from sqlglot import exp
 
-from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import names_given
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.sql_types import Kind, is_zero, operand_kinds
+from t2s_assets.text2sql.sql_types import DialectError, Kind, is_zero, operand_kinds
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
-
-
-class DialectError(T2SError):
-    """What the SQL means in its dialect cannot be told, or not be said in DuckDB SQL."""
-
+from t2s_assets.text2sql.sqlite_columns import Holds, no_rows
+from t2s_assets.text2sql.sqlite_functions import write_functions, write_likes, write_points_in_time
+from t2s_assets.text2sql.sqlite_groups import write_bare_columns
+from t2s_assets.text2sql.sqlite_values import cast_to, write_cast_of_text, write_values
 
 _TRUNCATING = frozenset({"sqlite", "tsql", "fabric", "hive", "spark", "spark2", "databricks", "clickhouse"})
 """Where a number cast to a whole number loses its decimals; elsewhere, and in DuckDB, it is rounded."""
@@ -49,18 +47,25 @@ _SUNDAY_IS_ONE = frozenset(
 """Where the days of the week are numbered from 1 for Sunday, not from 0 as in DuckDB."""
 
 
-def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
+def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], holds: Holds = no_rows) -> exp.Query:
     """The tree, of another dialect than DuckDB's, with what it means there and sqlglot alone would lose.
+
+    What SQL of SQLite means hangs on the rows too; `holds` asks them.
 
     Raises DialectError where that cannot be told, and what sqlglot raises.
     """
     tree = tree.copy()
     if dialect == "sqlite":
+        _write_tables(tree)
         _write_strings(tree, schemas)
-        _ignore_case_in_like(tree)
-        _write_points_in_time(tree, schemas)
-    _write_numbers(tree, dialect, schemas)
+        write_functions(tree)
+        write_points_in_time(tree, schemas, holds)
+        write_values(tree, schemas, holds)
+        write_likes(tree)
+    _write_numbers(tree, dialect, schemas, holds)
     _write_weekdays(tree, dialect)
+    if dialect == "sqlite":
+        write_bare_columns(tree, schemas, holds)
     return tree
 
 
@@ -85,66 +90,17 @@ def _write_strings(tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
             column.replace(exp.Literal.string(name.name))
 
 
-def _ignore_case_in_like(tree: exp.Query) -> None:
-    for like in [node for node in tree.find_all(exp.Like) if type(node) is exp.Like]:
-        like.replace(exp.ILike(**like.args))
-
-
-# Dates -----------------------------------------------------------------------------------------------------
-
-_POINTS = frozenset({"date", "datetime", "time", "julianday", "unixepoch", "strftime"})
-_FORMATS = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%d %H:%M:%S"}
-
-
-def _write_points_in_time(tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
-    """SQLite's functions of dates: those of the clock are refused, and those that change a date on the way.
-
-    They return text, as which SQLite keeps its dates.
-    """
-    typed = any(c.sql_type in ("DATE", "TIMESTAMP") for s in used(tree, schemas) for c in s.columns)
-    for node in list(tree.find_all(exp.Anonymous, exp.Date, exp.TimeToStr)):
-        name, arguments = _call(node)
-        if name not in _POINTS:
-            continue
-        if _is_now(arguments):
-            raise DialectError("reads the clock, so that its result is another one on a later day")
-        single = len(arguments) == 1
-        if single and (name == "datetime" or (name == "date" and not typed)):
-            written = exp.TimeToStr(this=_as(arguments[0], "TIMESTAMP"), format=exp.Literal.string(_FORMATS[name]))
-            node.replace(written)
-        elif single and name == "julianday":  # its days begin at noon, those of DuckDB at midnight
-            days = exp.Anonymous(this="JULIAN", expressions=[_as(arguments[0], "TIMESTAMP")])
-            node.replace(exp.Paren(this=exp.Sub(this=days, expression=exp.Literal.number("0.5"))))
-        elif isinstance(node, exp.Anonymous) or not single:
-            raise DialectError(f"sqlglot cannot translate {node.sql('sqlite')}")
-
-
-def _as(node: exp.Expression, sql_type: str) -> exp.Cast:
-    return exp.Cast(this=node, to=exp.DataType.build(sql_type))
-
-
-def _call(node: exp.Expression) -> tuple[str, list[exp.Expression]]:
-    """The name of a function of dates, and its arguments without a format."""
-    if isinstance(node, exp.Anonymous):
-        name = node.name.lower()
-        return name, node.expressions[1:] if name == "strftime" else node.expressions
-    if isinstance(node, exp.TimeToStr):
-        point = node.this
-        return "strftime", [point.this if isinstance(point, exp.TsOrDsToTimestamp) else point]
-    return "date", [part for part in (node.this, node.args.get("zone"), *node.expressions) if part is not None]
-
-
-def _is_now(arguments: Sequence[exp.Expression]) -> bool:
-    if not arguments:
-        return True
-    first = arguments[0]
-    return isinstance(first, exp.CurrentTimestamp) or (first.is_string and first.name.lower() == "now")
+def _write_tables(tree: exp.Query) -> None:
+    """`main` is the schema of all tables of a SQLite file."""
+    for node in tree.find_all(exp.Table, exp.Column):
+        if folded(node.text("db")) == "main":
+            node.set("db", None)
 
 
 # Numbers ---------------------------------------------------------------------------------------------------
 
 
-def _write_numbers(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> None:
+def _write_numbers(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], holds: Holds) -> None:
     nodes = list(tree.find_all(exp.Div, exp.IntDiv, exp.Mod, exp.Cast, exp.Avg))
     rules = sqlglot.Dialect.get_or_raise(dialect)
     asked = [node for node in nodes if _needs_kinds(node, dialect, rules)]
@@ -157,6 +113,8 @@ def _write_numbers(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]
         found = kinds.get(id(node), ())
         if isinstance(node, (exp.Div, exp.IntDiv, exp.Mod)):
             _write_division(node, found, dialect, safe=bool(rules.SAFE_DIVISION))
+        elif isinstance(node, exp.Cast) and dialect == "sqlite" and found == ("text",):
+            write_cast_of_text(node, schemas, holds)
         elif isinstance(node, exp.Cast):
             _write_cast(node, found, dialect)
         elif dialect in _WHOLE_MEANS and found == ("whole",):
@@ -170,7 +128,7 @@ _WHOLE_MEANS = frozenset({"tsql", "fabric"})
 def _needs_kinds(node: exp.Expression, dialect: str, rules: sqlglot.Dialect) -> bool:
     if isinstance(node, exp.Cast):
         to_whole = node.to.is_type(*exp.DataType.INTEGER_TYPES) and dialect in _TRUNCATING
-        return to_whole or (dialect == "sqlite" and node.to.is_type(exp.DataType.Type.DECIMAL))
+        return to_whole or (dialect == "sqlite" and node.to.is_type(*exp.DataType.NUMERIC_TYPES))
     if isinstance(node, exp.Avg):
         return dialect in _WHOLE_MEANS
     if isinstance(node, exp.Mod):
@@ -221,6 +179,8 @@ def _write_cast(node: exp.Cast, kinds: tuple[Kind, ...], dialect: str) -> None:
         elif dialect == "sqlite" or not node.to.expressions:
             width = _PLAIN_DECIMALS.get(dialect)
             node.set("to", exp.DataType.build(f"DECIMAL({width[0]}, {width[1]})" if width else "DOUBLE"))
+    elif dialect == "sqlite" and node.to.is_type(*exp.DataType.REAL_TYPES):
+        node.set("to", exp.DataType.build("DOUBLE"))  # REAL of DuckDB has 7 digits, that of SQLite has 15
     elif kinds and kinds[0] == "real":
         _truncate(node)
     elif kinds and kinds[0] in ("text", "unknown") and dialect not in _WHOLE_TEXT:
@@ -239,7 +199,7 @@ def _truncate(node: exp.Cast) -> None:
 
 
 def _truncated(node: exp.Expression) -> exp.Cast:
-    return _as(exp.Trunc(this=node), "BIGINT")
+    return cast_to(exp.Trunc(this=node), "BIGINT")
 
 
 def _replace(node: exp.Expression, write: Callable[[exp.Expression], exp.Expression]) -> None:

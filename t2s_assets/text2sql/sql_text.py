@@ -18,6 +18,7 @@ from t2s_assets.text2sql.query import names_given, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sql_dialects import DialectError, as_meant, used
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
+from t2s_assets.text2sql.sqlite_columns import Holds, no_rows
 
 CATEGORIES = (
     "simple",
@@ -39,10 +40,11 @@ class SqlTextError(T2SError):
     """Gold SQL cannot be used: it does not parse, does not transpile, or the executor's allow-list refuses it."""
 
 
-def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
+def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema], holds: Holds = no_rows) -> str:
     """Gold `sql` of a dialect as DuckDB SQL in the style that models learn, over the tables of its database.
 
-    One line, keywords in capitals, names in the schema's spelling, columns in double quotes, no comments.
+    One line, keywords in capitals, names in the schema's spelling, columns in double quotes, no comments. What SQL of
+    SQLite means may hang on the rows, which `holds` asks; without it, such SQL is not read.
 
     Raises:
         SqlTextError: it is not one SELECT, does not parse, has no DuckDB counterpart, or names unknown tables.
@@ -52,7 +54,7 @@ def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema]) -> str:
         if options.args.get("with_ties") or (options.args.get("percent") and isinstance(options.parent, exp.Fetch)):
             raise SqlTextError("no DuckDB counterpart: FETCH or TOP of a percentage or WITH TIES")
     if dialect != "duckdb":
-        tree = _translated(tree, dialect, schemas)
+        tree = _translated(tree, dialect, schemas, holds)
     with sqlglot_errors(SqlTextError):
         written = styled(tree, schemas)
     try:
@@ -71,10 +73,10 @@ def _parsed(sql: str, dialect: str) -> exp.Query:
     return trees[0]
 
 
-def _translated(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
+def _translated(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], holds: Holds) -> exp.Query:
     with sqlglot_errors(SqlTextError, "no DuckDB counterpart: "):
         try:
-            text = as_meant(tree, dialect, schemas).sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
+            text = as_meant(tree, dialect, schemas, holds).sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
         except DialectError as e:
             raise SqlTextError(str(e)) from e
     try:

@@ -19,10 +19,16 @@ from sqlglot.errors import OptimizeError
 from sqlglot.optimizer.annotate_types import TypeAnnotator, annotate_types
 from sqlglot.optimizer.qualify import qualify
 
+from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sql_normal import mapping
 
 Kind = Literal["whole", "real", "text", "boolean", "temporal", "unknown"]
+
+
+class DialectError(T2SError):
+    """What the SQL means in its dialect cannot be told, or not be said in DuckDB SQL."""
+
 
 _Type = exp.DataType.Type
 _Annotate = Callable[[TypeAnnotator, Any], object]
@@ -37,7 +43,7 @@ _COLUMNS = "t2s_columns"
 def operand_kinds(
     tree: exp.Query, nodes: Sequence[exp.Expression], dialect: str, schemas: Sequence[TableSchema]
 ) -> list[tuple[Kind, ...]]:
-    """The kinds of `this` and, where there is one, `expression` of each of the nodes, which are of the tree.
+    """The kinds of the operands of each of the nodes, which are of the tree; `operands` says which those are.
 
     Raises what sqlglot raises where a name is of no table or of several.
     """
@@ -49,12 +55,35 @@ def operand_kinds(
     found: dict[int, set[tuple[Kind, ...]]] = {}
     for node in typed.walk():
         if node.meta_get(_TAG) is not None:
-            operands = [node.args[name] for name in ("this", "expression") if node.args.get(name) is not None]
-            found.setdefault(node.meta[_TAG], set()).add(tuple(_kind(operand) for operand in operands))
+            found.setdefault(node.meta[_TAG], set()).add(tuple(_kind(operand) for operand in operands(node)))
     # qualify leaves out what stands twice: a selected expression in ORDER BY becomes its name.
     by_text = {nodes[number].sql(): kinds for number, kinds in found.items()}
     each = [found.get(number) or by_text.get(node.sql(), set()) for number, node in enumerate(nodes)]
-    return [kinds.pop() if len(kinds) == 1 else ("unknown", "unknown") for kinds in map(set, each)]
+    unknown: Kind = "unknown"
+    return [
+        kinds.pop() if len(kinds) == 1 else (unknown,) * max(2, len(operands(node)))
+        for node, kinds in zip(nodes, map(set, each))
+    ]
+
+
+def operands(node: exp.Expression) -> list[exp.Expression]:
+    """What a node makes its value of: both sides of an operator, what is tested and what with, the columns of a UNION
+    by pairs, and of a choice its values and then what it tests them by."""
+    if isinstance(node, exp.SetOperation):
+        pairs = zip(*(_columns(side.unnest()) for side in (node.left, node.right)))
+        return [column for pair in pairs for column in pair]
+    if isinstance(node, exp.Case):
+        tested = [node.this, *(branch.this for branch in node.args["ifs"])] if node.this is not None else []
+        return [*choices(node), *tested]
+    if isinstance(node, (exp.If, exp.Coalesce, exp.Greatest, exp.Least)):
+        return choices(node)
+    names = ("this", "low", "high", "expression", "substr", "query")
+    if isinstance(node, (exp.Substring, exp.Replace)):
+        names = ("this",)
+    found = [node.args[name] for name in names if isinstance(node.args.get(name), exp.Expression)]
+    if isinstance(node, exp.In):
+        found += node.expressions
+    return [v.expressions[0] if isinstance(v, exp.Distinct) and len(v.expressions) == 1 else v for v in found]
 
 
 def _typed(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
@@ -98,6 +127,8 @@ def _is(dialect: str, family: type[sqlglot.Dialect]) -> bool:
 
 
 def _kind(node: exp.Expression) -> Kind:
+    if isinstance(node, exp.Subquery) and (columns := _columns(node.unnest())):
+        return _kind(columns[0])
     found = node.type or exp.DataType.build("UNKNOWN")
     if found.is_type(*exp.DataType.INTEGER_TYPES):
         return "whole"
@@ -156,6 +187,7 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
     if _is(dialect, SQLite):
         rules |= dict.fromkeys((exp.Round, exp.Pow), lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= dict.fromkeys((exp.Case, exp.If, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead), _choice)
+        rules |= {exp.Neg: _number_of_sqlite, exp.Abs: _number_of_sqlite}
         rules |= {exp.Sum: _sum_of_sqlite, exp.Cast: _cast_of_sqlite}
         rules |= dict.fromkeys((exp.Union, exp.Intersect, exp.Except), _set_operation)
     return found | {node: {"annotator": rule} for node, rule in rules.items()}
@@ -232,6 +264,14 @@ def _sum_of_sqlite(annotator: TypeAnnotator, node: exp.Sum) -> None:
     annotator._annotate_by_args(node, "this", promote=True)
     if node.is_type(_Type.BOOLEAN):
         _set(annotator, node, _Type.BIGINT)
+    elif _kind(node) == "text":
+        _set(annotator, node, _Type.UNKNOWN)
+
+
+def _number_of_sqlite(annotator: TypeAnnotator, node: exp.Expression) -> None:
+    """Of text it is a number, of which kind the text says; ABS makes it real."""
+    of_text = _Type.DOUBLE if isinstance(node, exp.Abs) else _Type.UNKNOWN
+    _set(annotator, node, of_text if _kind(node.this) == "text" else node.this.type)
 
 
 def _cast_of_sqlite(annotator: TypeAnnotator, node: exp.Cast) -> None:
@@ -243,7 +283,7 @@ def _cast_of_sqlite(annotator: TypeAnnotator, node: exp.Cast) -> None:
 
 
 def _choice(annotator: TypeAnnotator, node: exp.Expression) -> None:
-    values = _choices(node)
+    values = choices(node)
     annotator._annotate_by_args(node, *values)
     _set(annotator, node, _of_choice(node.type, values))
 
@@ -292,7 +332,8 @@ def is_zero(node: exp.Expression) -> bool:
     return isinstance(node, exp.Literal) and not node.is_string and float(node.name) == 0
 
 
-def _choices(node: exp.Expression) -> list[exp.Expression]:
+def choices(node: exp.Expression) -> list[exp.Expression]:
+    """The values of which a choice takes one."""
     if isinstance(node, exp.Case):
         found = [branch.args["true"] for branch in node.args["ifs"]] + [node.args.get("default")]
     elif isinstance(node, exp.If):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
+from t2s_assets.text2sql.datasets.sqlite_types import kept_otherwise
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.tables.table_files import open_file, open_folder
@@ -29,7 +30,8 @@ class OwnTable:
     """One table with its rows, under its own names; `types` are DuckDB's, one a column of `data`.
 
     `cut` says that `data` holds only the first rows of a table that has more; `lost` cells of columns of numbers
-    spelt none (SQLite allows that) and are NULL.
+    spelt none (SQLite allows that) and are NULL. `kept` has the types of the columns that SQLite keeps otherwise than
+    `types` say (sqlite_types.py).
     """
 
     schema: TableSchema
@@ -37,6 +39,7 @@ class OwnTable:
     data: pa.Table
     cut: bool = False
     lost: int = 0
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,10 @@ def read_database(path: Path, log: Log = lambda line: None) -> tuple[OwnTable, .
         raise DataError(f"{path}: no table in it")
     for table in tables:
         check_names(table, str(path))
-    return tuple(_own_table(t) for t in tables)
+    found = tuple(_own_table(t) for t in tables)
+    types = {t.schema.name: dict(zip((c.name for c in t.schema.columns), t.types)) for t in found}
+    kept = kept_otherwise(path, types) if path.is_file() else {}
+    return tuple(replace(t, kept=kept.get(t.schema.name, {})) for t in found)
 
 
 def check_names(table: UserTable, where: str) -> None:
