@@ -32,6 +32,7 @@ from t2s_assets.text2sql.data_findings import (
 )
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths, read_database, read_questions
+from t2s_assets.text2sql.datasets.question_files import QuestionFile
 from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, PromptError
 from t2s_assets.text2sql.json_lines import whole_rows
 from t2s_assets.text2sql.schema import TableSchema
@@ -193,8 +194,8 @@ def _configs_without(lines: set[int], config: OwnDataset, project: Project, data
     unwanted = [p.name for p in source.iterdir() if p.suffix != ".yaml" or p.name.startswith(".")]
     shutil.copytree(source, target, ignore=lambda where, names: unwanted)
     questions = expand_path(config.questions, source)
-    kept = [b"" if number in lines else line for number, line in enumerate(questions.read_bytes().split(b"\n"), 1)]
-    (target / questions.name).write_bytes(b"\n".join(kept))
+    kept = QuestionFile(questions, questions.read_bytes()).without(lines)
+    (target / questions.name).write_bytes(kept)
     paths = {name: str(path.absolute()) for name, path in database_paths(config, source, []).items()}
     content = config.model_dump(mode="json", exclude_unset=True) | {"databases": paths, "questions": questions.name}
     (target / "dataset.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")

@@ -121,10 +121,11 @@ class OwnDataset(Section):
     description: str = Field(min_length=1, description="What the data is, for whoever reads the list of datasets.")
     databases: str | dict[str, str] = Field(
         min_length=1,
-        description="A DuckDB file, a SQLite file, or a folder of CSV and Parquet files, or a mapping of names to "
-        "such paths; $VARIABLES and ~ are expanded; relative to the dataset file.",
+        description="A DuckDB file, a SQLite file, a folder of CSV and Parquet files, or one of databases, each as "
+        "NAME/NAME.sqlite; or a mapping of names to such paths; $VARIABLES and ~ are expanded; relative to the dataset "
+        "file.",
     )
-    questions: str = Field(min_length=1, description="A JSONL file; a path as above.")
+    questions: str = Field(min_length=1, description="JSON objects, one a line or in one array; a path as above.")
     dialect: str = Field("duckdb", description="What the questions' SQL is written in: a dialect of sqlglot.")
     split: SplitSettings = SplitSettings()
     targets: Targets = Targets()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
+from t2s_assets.text2sql.datasets.question_files import KEYS, QuestionFile, known_keys, mistaken_for, told
 from t2s_assets.text2sql.datasets.sqlite_types import kept_otherwise
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.tables.table_files import open_file, open_folder
+from t2s_assets.text2sql.tables.table_files import is_table_of_folder, open_file, open_folder
 from t2s_assets.text2sql.tables.user_tables import UserTable
 
 SPLITS = ("train", "validation", "test")
-_KEYS = ("question", "sql", "database", "tables", "split", "id")
 _SHOWN = 50
 
 Log = Callable[[str], None]
@@ -44,7 +44,7 @@ class OwnTable:
 
 @dataclass(frozen=True)
 class OwnQuestion:
-    """One line of the questions' file: `sql` is in the dataset's dialect, `tables` are those that its prompt shows
+    """One record of the questions' file: `sql` is in the dataset's dialect, `tables` are those that its prompt shows
     (none: all of its database), `split` is None where the line gives none."""
 
     id: str
@@ -88,8 +88,9 @@ def read_own(config: OwnDataset, *, folder: Path, log: Log = lambda line: None) 
     file = _expanded(config.questions, folder, problems)
     known = {name: [t.schema.name for t in tables] for name, tables in databases.items()}
     # A database that cannot be read is one problem, not one for each of its questions.
-    questions = read_questions(file, known, problems) if file is not None and not problems else ()
+    questions = read_questions(file, known, problems, log) if file is not None and not problems else ()
     if problems:
+        problems = _told_once(problems)
         shown = "\n".join(f"  {p}" for p in problems[:_SHOWN])
         rest = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -99,12 +100,37 @@ def read_own(config: OwnDataset, *, folder: Path, log: Log = lambda line: None) 
 
 
 def database_paths(config: OwnDataset, folder: Path, problems: list[str]) -> dict[str, Path]:
-    """The databases' paths by name; a single one is called as its file. Unset variables are added to `problems`."""
+    """The databases' paths by name; a single one is called as its file. Unset variables are added to `problems`.
+
+    Of a folder of databases, as Spider and BIRD have it, those are read that questions are about.
+    """
     if isinstance(config.databases, str):
         path = _expanded(config.databases, folder, problems)
-        return {} if path is None else {path.stem: path}
+        if path is None:
+            return {}
+        return _asked_of(_databases_in(path), config, folder) or {path.stem: path}
     paths = {name: _expanded(text, folder, problems) for name, text in config.databases.items()}
     return {name: path for name, path in paths.items() if path is not None}
+
+
+_SUFFIXES = (".sqlite", ".db", ".duckdb")
+
+
+def _databases_in(folder: Path) -> dict[str, Path]:
+    """The databases of a folder that has each as NAME/NAME.sqlite, none in another folder."""
+    if not folder.is_dir() or any(map(is_table_of_folder, folder.iterdir())):
+        return {}
+    files = [p / f"{p.name}{suffix}" for p in sorted(folder.iterdir()) if p.is_dir() for suffix in _SUFFIXES]
+    found = {file.stem: file for file in reversed(files) if file.is_file()}
+    return dict(sorted(found.items()))
+
+
+def _asked_of(databases: dict[str, Path], config: OwnDataset, folder: Path) -> dict[str, Path]:
+    path = _expanded(config.questions, folder, [])
+    if not databases or path is None or not path.is_file():
+        return databases
+    asked = QuestionFile(path, path.read_bytes()).databases()
+    return {name: file for name, file in databases.items() if name in asked} or databases
 
 
 def _expanded(text: str, folder: Path, problems: list[str]) -> Path | None:
@@ -153,48 +179,72 @@ def _own_table(table: UserTable) -> OwnTable:
     return OwnTable(table.schema(table.name), content.types, data, content.truncated, content.lost)
 
 
-def read_questions(path: Path, databases: Mapping[str, list[str]], problems: list[str]) -> tuple[OwnQuestion, ...]:
-    """The questions of a JSONL file over `databases` (their tables' names by name); problems are added with lines."""
-    found: list[OwnQuestion] = []
-    lines: dict[str, int] = {}
+def _told_once(problems: list[str]) -> list[str]:
+    """Problems of many records in the same words told with the first of them and a count."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        where, _, message = problem.partition(": ")
+        found.setdefault(message if where.rpartition(":")[2].isdecimal() else problem, []).append(problem)
+    more = {message: len(same) - 1 for message, same in found.items()}
+    return [f"{same[0]}{f' (and {more[m]:,} more like it)' if more[m] else ''}" for m, same in found.items()]
+
+
+def read_questions(
+    path: Path, databases: Mapping[str, list[str]], problems: list[str], log: Log = lambda line: None
+) -> tuple[OwnQuestion, ...]:
+    """The questions of a file over `databases` (their tables' names by name); problems are added with lines. `log` says
+    which keys are not read."""
     try:
         content = path.read_bytes()
     except OSError as e:
         problems.append(f"{path}: cannot be read ({e.strerror}); it holds one JSON object a line: question, sql, ...")
         return ()
-    for number, raw in enumerate(content.split(b"\n"), 1):
-        if not raw.strip():
-            continue
+    found: list[OwnQuestion] = []
+    numbers: dict[str, int] = {}
+    left: Counter[str] = Counter()
+    file = QuestionFile(path, content)
+    for number, record in file.records(problems):
         where = f"{path}:{number}"
+        if isinstance(record, dict):
+            record, not_read = known_keys(record)
+            left.update(not_read)
         try:
-            question = parse_question(json.loads(raw.decode("utf-8-sig")), number, databases)
-        except UnicodeDecodeError as e:
-            problems.append(f"{where}: not UTF-8 ({e.reason} at byte {e.start}); save the file as UTF-8")
-        except json.JSONDecodeError as e:
-            problems.append(f"{where}: not JSON ({e}); is the line cut short? {raw[:60]!r}")
-        except (ValueError, RecursionError) as e:
+            question = parse_question(record, number, databases)
+        except ValueError as e:
             problems += [f"{where}: {line}" for line in str(e).split("\n")]
-        else:
-            if question.id in lines:
-                problems.append(f"{where}: id {question.id!r} was given before, in line {lines[question.id]}")
-            lines.setdefault(question.id, number)
-            found.append(question)
+            continue
+        if question.id in numbers:
+            place = "record" if file.is_array else "line"
+            problems.append(f"{where}: id {question.id!r} was given before, in {place} {numbers[question.id]}")
+        numbers.setdefault(question.id, number)
+        found.append(question)
+    for line in told(path, left):
+        log(line)
     if not found and not problems:
         problems.append(f"{path}: no question in it; a line holds one JSON object: question, sql, ...")
+    _check_splits(path, found, problems)
+    return tuple(found)
+
+
+def _check_splits(path: Path, found: list[OwnQuestion], problems: list[str]) -> None:
     without = [q.line for q in found if q.split is None]
     if 0 < len(without) < len(found):
         problems.append(
             f"{path}: {len(found) - len(without)} questions give a split and {len(without)} do not (line {without[0]}, "
             "...); give one to all, or to none and they are dealt out by `split` of dataset.yaml"
         )
-    return tuple(found)
 
 
 def parse_question(record: Any, line: int, databases: Mapping[str, list[str]]) -> OwnQuestion:
     """A question from its record. Raises ValueError with every problem, one a line of its message."""
     if not isinstance(record, dict):
         raise ValueError(f"a JSON object is wanted; got {record!r:.60}")
-    problems = [f"unknown key {k!r}; known are {', '.join(_KEYS)}" for k in record if k not in _KEYS]
+    problems = [
+        f"unknown key {k!r}; known are {', '.join(KEYS)}"
+        + (f"; is {close} meant?" if (close := mistaken_for(k)) else "")
+        for k in record
+        if k not in KEYS
+    ]
     texts = {}
     for key in ("question", "sql"):
         value = record.get(key)
