@@ -94,7 +94,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _share(folder: Path) -> None:
-    """Let others read the files of a folder as far as the umask does: safetensors writes its own for their owner alone."""
+    """Let others read a folder's files as far as the umask does: safetensors writes its own for their owner alone."""
     probe = folder / ".mode"
     probe.touch()
     allowed = stat.S_IMODE(probe.stat().st_mode)

@@ -41,6 +41,7 @@ def check_sql(sql: str, schema: Mapping[str, Sequence[str]] | None) -> exp.Expre
         if len(statements) != 1 or not isinstance(statements[0], (exp.Query, exp.Values)):
             raise RefusedSQL("statement", sql.strip())
         tree = statements[0]
+        _check_rows(tree, tokens)
         _check_tree(tree, schema)
         _check_calls(tree, called)
     except RecursionError:
@@ -69,6 +70,13 @@ def allow_sql(sql: str, schema: Mapping[str, Mapping[str, str]]) -> bool:
         check_sql(sql, schema)
         return False
     return _compares_like_with_like(tokens, shape, schema)
+
+
+def _check_rows(tree: exp.Expression, tokens: list[tuple[str, str]]) -> None:
+    """sqlglot takes `VALUES` for rows without a parenthesis too; to DuckDB it is then the name of a table."""
+    told = sum(a[1].upper() == "VALUES" and b[1] == "(" for a, b in itertools.pairwise(tokens))
+    if sum(1 for _ in tree.find_all(exp.Values)) > told:
+        raise RefusedSQL("syntax", "VALUES stands before rows in parentheses")
 
 
 def _first_line(error: Exception) -> str:

@@ -193,6 +193,19 @@ def test_allowed_functions_exist_read_only_their_arguments_and_are_not_random() 
     assert not [name for name in KEYWORDS if any(kind in ("table", "pragma") for kind, *_ in kinds.get(name, ()))]
 
 
+@pytest.mark.parametrize(
+    ("sql", "rule"),
+    [
+        ('SELECT * FROM VALUES "table"', "syntax"),
+        ("SELECT * FROM (VALUES (1), (2)) AS r(n)", "passes"),
+        ("SELECT * FROM VALUES (1) AS r(n)", "passes"),
+    ],
+)
+def test_values_are_rows_in_parentheses(sql: str, rule: str) -> None:
+    """Without them it is a table's name to DuckDB, and rows to sqlglot."""
+    assert verdict(sql) == rule
+
+
 # Pieces from which the fuzz makes text that is almost SQL.
 PIECES = st.sampled_from(
     [
