@@ -33,8 +33,10 @@ from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
     file_hash,
+    read_json,
     read_manifest,
     replacing_folder,
+    write_json,
     write_manifest,
 )
 from t2s_assets.text2sql.text_questions import OwnDatabase, TableFile, TextQuestion, fingerprint
@@ -128,12 +130,12 @@ def _write_kept(path: Path, databases: Mapping[str, Sequence[OwnTable]]) -> None
     tables = {name: {t.schema.name: dict(t.kept) for t in tables if t.kept} for name, tables in databases.items()}
     kept = {name: found for name, found in tables.items() if found}
     if kept:
-        path.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_json(path, kept)
 
 
 def _read_kept(project: Project, dataset: str) -> dict[str, dict[str, dict[str, str]]]:
     path = project.path(dataset, "tables") / _KEPT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, made_by=f"t2s prepare {dataset}") if path.exists() else {}
 
 
 def _table_row(database: str, file: str, table: OwnTable) -> dict[str, Any]:

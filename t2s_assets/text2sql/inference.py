@@ -201,7 +201,8 @@ class Text2SQL:
                     1000 * completion.decode_seconds,
                     1000 * (time.perf_counter() - started),
                 ),
-                notes=abouts[position].notes_for(generated, ran=False) if abstained is None else (),
+                # `run` takes its own of what it runs.
+                notes=about.notes_for(generated, ran=False) if abstained is None and not (run and not problem) else (),
             )
         answers = [r for r in results if r is not None]
         return self.run(answers, [table for _, table in asked]) if run else answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import sqlglot
 from sqlglot import exp
@@ -10,7 +10,7 @@ from sqlglot import exp
 from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import names_given
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.sql_types import DialectError, Kind, is_zero, operand_kinds
+from t2s_assets.text2sql.sql_types import DialectError, Kind, is_zero, operand_kinds, write_around
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 from t2s_assets.text2sql.sqlite_columns import Holds, no_rows
 from t2s_assets.text2sql.sqlite_functions import write_functions, write_likes, write_points_in_time
@@ -118,7 +118,7 @@ def _write_numbers(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]
         elif isinstance(node, exp.Cast):
             _write_cast(node, found, dialect)
         elif dialect in _WHOLE_MEANS and found == ("whole",):
-            _replace(_with_window(node), _truncated)
+            write_around(_with_window(node), _truncated)
 
 
 _WHOLE_MEANS = frozenset({"tsql", "fabric"})
@@ -202,13 +202,6 @@ def _truncated(node: exp.Expression) -> exp.Cast:
     return cast_to(exp.Trunc(this=node), "BIGINT")
 
 
-def _replace(node: exp.Expression, write: Callable[[exp.Expression], exp.Expression]) -> None:
-    """Put in a node's place what is written around it."""
-    place = exp.Placeholder()
-    node.replace(place)
-    place.replace(write(node))
-
-
 def _with_window(node: exp.Expression) -> exp.Expression:
     """An aggregate with its OVER or FILTER."""
     while isinstance(node.parent, (exp.Window, exp.Filter)) and node.parent.this is node:
@@ -235,7 +228,7 @@ def _write_weekdays(tree: exp.Query, dialect: str) -> None:
         elif dialect in _SUNDAY_IS_ONE and (
             isinstance(node, exp.DayOfWeek) or node.name.upper() in ("DAYOFWEEK", "DOW", "WEEKDAY", "DW")
         ):
-            _replace(node, lambda number: _shifted(number, exp.Add))
+            write_around(node, lambda number: _shifted(number, exp.Add))
 
 
 def _shifted(node: exp.Expression, operator: type[exp.Binary]) -> exp.Paren:

@@ -341,3 +341,10 @@ def choices(node: exp.Expression) -> list[exp.Expression]:
     else:
         found = [node.this, *node.expressions, node.args.get("default")]
     return [value for value in found if value is not None]
+
+
+def write_around(node: exp.Expression, write: Callable[[exp.Expression], exp.Expression]) -> None:
+    """Put in a node's place what is written around it."""
+    place = exp.Placeholder()
+    node.replace(place)
+    place.replace(write(node))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from sqlglot import exp
 
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.sql_types import DialectError, Kind, choices, operand_kinds, operands
+from t2s_assets.text2sql.sql_types import DialectError, Kind, choices, operand_kinds, operands, write_around
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
 from t2s_assets.text2sql.sqlite_columns import ADDED, LOOSE, Holds, affinity, always, base_of
 
@@ -77,9 +77,9 @@ class _Meeting:
             for operand, kind in zip(operands(node), kinds):
                 if kind == "text":
                     sql_type = self._number_type(operand, node)
-                    _around(operand, lambda text, to=sql_type: cast_to(text, to))
+                    write_around(operand, lambda text, to=sql_type: cast_to(text, to))
                 elif kind == "boolean" and not isinstance(node, exp.Sum):
-                    _around(operand, lambda truth: cast_to(truth, "INT"))
+                    write_around(operand, lambda truth: cast_to(truth, "INT"))
         elif isinstance(node, _OF_TEXT):
             for operand, kind in zip(operands(node), kinds):
                 self._make_text(operand, kind)
@@ -154,7 +154,7 @@ class _Meeting:
     def _make_text(self, operand: exp.Expression, kind: Kind) -> None:
         self._check_text(operand, kind)
         if kind in _NUMBERS:
-            _around(operand, lambda number: cast_to(number, "TEXT"))
+            write_around(operand, lambda number: cast_to(number, "TEXT"))
 
     def _check_text(self, number: exp.Expression, kind: Kind) -> None:
         if kind in ("text", "whole", "temporal") or isinstance(number.unnest(), exp.Null):
@@ -205,7 +205,7 @@ def write_cast_of_text(node: exp.Cast, schemas: Sequence[TableSchema], holds: Ho
         given = exp.Not(this=exp.Is(this=text.copy(), expression=exp.Null()))
         node.replace(exp.Case(ifs=[exp.If(this=given, true=or_zero)]))
     else:
-        _around(node.this, lambda value: _extracted(value, prefix))
+        write_around(node.this, lambda value: _extracted(value, prefix))
         node.set("to", exp.DataType.build(sql_type))
 
 
@@ -258,12 +258,6 @@ def cast_to(node: exp.Expression, sql_type: str) -> exp.Cast:
     cast = exp.Cast(this=node, to=exp.DataType.build(sql_type))
     cast.meta[ADDED] = True
     return cast
-
-
-def _around(node: exp.Expression, write: Callable[[exp.Expression], exp.Expression]) -> None:
-    place = exp.Placeholder()
-    node.replace(place)
-    place.replace(write(node))
 
 
 def _untold(why: str, node: exp.Expression | str) -> DialectError:

@@ -5,15 +5,12 @@ The executor compares text in any case, as WikiSQL does, and most databases to t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
-from t2s_assets.text2sql.parsing import parsed
-from t2s_assets.text2sql.query import names_given
+from t2s_assets.text2sql.decoding.grounding import text_comparisons
 from t2s_assets.text2sql.tables.user_tables import Content, UserTable
 
 
@@ -36,12 +33,11 @@ def as_stored(sql: str, table: UserTable, content: Content | None) -> StoredText
 
     SQL that does not parse is returned as it is.
     """
-    try:
-        (tree,) = parsed(sql)
-    except (SqlglotError, RecursionError, ValueError):  # of another number of statements
+    tree, tests = text_comparisons(sql)
+    if tree is None:
         return StoredText(sql)
     respelt = found = any_case = False
-    for column, text in _tests(tree):
+    for column, text in tests:
         if content is None:
             any_case |= any(c.type == "text" for c in table.columns if c.name.casefold() == column.casefold())
             continue
@@ -52,16 +48,6 @@ def as_stored(sql: str, table: UserTable, content: Content | None) -> StoredText
             text.replace(exp.Literal.string(spellings[0]))
             respelt = True
     return StoredText(tree.sql(dialect="duckdb") if respelt else sql, respelt, found, any_case)
-
-
-def _tests(tree: exp.Expression) -> Iterator[tuple[str, exp.Literal]]:
-    """Each `column = 'text'`, less those over names that the query itself gives: these may stand for anything."""
-    given = names_given(tree)
-    for test in list(tree.find_all(exp.EQ)):
-        column, value = test.left, test.right
-        if isinstance(column, exp.Column) and isinstance(value, exp.Literal) and value.is_string:
-            if column.name.casefold() not in given:
-                yield column.name, value
 
 
 def _spellings(table: UserTable, content: Content, column: str, text: str) -> list[str]:

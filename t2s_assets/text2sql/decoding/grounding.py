@@ -70,21 +70,35 @@ def ground(sql: str, cells: Cells) -> str:
     the nearest that is at least `LIKENESS` like it, if no other is within `MARGIN` of that. Names that the query itself
     gives may stand for other values than a column's, and are left alone. SQL that does not parse is returned as it is.
     """
-    try:
-        (tree,) = parsed(sql)
-    except (SqlglotError, RecursionError, ValueError):  # of another number of statements
-        return sql
-    given = names_given(tree)
+    tree, tests = text_comparisons(sql)
     changed = False
-    for test in tree.find_all(exp.EQ):
-        column, value = test.left, test.right
-        if not (isinstance(column, exp.Column) and isinstance(value, exp.Literal) and value.is_string):
-            continue
-        stored = None if column.name.casefold() in given else cells(column.name)
+    for column, value in tests:
+        stored = cells(column)
         if stored is not None and (nearest := stored.nearest(value.name)) is not None:
             value.replace(exp.Literal.string(nearest))
             changed = True
-    return tree.sql(dialect="duckdb") if changed else sql
+    return tree.sql(dialect="duckdb") if tree is not None and changed else sql
+
+
+def text_comparisons(sql: str) -> tuple[exp.Expression | None, list[tuple[str, exp.Literal]]]:
+    """A query's tree, None where it does not parse, and each `column = 'text'` in it.
+
+    Those over names that the query itself gives, which may stand for other values than a column's, are left out.
+    """
+    try:
+        (tree,) = parsed(sql)
+    except (SqlglotError, RecursionError, ValueError):  # of another number of statements
+        return None, []
+    given = names_given(tree)
+    sides = [(test.left, test.right) for test in tree.find_all(exp.EQ)]
+    return tree, [
+        (column.name, value)
+        for column, value in sides
+        if isinstance(column, exp.Column)
+        and isinstance(value, exp.Literal)
+        and value.is_string
+        and column.name.casefold() not in given
+    ]
 
 
 def _text(cell: str) -> str:

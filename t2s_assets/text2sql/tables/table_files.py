@@ -41,6 +41,7 @@ from t2s_assets.text2sql.tables.user_tables import (
     Content,
     Source,
     UserTable,
+    check_apart,
     from_rows,
     of_tables,
     row_cap,
@@ -106,8 +107,7 @@ def open_folder(path: Path) -> Source:
     if not files:
         raise DataError(f"{path} is a folder without CSV or Parquet files")
     by_path = {(file.stem,): file for file in files}
-    if len({file.stem.casefold() for file in files}) < len(files):
-        raise DataError(f"{path}: two tables share a name among {', '.join(f.name for f in files)}; rename one")
+    check_apart(str(path), [file.stem for file in files], [file.name for file in files])
     return Source(str(path), tuple(by_path), cache(lambda known_as: open_file(by_path[known_as]).table()))
 
 

@@ -321,9 +321,15 @@ class Source:
 def of_tables(where: str, tables: Sequence[UserTable]) -> Source:
     """A source of tables that are already here. Raises DataError when two share a name."""
     by_path = {t.path: t for t in tables}
-    if len({t.name.casefold() for t in tables}) < len(tables):
-        raise DataError(f"{where}: two tables share a name among {', '.join(t.name for t in tables)}; rename one")
+    names = [t.name for t in tables]
+    check_apart(where, names, names)
     return Source(where, tuple(by_path), by_path.__getitem__)
+
+
+def check_apart(where: str, names: Sequence[str], shown: Sequence[str]) -> None:
+    """Raise DataError where two tables share a name; it lists them as `shown`."""
+    if len({name.casefold() for name in names}) < len(names):
+        raise DataError(f"{where}: two tables share a name among {', '.join(shown)}; rename one")
 
 
 def row_cap(width: int, *, columnar: bool = False) -> int:
