@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ LAUNCHER = "T2S_LAUNCHER"
 _CHECK_SECONDS = 2.0
 # Signals so soon after one are that one again: a terminal or a scheduler may tell a rank, and torchrun passes it on.
 _ONE_SIGNAL_SECONDS = 1.0
+_ANEW_SECONDS = 0.02
 
 
 def is_main() -> bool:
@@ -50,11 +52,13 @@ class StopSignal:
         self._steps = self._breakable = False
         self._left: str | None = None
         self._last = -math.inf
+        self._lost: type[BaseException] | None = None
 
     def install(self) -> None:
         """Catch both signals, and watch launchers where there are some. Only in a process' main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told)
+        sys.unraisablehook = _lost_interrupts(self._told_in_vain, sys.unraisablehook)
         when_launcher_is_gone(self._left_alone)
 
     @contextmanager
@@ -81,7 +85,16 @@ class StopSignal:
         finally:
             self._breakable = False
 
+    def _told_in_vain(self, what: type[BaseException]) -> None:
+        self._lost = what
+        _interrupt_anew()
+
     def _told(self, number: int, frame: FrameType | None) -> None:
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            if self._breakable or lost is not BrokenOff:
+                raise lost
+            return
         now, before = time.monotonic(), self._last
         if now - before < _ONE_SIGNAL_SECONDS:
             return
@@ -122,6 +135,8 @@ def interrupts_kept() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    unraisable, anew = sys.unraisablehook, list[threading.Timer]()
+    sys.unraisablehook = _lost_interrupts(lambda _: anew.append(_interrupt_anew()), unraisable)
     try:
         yield
     except Exception as e:
@@ -129,7 +144,36 @@ def interrupts_kept() -> Iterator[None]:
             raise KeyboardInterrupt from e
         raise
     finally:
+        for timer in anew:
+            timer.cancel()
+        sys.unraisablehook = unraisable
         signal.signal(signal.SIGINT, before)
+
+
+def _lost_interrupts(
+    lost: Callable[[type[BaseException]], None], otherwise: Callable[[sys.UnraisableHookArgs], object]
+) -> Callable[[sys.UnraisableHookArgs], None]:
+    """A hook for what Python prints and forgets: interrupts that come in a destructor or a weak reference's callback.
+
+    Imports run such callbacks by the thousand, so that now and then Ctrl-C ends there while a model is loaded.
+    """
+
+    def hook(what: sys.UnraisableHookArgs) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            lost(what.exc_type)
+        else:
+            otherwise(what)
+
+    return hook
+
+
+def _interrupt_anew() -> threading.Timer:
+    """Have SIGINT sent to the main thread once more, when it has left the code that cannot raise."""
+    main = threading.main_thread().ident or 0
+    timer = threading.Timer(_ANEW_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def when_launcher_is_gone(act: Callable[[int], None]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.stopping import interrupts_kept
+from t2s_assets.text2sql.stopping import BrokenOff, StopSignal, interrupts_kept
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +25,56 @@ def heard() -> Iterator[None]:
 def swallowed() -> None:
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+class Destroyed:
+    """Interrupted where it is destroyed, from where nothing can be raised."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def stop_signal() -> Iterator[StopSignal]:
+    handlers, hook = (
+        {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
+        sys.unraisablehook,
+    )
+    stop = StopSignal()
+    stop.install()
+    yield stop
+    sys.unraisablehook = hook
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_an_interrupt_in_a_destructor_comes_after_it(capsys: pytest.CaptureFixture[str]) -> None:
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), interrupts_kept():
+        Destroyed()
+        time.sleep(30)
+        pytest.fail("nothing came")
+    with interrupts_kept():
+        Destroyed()  # what has ended before is not interrupted
+    time.sleep(0.1)
+    assert sys.unraisablehook is hook and not capsys.readouterr().err
+
+
+def test_what_breaks_off_in_a_destructor_breaks_off_after_it(stop_signal: StopSignal) -> None:
+    with stop_signal.steps():
+        with pytest.raises(BrokenOff), stop_signal.breakable():
+            Destroyed()
+            time.sleep(30)
+            pytest.fail("nothing came")
+        assert stop_signal.reason == "SIGINT" and not stop_signal.at_once
+
+
+def test_what_would_break_off_does_not_stop_what_comes_next(stop_signal: StopSignal) -> None:
+    with stop_signal.steps():
+        with stop_signal.breakable():
+            Destroyed()
+        time.sleep(0.1)
+        assert stop_signal.reason == "SIGINT" and not stop_signal.at_once
 
 
 def test_an_error_after_an_interrupt_is_the_interrupt() -> None:

@@ -456,25 +456,41 @@ from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.training.entry import main
 
 def interrupted(base):
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
-    except KeyboardInterrupt:
-        raise {error}("could not be imported")
+    {interrupted}
 
 base_models.load_tokenizer = interrupted
 raise SystemExit(main())
 """
 
 
-@pytest.mark.parametrize("error", ["ImportError", "ModelError"])
-def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one(
-    towns: ProjectFiles, experiment: Make, tmp_path: Path, error: str
+TURNED = """
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise {error}("could not be imported")
+"""
+FORGOTTEN = """
+    class Destroyed:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+    Destroyed()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "interrupted", [TURNED.format(error="ImportError"), TURNED.format(error="ModelError"), FORGOTTEN]
+)
+def test_an_interrupt_that_does_not_arrive_as_one_ends_it_all_the_same(
+    towns: ProjectFiles, experiment: Make, tmp_path: Path, interrupted: str
 ) -> None:
-    """As transformers does while it imports a model's module."""
+    """Imports turn one into their own error, as transformers' of a model's module; destructors cannot raise it."""
     name = experiment()
     script = tmp_path / "swallowed.py"
-    script.write_text(SWALLOWED.format(error=error))
+    script.write_text(SWALLOWED.format(interrupted=interrupted.strip()))
     environment = training.environment(towns.project, towns.project.experiment("towns", name))
     line = [sys.executable, str(script), f"towns/{name}"]
     done = subprocess.run(line, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
