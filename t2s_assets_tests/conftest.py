@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from t2s_assets_tests import hosts
 from t2s_assets_tests.instance import Instance, make_instance
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.serving import save_served
@@ -73,6 +74,13 @@ NEEDS = (
         required_by="T2S_REQUIRE_RAY",
         is_there=lambda: all(find_spec(name) is not None for name in ("ray", "dagster_ray")),
         missing=lambda: "Ray and dagster-ray, which are not installed; `make test-ray` installs them and runs these",
+    ),
+    Need(
+        marker="hosts",
+        fixture="hosts",
+        required_by="T2S_REQUIRE_HOSTS",
+        is_there=hosts.can_be_made,
+        missing=lambda: "network namespaces, which root makes on Linux with iproute2 and util-linux",
     ),
 )
 

@@ -194,10 +194,12 @@ def when_launcher_is_gone(act: Callable[[int], None]) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process runs. One that has ended, and whose parent has not asked how, does not."""
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

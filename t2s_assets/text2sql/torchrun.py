@@ -1,4 +1,4 @@
-"""torchrun, which ends without a traceback when it is told to end.
+"""torchrun, which shows no traceback of its own: when it is told to end, or where a rank failed and has said why.
 
 python -m t2s_assets.text2sql.torchrun   takes the arguments of   python -m torch.distributed.run
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from typing import Any
 
 
 def main() -> int:
@@ -15,6 +16,7 @@ def main() -> int:
     try:
         from torch.distributed import run
         from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
         for name in ("agent.server.api", "multiprocessing.api"):
             logging.getLogger(f"torch.distributed.elastic.{name}").addFilter(_is_news)
@@ -22,14 +24,29 @@ def main() -> int:
             run.main()
         except SignalException as e:
             return 128 + e.sigval
+        except ChildFailedError as e:
+            for rank, failure in sorted(e.failures.items()):
+                if said := _ended(failure):
+                    print(f"error: rank {rank} {said}", flush=True)
+            return 1
     except KeyboardInterrupt:  # before there are ranks
         return 128 + signal.SIGINT
     return 0
 
 
+def _ended(failure: Any) -> str | None:
+    """How a rank ended that could not say so itself; None for one that could, which ends with status 1."""
+    if failure.exitcode == -signal.SIGKILL:
+        return f"(process {failure.pid}) was killed, as the system does where memory runs out"
+    if failure.exitcode < 0:
+        return f"(process {failure.pid}) was ended by {failure.signal_name()}"
+    return None if failure.exitcode == 1 else f"(process {failure.pid}) ended with status {failure.exitcode}"
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line says more than that a signal came and was passed on."""
-    return not str(record.msg).startswith(("Received %s death signal", "Sending process %s closing signal"))
+    """Whether a line says more than that a signal came and was passed on, or that a rank failed."""
+    told = ("Received %s death signal", "Sending process %s closing signal", "failed (exitcode: %s)")
+    return not str(record.msg).startswith(told)
 
 
 if __name__ == "__main__":

@@ -356,6 +356,30 @@ def test_torchrun_says_what_is_more_than_a_signal_passed_on(monkeypatch: pytest.
     monkeypatch.setattr(run, "main", lambda: None)
     assert torchrun.main() == 0
     logger = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
-    said = ("Sending process %s closing signal %s", "Unable to shutdown process %s via %s, forcefully exiting via %s")
+    said = (
+        *("Sending process %s closing signal %s", "failed (exitcode: %s) local_rank: %s (pid: %s) of binary: %s"),
+        "Unable to shutdown process %s via %s, forcefully exiting via %s",
+    )
     records = [logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None) for text in said]
-    assert [bool(logger.filter(record)) for record in records] == [False, True]
+    assert [bool(logger.filter(record)) for record in records] == [False, False, True]
+
+
+def test_torchrun_tells_of_ranks_that_could_not_tell_themselves(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    ends = {3: -signal.SIGKILL, 1: 1, 0: -signal.SIGSEGV, 2: 7}
+    failures = {rank: ProcessFailure(rank, 100 + rank, status, "") for rank, status in ends.items()}
+
+    def failed() -> None:
+        raise ChildFailedError("t2s_assets.text2sql.training", failures)
+
+    monkeypatch.setattr(run, "main", failed)
+    assert torchrun.main() == 1
+    assert capfd.readouterr().out.splitlines() == [
+        "error: rank 0 (process 100) was ended by SIGSEGV",
+        "error: rank 2 (process 102) ended with status 7",
+        "error: rank 3 (process 103) was killed, as the system does where memory runs out",
+    ]

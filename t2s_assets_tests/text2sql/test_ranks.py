@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from t2s_assets.text2sql import adapters, base_models, evaluation, launching, pr
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import read_json
-from t2s_assets_tests.processes import on_a_terminal, processes_with
+from t2s_assets_tests.hosts import Host, two_hosts
+from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
 
@@ -60,6 +63,12 @@ def one(towns: ProjectFiles, experiment: Make) -> str:
     name = experiment("one", gradient_accumulation=2, **PLAIN)
     assert training.train(towns.project, "towns", name, log=[].append)["world_size"] == 1
     return name
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
+    with two_hosts(tmp_path_factory.mktemp("hosts")) as made:
+        yield made
 
 
 def curve(files: ProjectFiles, name: str) -> dict[str, list[float]]:
@@ -113,6 +122,45 @@ def test_sharded_over_two_ranks_the_base_gives_the_same_adapter(
 
 
 @pytest.mark.slow
+def test_a_rank_that_was_killed_is_named(towns: ProjectFiles, experiment: Make) -> None:
+    name = experiment("killed", **PLAIN | {"max_steps": 10_000, "processes": 2})
+    child = on_a_terminal(towns, "train", f"towns/{name}")
+    assert child.stdout is not None
+    assert next((line for line in child.stdout if line.startswith("step 20/")), None) is not None
+    (killed,) = processes_with("LOCAL_RANK=1")
+    os.kill(killed, signal.SIGKILL)
+    said = child.communicate()[0]
+    assert child.returncode == 1 and "Traceback" not in said, said
+    errors = re.findall("^error: .*$", said, re.MULTILINE)
+    assert f"error: rank 1 (process {killed}) was killed, as the system does where memory runs out" in errors
+    assert any(e.startswith("error: another rank is gone, whose own messages say why") for e in errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sharded_training_goes_on_from_its_checkpoint(
+    towns: ProjectFiles, experiment: Make, capfd: pytest.CaptureFixture[str], end: signal.Signals
+) -> None:
+    settings = PLAIN | {"max_steps": 150, "processes": 2, "sharding": "fsdp"}
+    name, whole = experiment(f"sharded-{end.name}", **settings), experiment("sharded-whole", **settings)
+    child = on_a_terminal(towns, "train", f"towns/{name}")
+    assert child.stdout is not None
+    assert next((line for line in child.stdout if line.startswith("step 20/")), None) is not None
+    if end == signal.SIGKILL:
+        kill_all(f"T2S_CONFIGS={towns.project.configs}")
+    else:
+        child.send_signal(end)  # to the command alone
+    said = child.communicate()[0]
+    assert end == signal.SIGKILL or re.search(
+        r"^error: stopped by .* after step \d+; its checkpoint", said, re.MULTILINE
+    )
+    capfd.readouterr()
+    facts = training.run(towns.project, "towns", name)
+    assert "going on from checkpoint-" in capfd.readouterr().out
+    assert facts["data_version"] == training.run(towns.project, "towns", whole)["data_version"]
+
+
+@pytest.mark.slow
 def test_two_nodes_train_together(towns: ProjectFiles, experiment: Make, one: str) -> None:
     """Two launches of the same command, as on two machines; they meet at the endpoint."""
     with socket.socket() as free:
@@ -127,6 +175,57 @@ def test_two_nodes_train_together(towns: ProjectFiles, experiment: Make, one: st
     assert [node.wait(500) for node in nodes] == [0, 0]
     assert read_json(towns.project.path("towns", "adapter", name) / "manifest.json", made_by="")["world_size"] == 2
     assert_same_curve(towns, one, name)
+
+
+def train_on(hosts: list[Host], files: ProjectFiles, name: str) -> list[subprocess.Popen[str]]:
+    """`t2s train` on each host, as a person starts it there."""
+    command = [sys.executable, "-m", "t2s_assets.cli", "train", f"towns/{name}"]
+    folders = {"T2S_CONFIGS": str(files.project.configs), "T2S_STORAGE": str(files.project.storage)}
+    return [host.start(command, {**os.environ, **folders, launching.NODE: str(i)}) for i, host in enumerate(hosts)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["c10d", "static"])
+def test_two_hosts_train_together(
+    towns: ProjectFiles, experiment: Make, one: str, hosts: list[Host], backend: str
+) -> None:
+    """Each has a name, an address and a loopback of its own; only the folders are shared."""
+    rendezvous = {"endpoint": "node0:29500", "id": "a-test", "backend": backend, "timeout_seconds": 240}
+    name = experiment(f"hosts-{backend}", launch={"engine": "torchrun", "nodes": 2, "rendezvous": rendezvous}, **PLAIN)
+    nodes = train_on(hosts, towns, name)
+    said = [node.communicate(timeout=500)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert read_json(towns.project.path("towns", "adapter", name) / "manifest.json", made_by="")["world_size"] == 2
+    assert_same_curve(towns, one, name)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_after_one_of_its_hosts_was_lost(
+    towns: ProjectFiles, experiment: Make, hosts: list[Host]
+) -> None:
+    rendezvous = {"endpoint": "node0:29500", "id": "another-test", "timeout_seconds": 240}
+    launch = {"engine": "torchrun", "nodes": 2, "rendezvous": rendezvous}
+    settings = PLAIN | {"max_steps": 150}
+    name = experiment("lost", launch=launch, **settings)
+    first, second = train_on(hosts, towns, name)
+    assert first.stdout is not None
+    seen = next((line for line in first.stdout if line.startswith("step 20/")), None)
+    assert seen is not None
+    kill_all(f"{launching.NODE}=1")
+    said, _ = first.communicate(timeout=120)
+    second.communicate()
+    assert first.returncode == 1, said
+    errors = re.findall("^error: .*$", said, re.MULTILINE)
+    assert len(errors) == 2 and "Traceback" not in said, said
+    assert errors[0].startswith("error: another rank is gone, whose own messages say why, or cannot be reached (")
+    assert not processes_with(f"T2S_CONFIGS={towns.project.configs}")
+    nodes = train_on(hosts, towns, name)
+    told = [node.communicate(timeout=500)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert "going on from checkpoint-" in told[0]
+    unbroken = training.run(towns.project, "towns", experiment("not-lost", processes=2, **settings))
+    facts = read_json(towns.project.path("towns", "adapter", name) / "manifest.json", made_by="")
+    assert facts["data_version"] == unbroken["data_version"]
 
 
 TOLD = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.stopping import BrokenOff, StopSignal, interrupts_kept
+from t2s_assets.text2sql.stopping import LAUNCHER, BrokenOff, StopSignal, interrupts_kept, when_launcher_is_gone
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +125,16 @@ def test_in_another_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert [str(e) for e in errors] == ["no adapter"]
+
+
+def test_a_launcher_whose_parent_has_not_asked_how_it_ended_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system keeps its process id until then."""
+    told, gone = list[int](), threading.Event()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    monkeypatch.setenv(LAUNCHER, str(child.pid))
+    when_launcher_is_gone(lambda pid: (told.append(pid), gone.set()))
+    assert not gone.wait(0.5)
+    assert child.stdin is not None
+    child.stdin.close()
+    assert gone.wait(30) and told == [child.pid]
+    child.wait()

@@ -24,7 +24,7 @@ from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
 from t2s_assets.text2sql.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest, restore_interrupted
-from t2s_assets.text2sql.training import checkpoints, same_training
+from t2s_assets.text2sql.training import checkpoints, exchange, same_training
 from t2s_assets.text2sql.training.training_run import TrainingRun
 
 Log = Callable[[str], None]
@@ -206,8 +206,10 @@ def main() -> int:
     except T2SError as e:
         if not signal.at_once:
             return launching.refused(e)
-    except Exception:
+    except Exception as e:
         if not signal.at_once:
+            if (alone := exchange.left_alone(e)) is not None:
+                return launching.refused(alone)
             raise
     except KeyboardInterrupt:
         pass
