@@ -1,4 +1,4 @@
-"""The training script as a job on a Ray cluster, which here is a node on this machine."""
+"""The training script as a job on a Ray cluster, which here is two nodes on this machine."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def ray_node() -> Iterator[str]:
-    """The address of a Ray node that lives as long as these tests."""
-    import ray
+    """The address of the head of two Ray nodes that live as long as these tests; one has a resource named `box`."""
+    from ray.cluster_utils import Cluster
 
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -38,11 +38,15 @@ def ray_node() -> Iterator[str]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be left in the home folder
+        head = {"num_cpus": 2, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+        cluster = Cluster(head_node_args=head)
         try:
-            ray.init(num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
+            cluster.add_node(**head)
+            cluster.add_node(num_cpus=2, resources={"box": 1})
+            cluster.wait_for_nodes()
             yield f"http://127.0.0.1:{port}"
         finally:
-            ray.shutdown()  # of a node that came up in part, too
+            cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,8 @@ def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ray_node: s
     add_experiment(files, tiny_base, "here", **two)
     add_experiment(files, tiny_base, "endless", launch=launch, **two | {"max_steps": 1_000_000})
     add_experiment(files, tiny_base, "broken", launch=launch, lora={"targets": ["no_such_layer"]}, **two)
-    prepare(files, "tiny", "here", "endless", "broken")
+    add_experiment(files, tiny_base, "boxed", launch=launch | {"resources": {"box": 1}}, **two)
+    prepare(files, "tiny", "here", "endless", "broken", "boxed")
     return files
 
 
@@ -79,6 +84,16 @@ def test_the_command_does_it_without_dagster(towns: ProjectFiles, capfd: pytest.
     assert facts["world_size"] == 2
     assert "adapter of" in capfd.readouterr().out
     assert evaluation.run(towns.project, "towns", "tiny")["questions"] == {"test": 6, "validation": 6}
+
+
+def test_it_runs_on_the_node_that_has_what_it_reserves(towns: ProjectFiles, ray_node: str) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    assert training.run(towns.project, "towns", "boxed")["world_size"] == 2
+    jobs = JobSubmissionClient(ray_node).list_jobs()
+    where = {name: {j.driver_node_id for j in jobs if f"towns/{name}" in j.entrypoint} for name in ("boxed", "tiny")}
+    assert len(where["boxed"]) == 1 and None not in where["boxed"]
+    assert where["boxed"] != where["tiny"]
 
 
 def test_a_job_that_fails_says_so(towns: ProjectFiles, capfd: pytest.CaptureFixture[str]) -> None:
