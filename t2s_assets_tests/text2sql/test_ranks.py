@@ -228,6 +228,15 @@ def test_a_training_goes_on_after_one_of_its_hosts_was_lost(
     assert facts["data_version"] == unbroken["data_version"]
 
 
+BY_ANSWERS = PLAIN | {"batch_size": 1, "max_steps": 6, "eval_steps": 3, "save_steps": 3, "best": "ex"}
+
+
+@pytest.fixture(scope="module")
+def by_answers(towns: ProjectFiles, experiment: Make) -> dict[str, Any]:
+    """What two ranks that nobody stopped leave, with answers at each evaluation."""
+    return training.run(towns.project, "towns", experiment("by-answers", processes=2, **BY_ANSWERS))
+
+
 TOLD = """
 import os, signal
 from t2s_assets.text2sql.training.entry import main
@@ -257,16 +266,14 @@ def test_one_rank_told_to_stop_breaks_off_the_evaluation_of_both(
     experiment: Make,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    by_answers: dict[str, Any],
     module: str,
     owner: str,
     method: str,
     call: int,
 ) -> None:
     """Launchers kill what does not end within seconds; evaluations take longer, and the checkpoint comes after them."""
-    settings = PLAIN | {"batch_size": 1, "max_steps": 6, "eval_steps": 3, "save_steps": 3, "best": "ex"}
-    whole, name = (experiment(f"{method.strip('_')}-{n}", processes=2, **settings) for n in ("whole", "told"))
-    facts = training.run(towns.project, "towns", whole)
-    capfd.readouterr()
+    name = experiment(f"{method.strip('_')}-told", processes=2, **BY_ANSWERS)
     config = towns.project.experiment("towns", name)
     line = training.command("towns", name, config)
     script = tmp_path / "told.py"
@@ -282,7 +289,7 @@ def test_one_rank_told_to_stop_breaks_off_the_evaluation_of_both(
     said = capfd.readouterr().out
     assert said.index("going on from checkpoint-3") < said.index("step 3/6  validation loss")
     same = ("data_version", "validation_loss", "validation_ex", "chosen_step", "steps")
-    assert {n: resumed[n] for n in same} == {n: facts[n] for n in same}
+    assert {n: resumed[n] for n in same} == {n: by_answers[n] for n in same}
 
 
 def evaluated(files: ProjectFiles, name: str) -> tuple[list[Any], dict[str, Any]]:

@@ -53,11 +53,14 @@ def lanes_used(monkeypatch: pytest.MonkeyPatch) -> list[list[Batch]]:
     return used
 
 
-@pytest.mark.parametrize("tables", [1, 150])
+@pytest.mark.parametrize(
+    ("count", "tables"),
+    [(140, 1), (140, 50), *(pytest.param(500, tables, marks=pytest.mark.slow) for tables in (1, 150))],
+)
 def test_side_by_side_the_answers_are_those_of_one_at_a_time(
-    quick: PackedModel, tokenizer: Any, tables: int, lanes_used: list[list[Batch]]
+    quick: PackedModel, tokenizer: Any, count: int, tables: int, lanes_used: list[list[Batch]]
 ) -> None:
-    many = random_requests(500, tables=tables, seed=21)
+    many = random_requests(count, tables=tables, seed=21)
     decoder = Decoder(quick, tokenizer, DecodingOptions(max_new_tokens=40, draft_tokens=8))
     together = decoder.generate(many)
     assert len(lanes_used) == 2
