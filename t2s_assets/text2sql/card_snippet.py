@@ -99,7 +99,8 @@ def _loading(source: object, what: str, dtype: str, nf4: bool, *, sketch: bool) 
             'quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
             f'bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="{dtype}")'
         )
-    lines.append(f"base = AutoModelForCausalLM.from_pretrained({where}, {', '.join(options)})")
+    lines.append("base = AutoModelForCausalLM.from_pretrained(")
+    lines += [*(f"    {option}," for option in (where, *options)), ")"]
     lines.append("base.generation_config = GenerationConfig.from_pretrained(FOLDER)")
     lines.append("model = PeftModel.from_pretrained(base, FOLDER)")
     return "\n".join([*lines, ""])

@@ -388,7 +388,7 @@ def _writing(folder: Path) -> Iterator[Path]:
         with replacing_folder(folder) as fresh:
             yield fresh
     except (OSError, SafetensorError) as e:  # safetensors reports a full disk in an error of its own
-        why = e.strerror if isinstance(e, OSError) and e.strerror else e
+        why = f"{e.strerror}: {e.filename}" if isinstance(e, OSError) and e.strerror else e
         raise StorageError(f"--to: {folder} cannot be written ({why}); make room, or give another folder") from e
 
 

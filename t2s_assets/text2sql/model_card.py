@@ -14,6 +14,7 @@ from typing import Any, Literal
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.card_snippet import BASE_VARIABLE, OWN_TABLE, example, snippet
 from t2s_assets.text2sql.config import DecodingConfig, GgufModel, HubModel, WheelModel
+from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.prompts import render_tables, sample_values
 from t2s_assets.text2sql.query import Condition, Query, to_sql
 from t2s_assets.text2sql.report_page import asked, content_mark, measures_table
@@ -132,8 +133,13 @@ def _base(subject: Subject) -> str:
                 f"`{source.sha256}`), a GGUF file, dequantised"
             )
         case GgufModel():
-            return f"the GGUF file `{Path(source.path).name}`, dequantised; hash of its weights `{identity}`"
-    return f"the folder `{Path(source.path).name}`; hash of its weights `{identity}`"
+            return f"the GGUF file `{_name(source.path)}`, dequantised; hash of its weights `{identity}`"
+    return f"the folder `{_name(source.path)}`; hash of its weights `{identity}`"
+
+
+def _name(path: str) -> str:
+    """The last part of a path: where it lies here is nothing to others."""
+    return expand_path(path, Path()).name
 
 
 def _prompt(subject: Subject, tokenizer: Any) -> list[str]:
@@ -162,8 +168,8 @@ def _prompt(subject: Subject, tokenizer: Any) -> list[str]:
     if format.template == "chat":
         special = "the chat template has written them"
     lines.append(
-        f"Tokenise it without adding special tokens ({special}), and generate greedily (temperature 0). A special token spelled in a "
-        "question or a name is read as that token: leave such spellings out."
+        f"Tokenise it without adding special tokens ({special}), and generate greedily (temperature 0). A "
+        "special token spelled in a question or a name is read as that token: leave such spellings out."
     )
     return ["## Prompt", *lines]
 

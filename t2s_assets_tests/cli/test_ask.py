@@ -27,7 +27,7 @@ def test_help_needs_no_heavy_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "train", "evaluate", "report", "run", "champion", "list", "ask", "batch", "repl"]
+    "command", ["prepare", "train", "evaluate", "report", "run", "champion", "list", "ask", "batch", "repl", "export"]
 )
 def test_every_command_has_help(t2s: T2S, command: str) -> None:
     shown = t2s(command, "--help")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,15 +165,6 @@ def test_a_kept_copy_that_cannot_be_read_is_told_and_made_anew(
     caplog.clear()
     ready(served, CPU)
     assert not [r for r in caplog.records if r.name.startswith("t2s_assets")]
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may have over 100 kB: a write past that fails as on a full disk, in the middle of the weights."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_weights_that_cannot_be_written_are_used_and_not_kept(

@@ -37,6 +37,8 @@ def reproduce(project: Project, folder: Path, log: Log = print) -> bool:
     made_by = "t2s train, which leaves its records beside the adapter"
     adapter = adapters.open_adapter(folder, made_by=made_by)
     manifest = read_manifest(folder, made_by=made_by)
+    if adapters.EXPORTED in manifest:
+        raise DataError(f"{folder}: an exported adapter has no records of its training; give the one in storage")
     resolved = read_json(folder / adapters.RESOLVED_CONFIG, made_by=made_by)
     schedule = read_json(folder / adapters.SCHEDULE, made_by="t2s train --force, with this version")
     dataset, experiment = resolved["address"]
