@@ -356,3 +356,35 @@ def test_the_tiny_base_is_the_same_every_time(tiny_base: Path, tmp_path: Path) -
     again = save_tiny_base(tmp_path / "again")
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (again / name).read_bytes() == (tiny_base / name).read_bytes()
+
+
+@pytest.mark.parametrize("given", ["apache-2.0", None])
+def test_the_licence_that_a_gguf_gives(given: str | None, project: Project, tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    if given is not None:
+        writer.add_license(given)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    source = GgufModel(source="gguf", path=str(tmp_path / "model.gguf"))
+    assert base_models.licence(source, BaseModel(tmp_path, "", {}), project) == given
+
+
+@pytest.mark.parametrize(
+    ("card", "given"),
+    [
+        ("---\nlicense: mit\n---\n# A base\n", "mit"),
+        ("# A base without a header\n", None),
+        ("---\nlicense: [\n---\n# A broken one\n", None),
+        (None, None),
+    ],
+)
+def test_the_licence_that_a_model_card_gives(
+    card: str | None, given: str | None, project: Project, tmp_path: Path
+) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    source = FolderModel(source="folder", path=str(tmp_path))
+    assert base_models.licence(source, BaseModel(tmp_path, "", {}), project) == given

@@ -112,6 +112,8 @@ def test_plain_transformers_says_the_same_with_merged_weights(towns: ProjectFile
     assert settings == {"do_sample": False, "eos_token_id": [0, 7], "max_new_tokens": 24, "pad_token_id": 0}
     assert model.config.eos_token_id == [0, 7] and model.dtype == torch.float32
     assert not hasattr(model.config, "quantization_config")
+    assert "rope_theta" in read_json(folder / "config.json", made_by="")
+    assert read_json(folder / "tokenizer_config.json", made_by="")["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 def test_peft_says_the_same_with_the_adapter_over_its_base(towns: ProjectFiles) -> None:
