@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from t2s_assets.cli import asking, data, exporting, pipeline
+from t2s_assets.cli import asking, compare, data, exporting, pipeline
 
 app = typer.Typer(
     name="t2s",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 data.register(app)
 pipeline.register(app)
+compare.register(app)
 asking.register(app)
 exporting.register(app)
 

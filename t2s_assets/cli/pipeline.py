@@ -28,7 +28,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _experiment(address: str) -> tuple[Project, str, str]:
+def find_experiment(address: str) -> tuple[Project, str, str]:
     """The project, and dataset and experiment of an address. Raises ConfigError for one without a config."""
     from t2s_assets.text2sql.storage import Project
 
@@ -50,7 +50,7 @@ def prepare(
     from t2s_assets.text2sql.storage import Project
 
     dataset, slash, _ = address.partition("/")
-    project = _experiment(address)[0] if slash else Project.find()
+    project = find_experiment(address)[0] if slash else Project.find()
     _prepare(project, address)
     print(f"\nprepared {address}; next: t2s train {address if slash else dataset + '/EXPERIMENT'}")
 
@@ -99,7 +99,7 @@ def train(
     """Train the adapter, in a child process as Dagster does. A stopped training goes on where it was."""
     from t2s_assets.text2sql import training
 
-    project, dataset, experiment = _experiment(address)
+    project, dataset, experiment = find_experiment(address)
     if memory_gb is not None and not plan:
         raise typer.BadParameter("--memory-gb is for --plan")
     if memory_gb is not None:
@@ -144,14 +144,14 @@ def evaluate(address: Experiment) -> None:
     """Answer the test and validation samples and score them. A stopped evaluation goes on where it was."""
     from t2s_assets.text2sql import evaluation
 
-    project, dataset, experiment = _experiment(address)
+    project, dataset, experiment = find_experiment(address)
     evaluation.run(project, dataset, experiment, _say)
     print(f"next: t2s report {address}")
 
 
 def report(address: Experiment) -> None:
     """Write the report (JSON, Markdown, plots) and print its summary."""
-    project, dataset, experiment = _experiment(address)
+    project, dataset, experiment = find_experiment(address)
     _report(project, dataset, experiment)
 
 
@@ -167,7 +167,7 @@ def run(address: Experiment, force: Force = False) -> None:
     from t2s_assets.text2sql import evaluation, training
     from t2s_assets.text2sql.champion import choose_champion
 
-    project, dataset, experiment = _experiment(address)
+    project, dataset, experiment = find_experiment(address)
     _prepare(project, address)
     print(_adapter_line(training.run(project, dataset, experiment, force=force)), flush=True)
     evaluation.run(project, dataset, experiment, _say)
@@ -188,10 +188,10 @@ def champion(dataset: Dataset) -> None:
 
 def list_all() -> None:
     """Show datasets and experiments: what each is, what is there of it, its figures."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from t2s_assets.cli import show
     from t2s_assets.text2sql.champion import serving_experiment
     from t2s_assets.text2sql.config_files import dataset_names, experiment_names
     from t2s_assets.text2sql.errors import ConfigError
@@ -223,8 +223,7 @@ def list_all() -> None:
                 figures.append(f"{', '.join(shown)} on {rates['n']:,} of {rates['of']:,} test questions")
             add(f"  {dataset}/{name}", made, figures)
         table.add_section()
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    show.print_table(table)
 
 
 def _manifest(project: Project, dataset: str, asset: str, experiment: str | None = None) -> dict[str, Any] | None:

@@ -6,11 +6,14 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SHOWN_ROWS = 50
 _JOINERS = "\u200c\u200d"
@@ -96,7 +99,6 @@ def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
     if not outcome.ok:
         say(f"did not run ({outcome.status}): {outcome.message}")
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -105,8 +107,7 @@ def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
         table.add_column(Text(visible(column)), overflow="fold")
     for row in outcome.rows[:SHOWN_ROWS]:
         table.add_row(*(Text(cell_text(cell), style="dim" if cell is None else "") for cell in row))
-    console = Console()
-    (console if console.is_terminal else Console(width=10_000)).print(table)
+    print_table(table, width=10_000)
     if rows_copied is not None:
         print(f"-- of the first {_rows(rows_copied)} of the table alone: those behind are neither found nor counted")
     count = _rows(len(outcome.rows))
@@ -115,6 +116,14 @@ def print_outcome(outcome: Outcome, rows_copied: int | None = None) -> None:
     if len(outcome.rows) > SHOWN_ROWS:
         count += f", {SHOWN_ROWS} shown"
     say(count)
+
+
+def print_table(table: Table, *, width: int = 200) -> None:
+    """A table as wide as the terminal, or up to `width` characters where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=width)).print(table)
 
 
 def _rows(count: int) -> str:

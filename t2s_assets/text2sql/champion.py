@@ -9,7 +9,8 @@ from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.examination import gold_version
 from t2s_assets.text2sql.locking import only_one
-from t2s_assets.text2sql.metrics import mcnemar, summary
+from t2s_assets.text2sql.metrics import summary
+from t2s_assets.text2sql.paired import SIGNIFICANT, Pairs
 from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
 from t2s_assets.text2sql.storage import (
     MANIFEST,
@@ -24,7 +25,6 @@ from t2s_assets.text2sql.storage import (
 )
 
 CHAMPION = "champion.json"
-SIGNIFICANT = 0.05
 
 
 def choose_champion(project: Project, dataset: str, log: Callable[[str], None] = print) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _candidates(project: Project, dataset: str, serving: str | None) -> tuple[di
         manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}")
         if manifest.get("gold_version") != now or _decodes_otherwise(project, dataset, name, manifest):
             left_out.append(name)
-        elif rows := [r for r in load_predictions(project, dataset, name) if r["split"] == "validation"]:
+        elif rows := load_predictions(project, dataset, name, split="validation"):
             candidates[name] = {r["id"]: r for r in rows}
     return candidates, left_out
 
@@ -124,5 +124,4 @@ def serving_experiment(project: Project, dataset: str) -> str | None:
 
 def compare(champion: dict[str, Any], challenger: dict[str, Any]) -> dict[str, Any]:
     """McNemar's test on EX over the validation questions that both answered."""
-    shared = sorted(champion.keys() & challenger.keys())
-    return mcnemar([champion[i]["ex"] for i in shared], [challenger[i]["ex"] for i in shared])
+    return Pairs.of(*({i: r["ex"] for i, r in rows.items()} for rows in (champion, challenger))).test()

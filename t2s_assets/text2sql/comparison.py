@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql.champion import SIGNIFICANT, serving_experiment
-from t2s_assets.text2sql.metrics import mcnemar
+from t2s_assets.text2sql.champion import serving_experiment
+from t2s_assets.text2sql.paired import Pairs, verdict
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.storage import MANIFEST, Project, read_json, read_manifest, restore_interrupted
 
@@ -75,19 +75,19 @@ def compare(own: Verdicts, other: Verdicts | None) -> dict[str, Any] | None:
     """
     if other is None or on_other_data(own, other):
         return None
-    mine, theirs = _by_id(own), _by_id(other)
-    shared = sorted(mine.keys() & theirs.keys())
-    if not shared:
+    pairs = Pairs.of(_by_id(other), _by_id(own))
+    if not pairs.ids:
         return None
-    test = mcnemar([theirs[i] for i in shared], [mine[i] for i in shared])
+    test = pairs.test()
     return {
         **{name: other[name] for name in ("experiment", "predictions", "adapter")},
-        "ex": sum(mine[i] for i in shared) / len(shared),
-        "ex_other": sum(theirs[i] for i in shared) / len(shared),
+        "ex": sum(pairs.second) / len(pairs.ids),
+        "ex_other": sum(pairs.first) / len(pairs.ids),
+        "difference": pairs.difference(),
         **test,
         "verdict": verdict(test),
-        "won_questions": [i for i in shared if mine[i] and not theirs[i]],
-        "lost_questions": [i for i in shared if theirs[i] and not mine[i]],
+        "won_questions": pairs.won,
+        "lost_questions": pairs.lost,
     }
 
 
@@ -109,10 +109,3 @@ def not_compared(dataset: str, own: Verdicts, others: Mapping[str, Verdicts | No
 
 def _by_id(of: Verdicts) -> dict[str, bool]:
     return {**dict.fromkeys(of["right"], True), **dict.fromkeys(of["wrong"], False)}
-
-
-def verdict(test: Mapping[str, Any]) -> str:
-    """A McNemar test in words; `SIGNIFICANT` is the line between chance and more."""
-    if test["p"] >= SIGNIFICANT:
-        return "no larger than chance"
-    return "better by more than chance" if test["won"] > test["lost"] else "worse by more than chance"

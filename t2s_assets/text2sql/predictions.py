@@ -203,10 +203,13 @@ def decoded_otherwise(project: Project, dataset: str, experiment: str, predictio
 
 
 def load_predictions(
-    project: Project, dataset: str, experiment: str, name: str = "predictions"
+    project: Project, dataset: str, experiment: str, name: str = "predictions", *, split: str | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of `predictions`, or of `base` for the untrained model. Raises DataError when they are not there."""
+    """The rows of `predictions`, or of `base` for the untrained model, of one split or of both.
+
+    Raises DataError when they are not there."""
     folder = project.path(dataset, "predictions", experiment)
     read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
     path = folder / f"{name}.parquet"
-    return pq.read_table(path).to_pylist() if path.exists() else []
+    filters = [("split", "==", split)] if split is not None else None
+    return pq.read_table(path, filters=filters).to_pylist() if path.exists() else []

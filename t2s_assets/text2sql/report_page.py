@@ -27,6 +27,12 @@ def percent(measured: Mapping[str, Any]) -> str:
     return f"{100 * measured['value']:.1f} % ({100 * measured['low']:.1f}-{100 * measured['high']:.1f})"
 
 
+def points(difference: Mapping[str, Any]) -> str:
+    """A difference of two shares for people, in percentage points: `+2.4 points (-0.5 to +5.3)`."""
+    value, low, high = (f"{100 * difference[name]:+.1f}" for name in ("value", "low", "high"))
+    return f"{value} points ({low} to {high})"
+
+
 def asked(part: Mapping[str, Any]) -> str:
     """Which of a split's questions were scored."""
     return f"a seeded sample of {part['n']:,} of {part['of']:,}" if part["sampled"] else f"all {part['n']:,}"
@@ -168,11 +174,11 @@ def _by_number(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def comparison_line(compared: Mapping[str, Any]) -> str:
-    """A comparison in a line: both EX, questions won and lost, McNemar's p, and what that says."""
+    """A comparison in a line: both EX and their difference, questions won and lost, McNemar's p, what that says."""
     return (
         f"EX {100 * compared['ex']:.1f} % against {100 * compared['ex_other']:.1f} % ({compared['experiment']}) on "
-        f"{compared['n']:,} questions: {compared['won']:,} won, {compared['lost']:,} lost, "
-        f"{p_value(compared['p'])}, {compared['verdict']}"
+        f"{compared['n']:,} questions, {points(compared['difference'])}: {compared['won']:,} won, "
+        f"{compared['lost']:,} lost, {p_value(compared['p'])}, {compared['verdict']}"
     )
 
 
