@@ -94,11 +94,11 @@ def save(
     of: dict[str, int] | None = None,
     latency: dict[str, Any] = LATENCY,
     training: dict[str, Any] = TRAINING,
-    gold: str = "gold",
+    gold: str | None = "gold",
 ) -> Path:
     """Put `predictions`, scored by the version `gold`, and what a report reads of `adapter` into a project.
 
-    Returns the predictions' folder.
+    With None, the predictions do not tell what they were scored by. Returns the predictions' folder.
     """
     adapter = project.path(dataset, "adapter", experiment)
     adapter.mkdir(parents=True, exist_ok=True)

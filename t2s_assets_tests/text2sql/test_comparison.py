@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql.champion import choose_champion
-from t2s_assets.text2sql.comparison import COMPARED, compare, not_compared, verdict, verdicts
+from t2s_assets.text2sql.comparison import COMPARED, compare, not_compared, verdicts
 from t2s_assets.text2sql.report import make_report
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.scored import prepare_gold, row, save
@@ -54,6 +54,8 @@ def test_won_and_lost_questions_are_named() -> None:
     assert (found["won_questions"], found["lost_questions"]) == (["q1", "q4"], ["q3"])
     assert (found["won"], found["lost"], found["n"], found["p"]) == (2, 1, 5, 1.0)
     assert (found["ex"], found["ex_other"], found["verdict"]) == (0.6, 0.4, "no larger than chance")
+    difference = found["difference"]
+    assert difference["value"] == pytest.approx(0.2) and difference["low"] < 0 < 0.2 < difference["high"]
 
 
 def test_only_questions_of_both_count() -> None:
@@ -77,20 +79,6 @@ def test_validation_questions_are_left_out() -> None:
     assert verdicts("x", {"data_version": "p", "adapter_version": "a"}, rows)["right"] == ["t"]
 
 
-@pytest.mark.parametrize(
-    ("won", "lost", "p", "words"),
-    [
-        (6, 0, 0.03125, "better by more than chance"),
-        (0, 6, 0.03125, "worse by more than chance"),
-        (5, 0, 0.0625, "no larger than chance"),
-        (0, 0, 1.0, "no larger than chance"),
-        (9, 1, 0.05, "no larger than chance"),
-    ],
-)
-def test_a_difference_in_words(won: int, lost: int, p: float, words: str) -> None:
-    assert verdict({"won": won, "lost": lost, "p": p}) == words
-
-
 def test_the_first_report_has_nothing_to_compare_with(project_files: ProjectFiles, reported: Reported) -> None:
     assert reported("a", "rw")["comparisons"] == {"previous": None, "champion": None}
     assert "Nothing to compare with" in (folder(project_files, "a") / "report.md").read_text()
@@ -102,7 +90,8 @@ def test_a_report_is_compared_with_the_one_before_it(project_files: ProjectFiles
     assert (found["won"], found["lost"], found["verdict"]) == (7, 0, "better by more than chance")
     assert found["won_questions"] == [f"t{i:02}" for i in range(7)]
     page = (folder(project_files, "a") / "report.md").read_text()
-    assert "EX 87.5 % against 0.0 % (a) on 8 questions: 7 won, 0 lost, p = 0.016, better by more than chance" in page
+    line = "EX 87.5 % against 0.0 % (a) on 8 questions, +87.5 points (+40.1 to +97.8): 7 won, 0 lost, p = 0.016, better"
+    assert f"{line} by more than chance" in page
     assert "- won: t00, t01" in page
     # The one before the next is this one, not the first.
     assert reported("a", "wrrrrrrw")["comparisons"]["previous"]["lost_questions"] == ["t00"]
