@@ -202,15 +202,14 @@ def test_settings_are_those_that_made_the_predictions(project_files: ProjectFile
         folder = project_files.project.path("towns", "adapter", name)
         trained = project_files.project.experiment("towns", name).resolved()
         write_json(folder / "experiment.json", {"experiment": trained})
-        manifest(project_files, "predictions", name, decoding={"max_new_tokens": 64})
+    manifest(project_files, "predictions", "b", decoding={"max_new_tokens": 64})
     project_files.experiment("towns", "b", base=Path("not-loaded"), lora={"rank": 64, "alpha": 8})
     found = compared(project_files, "a", "b")
-    assert found["comparisons"][0]["settings"] == []
-    assert [note.split(" (")[0] for note in found["notes"]] == [
-        f"towns/{n} decodes otherwise now than when it was evaluated" for n in ("a", "b")
+    assert found["comparisons"][0]["settings"] == [{"field": "decoding.max_new_tokens", "reference": 128, "other": 64}]
+    assert found["notes"] == [
+        "towns/b decodes otherwise now than when it was evaluated (decoding.max_new_tokens was 64, is 128); evaluate "
+        "again with: t2s evaluate towns/b"
     ]
-    assert "decoding.max_new_tokens was 64, is 128" in found["notes"][1]
-    assert found["notes"][1].endswith("evaluate again with: t2s evaluate towns/b")
 
 
 def test_what_it_takes_is_told(project_files: ProjectFiles, scored: Scored) -> None:
