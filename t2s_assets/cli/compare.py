@@ -11,7 +11,7 @@ import typer
 from t2s_assets.cli.pipeline import find_experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from t2s_assets.text2sql.experiment_comparison import ExperimentComparison
     from t2s_assets.text2sql.experiment_settings import SettingDifference
@@ -93,7 +93,7 @@ def _print(found: dict[str, Any]) -> None:
     adjusted = f", adjusted for {len(found['comparisons'])} comparisons (Holm)" if several else ""
     print(f"\nEX against {found['reference']}, question by question: McNemar's exact test{adjusted}")
     print_table(_differences(found["comparisons"]))
-    print("\nEX by category, with the questions won and lost")
+    print("\nEX by category, and the questions won (+) and lost (-)")
     print_table(_categories(found))
     print("\nWhat it takes, and the settings that are others")
     print_table(_costs(found))
@@ -107,9 +107,10 @@ def _measures(found: dict[str, Any]) -> Any:
     return _table(
         ["experiment", "n", *(name for _, name in shown)],
         (
-            [e["experiment"], f"{found['n']:,}", *(_share(e["overall"][key], found["n"]) for key, _ in shown)]
+            [_name(e), f"{found['n']:,}", *(_share(e["overall"][key], found["n"]) for key, _ in shown)]
             for e in described
         ),
+        gap=1,  # 80 columns hold all measures
     )
 
 
@@ -117,7 +118,7 @@ def _share(measured: dict[str, Any], n: int) -> str:
     """A rate, and out of how many where those are not all."""
     from t2s_assets.text2sql.report_page import percent
 
-    return percent(measured) + (f", n={measured['n']:,}" if measured["n"] not in (0, n) else "")
+    return percent(measured) + (f" n={measured['n']:,}" if measured["n"] not in (0, n) else "")
 
 
 def _differences(comparisons: Sequence[dict[str, Any]]) -> Any:
@@ -127,7 +128,7 @@ def _differences(comparisons: Sequence[dict[str, Any]]) -> Any:
         ["experiment", "difference", "won", "lost", "p", "verdict"],
         (
             [
-                c["experiment"],
+                _name(c),
                 points(c["difference"]),
                 f"{c['won']:,}",
                 f"{c['lost']:,}",
@@ -147,9 +148,9 @@ def _categories(found: dict[str, Any]) -> Any:
         row = [category, f"{n:,}", _share(rates["ex"], n)]
         for other, compared in zip(others, found["comparisons"]):
             test = compared["by_category"][category]
-            row.append(f"{_share(other['by_category'][category]['ex'], n)}, {test['won']:,} won, {test['lost']:,} lost")
+            row.append(f"{_share(other['by_category'][category]['ex'], n)} +{test['won']:,} -{test['lost']:,}")
         rows.append(row)
-    return _table(["category", "n", *(e["experiment"] for e in found["experiments"])], rows)
+    return _table(["category", "n", *(_name(e) for e in found["experiments"])], rows)
 
 
 def _costs(found: dict[str, Any]) -> Any:
@@ -158,7 +159,7 @@ def _costs(found: dict[str, Any]) -> Any:
         ["experiment", "training", "p95 a query", "adapter", "settings"],
         (
             [
-                e["experiment"],
+                _name(e),
                 _quantity(e["minutes"], "min") + (f", that of {e['taken_from']}" if e["taken_from"] else ""),
                 _quantity(e["latency_p95_ms"], "ms"),
                 _quantity(e["adapter_mb"], "MB"),
@@ -179,9 +180,9 @@ def _setting(changed: SettingDifference) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value of a config file as YAML writes it; where there is none, a dash."""
+    """A value as config files write it; where there is no such field, it is null too."""
     if value is None:
-        return "-"
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
@@ -189,14 +190,23 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _table(header: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Any:
+def _table(header: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]], *, gap: int = 2) -> Any:
+    """A table with few lines and `gap` blanks between columns. What does not fit goes on below, nothing is cut off."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def _name(described: Mapping[str, Any]) -> str:
+    """An experiment without its dataset, which is the same for all."""
+    return described["experiment"].partition("/")[2]
 
 
 def _print_questions(compared: ExperimentComparison, count: int) -> None:

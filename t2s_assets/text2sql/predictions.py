@@ -207,7 +207,9 @@ def load_predictions(
 ) -> list[dict[str, Any]]:
     """The rows of `predictions`, or of `base` for the untrained model, of one split or of both.
 
-    Raises DataError when they are not there."""
+    Raises:
+        DataError: they are not there.
+    """
     folder = project.path(dataset, "predictions", experiment)
     read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
     path = folder / f"{name}.parquet"

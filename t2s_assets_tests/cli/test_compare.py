@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ def scored(project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> Scor
     found(project_files, monkeypatch)
     now = prepare_gold(project_files)
 
-    def add(name: str, verdicts: str, *, rank: int = 4) -> None:
-        project_files.experiment("towns", name, base=Path("not-loaded"), lora={"rank": rank, "alpha": 8})
+    def add(name: str, verdicts: str, **sections: Any) -> None:
+        project_files.experiment("towns", name, base=Path("not-loaded"), **sections)
         rows = [
             row(f"{split[0]}{i}", right=v == "r", split=split, question=f"question {i} \x1b[31m[of] {split}?")
             for split in ("validation", "test")
@@ -63,19 +64,36 @@ def test_experiments_that_were_run_are_compared(
 
 def test_a_comparison_in_tables(t2s: T2S, scored: Scored) -> None:
     scored("a", "wwwwwwrrrr")
-    scored("b", "rrrrrrrrrr", rank=8)
+    scored("b", "rrrrrrrrrr", lora={"rank": 8, "alpha": 8.5}, evaluation={"test_limit": 30, "baseline": False})
     ended = t2s("compare", "towns/a", "towns/b")
     assert ended.status == 0 and not ended.err
-    lines = [" ".join(line.replace("│", " ").split()) for line in ended.out.splitlines()]
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
     assert lines[0] == "towns: all 10 validation questions, answered by all (95 % intervals)"
     perfect = "100.0 % (72.2-100.0)"
-    assert f"towns/b 10 {' '.join([perfect] * 5)}" in lines
+    assert f"b 10 {' '.join([perfect] * 5)}" in lines
     assert "EX against towns/a, question by question: McNemar's exact test" in lines
-    assert "towns/b +60.0 points (+20.1 to +83.2) 6 0 p = 0.031 better by more than chance" in lines
-    assert f"simple 10 40.0 % (16.8-68.7) {perfect}, 6 won, 0 lost" in lines
-    assert "towns/a 1.5 min not known 19.6 MB the reference" in lines
-    assert "towns/b 1.5 min not known 19.6 MB lora.rank 4 -> 8" in lines
+    assert "b +60.0 points (+20.1 to +83.2) 6 0 p = 0.031 better by more than chance" in lines
+    assert f"simple 10 40.0 % (16.8-68.7) {perfect} +6 -0" in lines
+    assert "a 1.5 min not known 19.6 MB the reference" in lines
+    at = lines.index("b 1.5 min not known 19.6 MB lora.rank 4 -> 8")
+    assert lines[at + 1 : at + 4] == [
+        "lora.alpha 8 -> 8.5",
+        "evaluation.test_limit null -> 30",
+        "evaluation.baseline true -> false",
+    ]
     assert "note: " not in ended.out
+
+
+def test_a_narrow_terminal_cuts_nothing_off(t2s: T2S, scored: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    long = "a-name-of-more-than-half-a-line-of-a-terminal"
+    scored("b", "wr")
+    scored(long, "rr")
+    out = t2s("compare", "towns/b", f"towns/{long}").out
+    table = out[out.index("───") : out.index("EX against")].splitlines()[1:]
+    assert "…" not in out and max(map(len, table)) <= 80
+    assert "".join(line.split()[0] for line in table if line and line[0] != " ") == f"b{long}"
 
 
 def test_several_comparisons_say_how_they_are_adjusted(t2s: T2S, scored: Scored) -> None:
