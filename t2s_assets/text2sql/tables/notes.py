@@ -12,7 +12,7 @@ from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import identifier
-from t2s_assets.text2sql.tables.table_types import MISSING, NUMBER
+from t2s_assets.text2sql.tables.text_columns import MISSING, NUMBER, count_of, matches
 from t2s_assets.text2sql.tables.user_tables import Cells, UserTable, shortened
 
 _SIGN, _CURRENCY = "[-+\u2212]?", "[$€£¥₹₽₩₺₪฿]?"
@@ -93,20 +93,12 @@ def _of_text(name: str, column: pa.ChunkedArray) -> Iterator[str]:
     """A line where at least half of a text column's cells spell numbers, or dates."""
     cells = pc.utf8_trim_whitespace(column)
     some = pc.and_not(pc.not_equal(cells, ""), pc.is_in(pc.utf8_lower(cells), value_set=pa.array(MISSING)))
-    count = _count(some)
+    count = count_of(some)
     for kind, pattern in _LIKE.items():
-        like = _count(pc.and_(some, _matches(cells, pattern)))
+        like = count_of(pc.and_(some, matches(cells, pattern)))
         if like and 2 * like >= count:
-            first = pc.index(pc.and_not(some, _matches(cells, NUMBER)), True).as_py()
+            first = pc.index(pc.and_not(some, matches(cells, NUMBER)), True).as_py()
             odd = "" if first < 0 else f" because of {shortened(repr(column[first].as_py()))} in row {first + 1:,}"
             share = f"{like:,} of {count:,} cells are {kind}"
             yield f"column {name} is text{odd} ({share}), so it is compared letter by letter"
             return
-
-
-def _matches(cells: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    return pc.match_substring_regex(cells, f"^(?:{pattern})$")
-
-
-def _count(flags: pa.ChunkedArray) -> int:
-    return pc.sum(flags).as_py() or 0

@@ -1,4 +1,5 @@
-"""Tables in files: DuckDB and SQLite databases, CSV and Parquet. Opened read-only, with SQL of our own alone.
+"""Tables in files: DuckDB and SQLite databases, CSV (csv_files.py), Parquet and JSON lines. Opened read-only, with SQL
+of our own alone.
 
 Columns are `real` (any number) or `text`, as WikiSQL has them, and have their DuckDB type beside it; their rows are
 copied as either (table_types.py).
@@ -10,34 +11,27 @@ view or a cell may take is limited (read_limits.py).
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
-import io
 import os
 import re
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, parse_number, string_literal
-from t2s_assets.text2sql.tables.read_limits import DUCKDB_LIMITS, Reading
-from t2s_assets.text2sql.tables.table_types import MISSING, Kept, casts, of_duckdb, of_sqlite, of_text
+from t2s_assets.text2sql.tables.csv_files import csv_table
+from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
+from t2s_assets.text2sql.tables.read_limits import Reading
+from t2s_assets.text2sql.tables.table_types import Kept, of_duckdb, of_sqlite
 from t2s_assets.text2sql.tables.user_tables import (
     MAX_TEXT,
-    Cells,
     Content,
     Source,
     UserTable,
@@ -50,7 +44,6 @@ from t2s_assets.text2sql.tables.user_tables import (
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _JSON_LINES = {".jsonl", ".ndjson"}
-_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", **DUCKDB_LIMITS}
 
 
 def open_file(path: Path) -> Source:
@@ -74,23 +67,18 @@ def open_file(path: Path) -> Source:
         return _sqlite(path)
     if head[8:12] == b"DUCK":
         return _duckdb(path)
-    suffix = _unpacked(path).suffix.lower()
+    suffix = unpacked(path).suffix.lower()
     kind = "parquet" if head.startswith(b"PAR1") else _SUFFIXES.get(suffix)
     if kind == "parquet":
         return of_tables(str(path), [_parquet(path)])
     if kind == "csv":
-        return of_tables(str(path), [_csv(path)])
+        return of_tables(str(path), [csv_table(path)])
     if suffix in _JSON_LINES:
         return of_tables(str(path), [_json_lines(path)])
     raise DataError(
         f"{path}: neither a DuckDB, SQLite or Parquet file by its first bytes, nor .csv, .tsv, .txt, .jsonl or .ndjson "
         "by its name (each perhaps with .gz after it); unpack or convert it"
     )
-
-
-def _unpacked(path: Path) -> Path:
-    """What a file would be called without gzip."""
-    return path.with_suffix("") if path.suffix.lower() == ".gz" else path
 
 
 def open_folder(path: Path) -> Source:
@@ -146,44 +134,20 @@ def _copied(
     return Content(data.slice(0, cap), types, data.num_rows > cap)
 
 
-def _table(
-    name: str | tuple[str, ...],
-    columns: list[Kept],
-    read: Callable[[bool], Content],
-    where: str,
-    *,
-    in_memory: bool = False,
-) -> UserTable:
-    return UserTable.of(
-        name,
-        [c.name for c in columns],
-        [c.type for c in columns],
-        read,
-        where=where,
-        sql_types=[c.sql_type for c in columns],
-        in_memory=in_memory,
-    )
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or type(error).__name__
-
-
 # ----------------------------------------------------------------------------------------------------- databases
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """A read-only connection in which no view of the file can reach another file."""
     try:
-        connection = duckdb.connect(str(path), read_only=True, config={**_CONFIG, "enable_external_access": "false"})
+        connection = duckdb.connect(str(path), read_only=True, config={**CONFIG, "enable_external_access": "false"})
         connection.execute("SET TimeZone = 'UTC'")
         return connection
     except duckdb.Error as e:
-        raise DataError(f"{path} cannot be opened as a DuckDB database ({_reason(e)}){_way_out(e)}") from e
+        raise DataError(f"{path} cannot be opened as a DuckDB database ({reason(e)}){_way_out(e)}") from e
     except (RuntimeError, UnicodeError) as e:
         shown = os.fsencode(path).decode("utf-8", "replace")
-        raise DataError(f"{shown}: DuckDB opens names in UTF-8 alone ({_reason(e)}); rename the file") from e
+        raise DataError(f"{shown}: DuckDB opens names in UTF-8 alone ({reason(e)}); rename the file") from e
 
 
 def _way_out(error: duckdb.Error) -> str:
@@ -210,7 +174,7 @@ def from_connection(connection: duckdb.DuckDBPyConnection) -> Source:
         ((name,),) = connection.cursor().execute("SELECT current_database()").fetchall()
         return _duckdb_source(f"connection to {name}", connect)
     except duckdb.Error as e:
-        raise DataError(f"the DuckDB connection cannot be read ({_reason(e)}); give an open one") from e
+        raise DataError(f"the DuckDB connection cannot be read ({reason(e)}); give an open one") from e
 
 
 _Connect = Callable[[], duckdb.DuckDBPyConnection]
@@ -231,7 +195,7 @@ def _duckdb_source(where: str, connect: _Connect) -> Source:
         what = f"{where}: table {name!r}"
         with _duckdb_table(what, connect) as (connection, _):
             columns = _described(connection, relation)
-        return _table(known_as, columns, partial(_duckdb_rows, what, connect, relation, columns), where)
+        return table_of(known_as, columns, partial(_duckdb_rows, what, connect, relation, columns), where)
 
     return Source(where, tuple(full), opened)
 
@@ -244,7 +208,7 @@ def _duckdb_table(what: str, connect: _Connect) -> Iterator[tuple[duckdb.DuckDBP
             with reading.on(connection):
                 yield connection, reading
         except duckdb.Error as e:
-            raise DataError(f"{reading.what} cannot be read ({_reason(e)})") from e
+            raise DataError(f"{reading.what} cannot be read ({reason(e)})") from e
 
 
 def _duckdb_rows(what: str, connect: _Connect, relation: str, columns: list[Kept], typed: bool) -> Content:
@@ -262,8 +226,8 @@ def _sqlite_query(path: Path, sql: str, reading: Reading | None = None) -> Itera
                 yield about.rows(connection, sql)
     except sqlite3.Error as e:
         if reading is not None:
-            raise DataError(f"{reading.what} cannot be read ({_reason(e)})") from e
-        raise DataError(f"{path} cannot be read as a SQLite database ({_reason(e)})") from e
+            raise DataError(f"{reading.what} cannot be read ({reason(e)})") from e
+        raise DataError(f"{path} cannot be read as a SQLite database ({reason(e)})") from e
 
 
 def _sqlite(path: Path) -> Source:
@@ -281,7 +245,7 @@ def _sqlite(path: Path) -> Source:
         columns = [of_sqlite(row[1], row[2], partial(_stored, path, name, row[1], reading)) for row in info]
         if not header:
             raise DataError(f"{path}: table {name!r} has no columns; a question needs at least one")
-        return _table(name, columns, partial(_sqlite_rows, path, name, columns), str(path))
+        return table_of(name, columns, partial(_sqlite_rows, path, name, columns), str(path))
 
     return Source(str(path), found, opened)
 
@@ -313,176 +277,35 @@ def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Con
 # --------------------------------------------------------------------------------------------------- CSV, Parquet
 
 
-def _literal_path(path: Path) -> str:
-    """The path as a DuckDB string in which no character is a wildcard."""
-    return string_literal(re.sub(r"([\[*?])", r"[\1]", str(path.absolute())))
-
-
 def _parquet(path: Path) -> UserTable:
-    return _scanned(path, f"read_parquet([{_literal_path(path)}], hive_partitioning = false)", "Parquet")
+    return _scanned(path, f"read_parquet([{literal_path(path)}], hive_partitioning = false)", "Parquet")
 
 
 def _json_lines(path: Path) -> UserTable:
     options = "format = 'newline_delimited', sample_size = -1, hive_partitioning = false"
-    return _scanned(path, f"read_json([{_literal_path(path)}], {options})", "JSON lines: an object in each")
+    return _scanned(path, f"read_json([{literal_path(path)}], {options})", "JSON lines: an object in each")
 
 
 def _scanned(path: Path, relation: str, kind: str) -> UserTable:
     """A file whose columns' types DuckDB knows."""
-    name = _unpacked(path).stem
+    name = unpacked(path).stem
 
     def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str, Reading], Any]) -> Any:
         reading = Reading(f"{path}: table {name!r}")
-        with closing(duckdb.connect(config=_CONFIG)) as connection:
+        with closing(duckdb.connect(config=CONFIG)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             try:
                 with reading.on(connection):
                     return work(connection, relation, reading)
             except duckdb.Error as e:
-                raise DataError(f"{path} cannot be read as {kind} ({_reason(e)})") from e
+                raise DataError(f"{path} cannot be read as {kind} ({reason(e)})") from e
 
     columns = with_columns(lambda c, r, _: _described(c, r))
 
     def read(typed: bool) -> Content:
         return with_columns(lambda c, r, reading: _copied(c, r, columns, typed, reading))
 
-    return _table(name, columns, read, str(path))
-
-
-_CSV_OPTIONS = "header = true, all_varchar = true, null_padding = true"
-
-
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_OTHERWISE = "cp1252"
-"""What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
-
-
-def _csv(path: Path) -> UserTable:
-    """A CSV in UTF-8, in UTF-16 with its mark, or in Windows-1252."""
-    if not path.stat().st_size:
-        raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
-    try:
-        with _unzipped(path) as f:
-            encoding = _BOMS.get(f.read(2))
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path} cannot be unpacked ({e})") from e
-    if encoding is None:
-        try:
-            return _csv_in_utf8(path, path)
-        except UnicodeError:
-            encoding = _OTHERWISE
-    with TemporaryDirectory(prefix="t2s-csv-") as folder:
-        file = Path(folder) / "utf8.csv"
-        _convert(path, encoding, file)
-        table = _csv_in_utf8(path, file)
-    remark = f"{path.name} is not in UTF-8 and was read as Windows-1252; where letters are wrong, convert it to UTF-8"
-    return replace(table, remark=remark if encoding == _OTHERWISE else "")
-
-
-def _unzipped(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def _convert(path: Path, encoding: str, into: Path) -> None:
-    """Writes a text in UTF-8. Raises DataError where it is not of that encoding."""
-    reading = Reading(str(path))
-    try:
-        with (
-            io.TextIOWrapper(_unzipped(path), encoding, newline="") as source,  # type: ignore[type-var]
-            into.open("w", encoding="utf-8", newline="") as out,
-        ):
-            while text := source.read(2**20):
-                reading.count(len(text))
-                if "\0" in text:
-                    raise UnicodeError("it holds a NUL")
-                out.write(text)
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path} cannot be converted to UTF-8 ({e})") from e
-    except UnicodeError as e:
-        raise DataError(
-            f"{path} is neither UTF-8, UTF-16 with its mark nor Windows-1252 ({e}); convert it to UTF-8, for instance "
-            "by: iconv -f ENCODING -t UTF-8"
-        ) from e
-
-
-def _csv_in_utf8(path: Path, file: Path) -> UserTable:
-    """`path`, of which `file` is a copy or itself: its first line holds the column names, and the cells of the rows
-    read say what type a column has. Raises UnicodeError where it is not UTF-8."""
-    name = _unpacked(path).stem
-    reading = Reading(f"{path}: table {name!r}")
-    with closing(duckdb.connect(config=_CONFIG)) as connection:
-        # One thread reads: DuckDB's parallel reader pads no rows where a quoted cell has a line break.
-        options = f"{_CSV_OPTIONS}, parallel = false, hive_partitioning = false"
-        try:
-            with reading.on(connection):
-                relation = connection.sql(f"SELECT * FROM read_csv([{_literal_path(file)}], {options})")
-                cap = row_cap(len(relation.columns))
-                found = reading.arrow(relation.limit(cap + 1))
-                named = _cells_of_the_header(connection, path, file, found)
-                found = _without_surplus(path, found, named)
-                header = found.column_names
-                raw = found.slice(0, cap).rename_columns([f"c{i}" for i in range(len(header))])
-                connection.register("raw", raw)
-                columns = of_text(connection, "raw", header)
-                made_null = _missing(raw, columns)
-        except duckdb.Error as e:
-            if "not utf-8" in str(e).lower():
-                raise UnicodeError(_reason(e)) from e
-            raise DataError(f"{path} cannot be read as CSV with a header line ({_reason(e)})") from e
-
-    def read(typed: bool) -> Content:
-        reading = Reading(f"{path}: table {name!r}")
-        with closing(duckdb.connect(config=_CONFIG)) as connection, reading.on(connection):
-            connection.register("raw", raw)
-            data = reading.arrow(connection.sql(f"SELECT {', '.join(casts(columns, typed))} FROM raw"))
-        types = tuple(c.copied(typed) for c in columns)
-        return Content(data, types, found.num_rows > cap, made_null)
-
-    return _table(name, columns, read, str(path), in_memory=True)
-
-
-def _missing(raw: pa.Table, columns: list[Kept]) -> dict[int, Cells]:
-    """The cells of columns of numbers and dates that only say that a value is missing."""
-    found = {}
-    for position, column in enumerate(columns):
-        if column.sql_type in ("VARCHAR", "BOOLEAN"):
-            continue
-        cells = raw.column(position)
-        missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(cells)), value_set=pa.array(MISSING))
-        if count := pc.sum(missing).as_py():
-            first = pc.index(missing, True).as_py()
-            found[position] = Cells(count, cells[first].as_py(), first + 1)
-    return found
-
-
-def _cells_of_the_header(connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table) -> int:
-    """How many columns the header line names: fewer than DuckDB found, where a row has more cells."""
-    if not any(re.fullmatch(r"column\d+", name) for name in found.column_names):
-        return found.num_columns
-    sniffed = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({_literal_path(file)}, {_CSV_OPTIONS})"
-    ((delimiter, quote, skipped),) = connection.execute(sniffed).fetchall()
-    with io.TextIOWrapper(_unzipped(file), "utf-8-sig", errors="replace", newline="") as lines:  # type: ignore[type-var]
-        # Where no cell is quoted, the sniffer has a word for that.
-        quote = quote if len(quote) == 1 else '"'
-        try:
-            header = next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
-        except csv.Error as e:
-            raise DataError(f"{path}: the header line cannot be read ({e}); give its columns shorter names") from e
-    return len(header)
-
-
-def _without_surplus(path: Path, found: pa.Table, named: int) -> pa.Table:
-    """The columns that the header names. Raises DataError where a row has something in a cell behind them."""
-    for column in found.columns[named:]:
-        for number, cell in enumerate(column.to_pylist(), 1):
-            if cell is not None and cell.strip():
-                row = [c for c in found.slice(number - 1, 1).to_pylist()[0].values() if c is not None]
-                raise DataError(
-                    f"{path}: row {number} below the header has more cells than the header's {named}: "
-                    f"{shortened(', '.join(map(repr, row)))}; put a cell with the delimiter in it in double quotes, "
-                    "and remove lines that stand above the header"
-                )
-    return found.select(range(named))
+    return table_of(name, columns, read, str(path))
 
 
 def from_arrow(data: pa.Table, name: str) -> UserTable:
@@ -493,7 +316,7 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
     plain = data.slice(0, row_cap(data.num_columns, columnar=True) + 1).rename_columns(
         [f"c{i}" for i in range(len(header))]
     )
-    with closing(duckdb.connect(config=_CONFIG)) as connection:
+    with closing(duckdb.connect(config=CONFIG)) as connection:
         try:
             connection.register("given", plain)
             columns = _described(connection, "given")
@@ -505,8 +328,8 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
         except duckdb.Error as e:
             types = ", ".join(f"{h} {t}" for h, t in zip(header, data.schema.types))
             raise DataError(
-                f"table {name!r} cannot be read ({_reason(e)}); its columns are {shortened(types)}; turn what DuckDB "
+                f"table {name!r} cannot be read ({reason(e)}); its columns are {shortened(types)}; turn what DuckDB "
                 "does not know into text or numbers"
             ) from e
     columns = [replace(c, name=h) for c, h in zip(columns, header)]
-    return _table(name, columns, contents.__getitem__, "table", in_memory=True)
+    return table_of(name, columns, contents.__getitem__, "table", in_memory=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import duckdb
-
-from t2s_assets.text2sql.query import string_literal
 from t2s_assets.text2sql.schema import ColumnType
 
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
@@ -18,20 +15,6 @@ _FLOATS = {"FLOAT", "DOUBLE", "BIGNUM"}
 # A point in time is kept as its UTC, to microseconds.
 _KEPT = {"BOOLEAN": "BOOLEAN", "DATE": "DATE", "TIME": "TIME", "TIMESTAMP": "TIMESTAMP"}
 _KEPT |= dict.fromkeys(("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"), "TIMESTAMP")
-
-# Plain decimal numbers, perhaps with thousands separators. "007" is a code, not a number.
-NUMBER = r"\s*[-+−]?((0|[1-9]\d*|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?\s*"
-_TEXT_PATTERNS = {
-    "HUGEINT": r"\s*[-+]?(0|[1-9]\d{0,37})\s*",
-    "BIGINT": r"\s*[-+]?(0|[1-9]\d{0,18})\s*",
-    "DATE": r"\s*\d{4}-\d{2}-\d{2}\s*",
-    "TIMESTAMP": r"\s*\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?\s*",
-    "BOOLEAN": r"(?i)\s*(true|false)\s*",
-}
-_EXACT = {"BIGINT", "HUGEINT"}
-_DATES = {"DATE", "TIMESTAMP"}
-MISSING = ("n/a", "na", "null", "none", "-", "–", "—", "?")
-"""What says, in lower case, that there is no value."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +36,7 @@ class Kept:
         """SQL that copies `cell`. A FLOAT becomes the decimal that it is shown as and compares like: 0.1, where the
         nearest DOUBLE of its bits is 0.10000000149."""
         cell = f"CAST({cell} AS VARCHAR)" if self.source == "FLOAT" else cell
-        return f"CAST({cell} AS {_in_arrow(self.copied(typed))})"
+        return f"CAST({cell} AS {in_arrow(self.copied(typed))})"
 
 
 def of_duckdb(name: str, duckdb_type: str) -> Kept:
@@ -94,56 +77,10 @@ def of_sqlite(name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:
     return Kept(name, "real", number, number)
 
 
-def of_text(connection: duckdb.DuckDBPyConnection, relation: str, header: Sequence[str]) -> list[Kept]:
-    """Types of the text columns c0, c1, ... of `relation`, by what all of their cells spell that are neither empty nor,
-    in a column of numbers or dates, say that a value is missing."""
-    numbers = _all_match(connection, relation, len(header), NUMBER)
-    found = [Kept(n, *(("real", "DOUBLE") if real else ("text", "VARCHAR")), "") for n, real in zip(header, numbers)]
-    types = [c.plain for c in found]
-    for kept, pattern in _TEXT_PATTERNS.items():
-        tests = _all_match(connection, relation, len(header), pattern, cast=kept)
-        types = [kept if fits else old for fits, old in zip(tests, types)]
-    # A DOUBLE would take ids of over 2^53 for their neighbours.
-    return [replace(c, plain=t if t in _EXACT else c.plain, sql_type=t) for c, t in zip(found, types)]
-
-
-def casts(columns: Sequence[Kept], typed: bool) -> list[str]:
-    """SQL that turns the text columns c0, c1, ... into their types."""
-    return [f"{_from_text(f'c{i}', column, typed)} AS c{i}" for i, column in enumerate(columns)]
-
-
-def _from_text(cell: str, column: Kept, typed: bool) -> str:
-    kept = column.copied(typed)
-    if kept == "VARCHAR":
-        return f"CASE WHEN NOT {_says_something(cell)} THEN NULL ELSE {cell} END" if column.sql_type in _DATES else cell
-    if kept == "DOUBLE":
-        return f"TRY_CAST(replace(replace({cell}, ',', ''), chr(8722), '-') AS DOUBLE)"
-    return f"CAST(TRY_CAST(nullif(trim({cell}), '') AS {kept}) AS {_in_arrow(kept)})"
-
-
-def _says_something(cell: str) -> str:
-    """SQL that tells a cell from those which only say that there is no value."""
-    return f"(lower(trim({cell})) NOT IN ({', '.join(map(string_literal, MISSING))}))"
-
-
-def _in_arrow(sql_type: str) -> str:
+def in_arrow(sql_type: str) -> str:
     """The DuckDB type in which a column of `sql_type` becomes Arrow, which has no integers of over 64 bits; it is cast
     back where it is loaded. A HUGEINT of 39 digits is an error."""
     return "DECIMAL(38,0)" if sql_type == "HUGEINT" else sql_type
-
-
-def _all_match(
-    connection: duckdb.DuckDBPyConnection, relation: str, width: int, pattern: str, *, cast: str = ""
-) -> list[bool]:
-    """Whether every cell of each text column that is neither empty nor missing matches, and casts; False for a column
-    without any. Beside true and false, "-" or "?" may be a third answer."""
-    tests = []
-    for i in range(width):
-        test = f"regexp_full_match(c{i}, {string_literal(pattern)})"
-        test += f" AND TRY_CAST(trim(c{i}) AS {cast}) IS NOT NULL" if cast else ""
-        counts = f"trim(c{i}) <> ''" + ("" if cast == "BOOLEAN" else f" AND {_says_something(f'c{i}')}")
-        tests.append(f"coalesce(bool_and({test}) FILTER ({counts}), false)")
-    return list(connection.execute(f"SELECT {', '.join(tests)} FROM {relation}").fetchall()[0])
 
 
 def _affinity(declared: str) -> str:

@@ -1,0 +1,143 @@
+"""CSV: a header line with the column names, and below it rows whose cells say what type a column has."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+import duckdb
+import pyarrow as pa
+
+from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
+from t2s_assets.text2sql.tables.read_limits import Reading
+from t2s_assets.text2sql.tables.text_columns import text_columns
+from t2s_assets.text2sql.tables.user_tables import Content, UserTable, row_cap, shortened
+
+_OPTIONS = "header = true, all_varchar = true, null_padding = true"
+_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_OTHERWISE = "cp1252"
+"""What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
+
+
+def csv_table(path: Path) -> UserTable:
+    """A CSV in UTF-8, in UTF-16 with its mark, or in Windows-1252.
+
+    Raises:
+        DataError: it is empty, damaged, in another encoding, or a row has more cells than the header.
+    """
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
+    try:
+        with _unzipped(path) as f:
+            encoding = _BOMS.get(f.read(2))
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path} cannot be unpacked ({e})") from e
+    if encoding is None:
+        try:
+            return _in_utf8(path, path)
+        except UnicodeError:
+            encoding = _OTHERWISE
+    with TemporaryDirectory(prefix="t2s-csv-") as folder:
+        file = Path(folder) / "utf8.csv"
+        _convert(path, encoding, file)
+        table = _in_utf8(path, file)
+    remark = f"{path.name} is not in UTF-8 and was read as Windows-1252; where letters are wrong, convert it to UTF-8"
+    return replace(table, remark=remark if encoding == _OTHERWISE else "")
+
+
+def _unzipped(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _convert(path: Path, encoding: str, into: Path) -> None:
+    """Writes a text in UTF-8. Raises DataError where it is not of that encoding."""
+    reading = Reading(str(path))
+    try:
+        with (
+            io.TextIOWrapper(_unzipped(path), encoding, newline="") as source,  # type: ignore[type-var]
+            into.open("w", encoding="utf-8", newline="") as out,
+        ):
+            while text := source.read(2**20):
+                reading.count(len(text))
+                if "\0" in text:
+                    raise UnicodeError("it holds a NUL")
+                out.write(text)
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path} cannot be converted to UTF-8 ({e})") from e
+    except UnicodeError as e:
+        raise DataError(
+            f"{path} is neither UTF-8, UTF-16 with its mark nor Windows-1252 ({e}); convert it to UTF-8, for instance "
+            "by: iconv -f ENCODING -t UTF-8"
+        ) from e
+
+
+def _in_utf8(path: Path, file: Path) -> UserTable:
+    """`path`, of which `file` is a copy or itself: its first line holds the column names, and the cells of the rows
+    read say what type a column has. Raises UnicodeError where it is not UTF-8."""
+    name = unpacked(path).stem
+    reading = Reading(f"{path}: table {name!r}")
+    with closing(duckdb.connect(config=CONFIG)) as connection:
+        # One thread reads: DuckDB's parallel reader pads no rows where a quoted cell has a line break.
+        options = f"{_OPTIONS}, parallel = false, hive_partitioning = false"
+        try:
+            with reading.on(connection):
+                relation = connection.sql(f"SELECT * FROM read_csv([{literal_path(file)}], {options})")
+                cap = row_cap(len(relation.columns))
+                found = reading.arrow(relation.limit(cap + 1))
+                named = _cells_of_the_header(connection, path, file, found)
+                found = _without_surplus(path, found, named)
+                columns = text_columns(connection, found.slice(0, cap), found.column_names, Reading(reading.what))
+        except duckdb.Error as e:
+            if "not utf-8" in str(e).lower():
+                raise UnicodeError(reason(e)) from e
+            raise DataError(f"{path} cannot be read as CSV with a header line ({reason(e)})") from e
+
+    truncated = found.num_rows > cap
+    made_null = {i: c.made_null for i, c in enumerate(columns) if c.made_null is not None}
+
+    def read(typed: bool) -> Content:
+        data = pa.Table.from_arrays([c.cells(typed) for c in columns], [f"c{i}" for i in range(len(columns))])
+        return Content(data, tuple(c.column.copied(typed) for c in columns), truncated, made_null)
+
+    return table_of(name, [c.column for c in columns], read, str(path), in_memory=True)
+
+
+def _cells_of_the_header(connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table) -> int:
+    """How many columns the header line names: fewer than DuckDB found, where a row has more cells."""
+    if not any(re.fullmatch(r"column\d+", name) for name in found.column_names):
+        return found.num_columns
+    sniffed = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({literal_path(file)}, {_OPTIONS})"
+    ((delimiter, quote, skipped),) = connection.execute(sniffed).fetchall()
+    with io.TextIOWrapper(_unzipped(file), "utf-8-sig", errors="replace", newline="") as lines:  # type: ignore[type-var]
+        # Where no cell is quoted, the sniffer has a word for that.
+        quote = quote if len(quote) == 1 else '"'
+        try:
+            header = next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
+        except csv.Error as e:
+            raise DataError(f"{path}: the header line cannot be read ({e}); give its columns shorter names") from e
+    return len(header)
+
+
+def _without_surplus(path: Path, found: pa.Table, named: int) -> pa.Table:
+    """The columns that the header names. Raises DataError where a row has something in a cell behind them."""
+    for column in found.columns[named:]:
+        for number, cell in enumerate(column.to_pylist(), 1):
+            if cell is not None and cell.strip():
+                row = [c for c in found.slice(number - 1, 1).to_pylist()[0].values() if c is not None]
+                raise DataError(
+                    f"{path}: row {number} below the header has more cells than the header's {named}: "
+                    f"{shortened(', '.join(map(repr, row)))}; put a cell with the delimiter in it in double quotes, "
+                    "and remove lines that stand above the header"
+                )
+    return found.select(range(named))
