@@ -274,7 +274,7 @@ def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Con
         return from_rows(list(rows), [c.copied(typed) for c in columns])
 
 
-# --------------------------------------------------------------------------------------------------- CSV, Parquet
+# ------------------------------------------------------------------------------------------- Parquet, JSON lines
 
 
 def _parquet(path: Path) -> UserTable:
@@ -283,11 +283,12 @@ def _parquet(path: Path) -> UserTable:
 
 def _json_lines(path: Path) -> UserTable:
     options = "format = 'newline_delimited', sample_size = -1, hive_partitioning = false"
-    return _scanned(path, f"read_json([{literal_path(path)}], {options})", "JSON lines: an object in each")
+    kind = "JSON lines: an object in each"
+    return _scanned(path, f"read_json([{literal_path(path)}], {options})", kind, sniffed=True)
 
 
-def _scanned(path: Path, relation: str, kind: str) -> UserTable:
-    """A file whose columns' types DuckDB knows."""
+def _scanned(path: Path, relation: str, kind: str, *, sniffed: bool = False) -> UserTable:
+    """A file whose columns' types DuckDB knows, or, where they are `sniffed`, reads all of it for with every query."""
     name = unpacked(path).stem
 
     def with_columns(work: Callable[[duckdb.DuckDBPyConnection, str, Reading], Any]) -> Any:
@@ -302,8 +303,15 @@ def _scanned(path: Path, relation: str, kind: str) -> UserTable:
 
     columns = with_columns(lambda c, r, _: _described(c, r))
 
+    def copied(connection: duckdb.DuckDBPyConnection, rows: str, reading: Reading, typed: bool) -> Content:
+        if sniffed:
+            cap = row_cap(len(columns), columnar=not typed)
+            connection.execute(f"CREATE TEMP TABLE read_once AS SELECT * FROM {rows} LIMIT {cap + 1}")
+            rows = "read_once"
+        return _copied(connection, rows, columns, typed, reading)
+
     def read(typed: bool) -> Content:
-        return with_columns(lambda c, r, reading: _copied(c, r, columns, typed, reading))
+        return with_columns(lambda c, r, reading: copied(c, r, reading, typed))
 
     return table_of(name, columns, read, str(path))
 

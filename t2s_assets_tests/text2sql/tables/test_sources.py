@@ -357,6 +357,20 @@ def test_a_table_of_columns_is_copied_up_to_a_number_of_cells_while_its_texts_ar
     assert (cut.data.num_rows, cut.truncated) == (2, True)
 
 
+def test_json_lines_are_copied_up_to_the_cap_with_the_types_of_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 6)
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(f'{{"at": "2024-01-0{n}T10:00:00Z", "n": {n if n < 5 else 0.5}}}\n' for n in range(1, 6)))
+    table = open_source(db=path).table()
+    assert [c.sql_type for c in table.columns] == ["TIMESTAMP", "DOUBLE"]
+    assert rows_of(table) == [(f"2024-01-0{n} 10:00:00+00", n) for n in (1, 2, 3)]
+    assert [n for _, n in rows_of(table, typed=True)] == [1, 2]
+    assert table.content.truncated and table.typed_content.truncated
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
