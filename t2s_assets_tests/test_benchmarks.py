@@ -44,6 +44,14 @@ def test_scoring(tmp_path: Path) -> None:
     assert found["verdicts_that_differ"] == 0
 
 
+def test_opening(tmp_path: Path) -> None:
+    found = bench("opening", tmp_path / "o.json", "--rows", "300", "--repeats", "1", "--shapes", "mixed", "nasty")
+    assert list(found) == ["mixed", "nasty"]
+    for figures in found.values():
+        assert figures["rows"] == figures["baseline_rows"] == figures["all_rows_rows"] == 300
+        assert {"seconds", "cpu_seconds", "peak_rss_mb", "baseline_ratio", "all_rows_ratio"} <= figures.keys()
+
+
 def test_training(tmp_path: Path, towns: ProjectFiles) -> None:
     given = ("--experiment", "towns/tiny", "--examples", "16", "--validation", "4", "--logging", "1")
     found = bench("training", tmp_path / "t.json", *given, files=towns)
