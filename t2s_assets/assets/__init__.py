@@ -24,7 +24,7 @@ def dataset_assets(project: Project, dataset: str) -> list[dg.AssetsDefinition]:
     described = {n: _description(project, dataset, n) for n in experiment_names(project.configs, dataset)}
     partitions = dg.StaticPartitionsDefinition(list(described))
     return [
-        *data_assets(dataset, config.description),
+        *data_assets(dataset, config.description, config.targets),
         *experiment_assets(dataset, partitions, config.targets, described),
     ]
 

@@ -6,21 +6,19 @@ from typing import Any
 import dagster as dg
 
 from t2s_assets import checks
-from t2s_assets.assets.data import OWNERS, result, table_schema
+from t2s_assets.assets.data import OWNERS, result
 from t2s_assets.ranks import run_ranks
 from t2s_assets.resources import ProjectFolders
 from t2s_assets.text2sql import (
     base_models,
     champion,
     evaluation,
-    predictions,
     prompt_datasets,
     report,
-    report_page,
     training,
 )
 from t2s_assets.text2sql.dataset_config import Targets
-from t2s_assets.text2sql.storage import read_json, read_manifest
+from t2s_assets.text2sql.storage import read_manifest
 from t2s_assets.text2sql.training import guards, plan
 
 GPU_POOL = "gpu"
@@ -56,27 +54,8 @@ def experiment_assets(
         problems |= guards.data_problems(data, tokenizer, max_length=config.prompt.max_length, apart=apart)
         if (shape := plan.shape_in(base.folder)) is not None:  # else training itself looks, with the weights
             problems |= guards.token_problems(tokenizer, shape.vocabulary)
-        first = data["train"][0]
-        return result(
-            manifest,
-            checks.examples_sound(problems),
-            **{
-                "dagster/row_count": sum(manifest["examples"].values()),
-                "dagster/column_schema": table_schema(
-                    id="text",
-                    table_id="text",
-                    prompt="text",
-                    completion="text",
-                    prompt_tokens="int",
-                    completion_tokens="int",
-                ),
-                **{f"{split}_tokens_mean": s["mean"] for split, s in manifest["tokens"].items() if s},
-                **{f"{split}_tokens_max": s["max"] for split, s in manifest["tokens"].items() if s},
-                **{f"{split}_over_max_length": n for split, n in manifest["over_max_length"].items()},
-                "example": dg.MetadataValue.md(f"```\n{first['prompt']}{first['completion']}\n```"),
-                "path": dg.MetadataValue.path(project.path(dataset, "prompts", experiment)),
-            },
-        )
+        sound = checks.examples_sound(problems)
+        return result("prompts", project.path(dataset, "prompts", experiment), manifest, targets, sound)
 
     @dg.asset(
         key=key["adapter"],
@@ -96,34 +75,7 @@ def experiment_assets(
         run_ranks(context, pipes, config, line, variables)
         folder = project.path(dataset, "adapter", experiment)
         manifest = read_manifest(folder, made_by=f"t2s train {dataset}/{experiment}")
-        shown = (
-            "steps",
-            "examples_seen",
-            "epochs",
-            "train_loss",
-            "validation_loss",
-            "validation_ex",
-            "validation_em",
-            "minutes",
-            "examples_a_second",
-            "tokens_a_second",
-            "peak_memory_gb",
-            "planned_memory_gb",
-            "trainable_share",
-            "adapter_mb",
-            "world_size",
-            "taken_from",
-        )
-        return result(
-            manifest,
-            checks.adapter_size(manifest["adapter_mb"], targets),
-            **{name: manifest[name] for name in shown if manifest.get(name) is not None},
-            versions=dg.MetadataValue.json(manifest["versions"]),
-            git_commit=manifest["git_commit"] or "not a git checkout",
-            prompts_version=manifest["prompts_version"],
-            loss_curve=dg.MetadataValue.md(f"![loss]({report_page.image_uri(folder / 'loss.png')})"),
-            path=dg.MetadataValue.path(folder),
-        )
+        return result("adapter", folder, manifest, targets)
 
     @dg.asset(
         key=key["predictions"],
@@ -138,25 +90,14 @@ def experiment_assets(
     ) -> dg.MaterializeResult:
         project, experiment = folders.project, context.partition_key
         config = project.experiment(dataset, experiment)
+        folder = project.path(dataset, "predictions", experiment)
         if evaluation.in_this_process(config):
             manifest = evaluation.alone(project, dataset, experiment, context.log.info)
         else:
             line, variables = evaluation.command(dataset, experiment, config), evaluation.environment(project, config)
             run_ranks(context, pipes, config, line, variables)
-            folder = project.path(dataset, "predictions", experiment)
             manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
-        rows = predictions.load_predictions(project, dataset, experiment)
-        columns = ("question", "gold_sql", "sql", "em", "ex", "status")
-        return result(
-            manifest,
-            **{
-                "dagster/row_count": len(rows),
-                **{f"{s}_questions": n for s, n in manifest["questions"].items()},
-                **{f"{s}_of": n for s, n in manifest["of"].items()},
-                "first": dg.MetadataValue.table([dg.TableRecord({c: r[c] for c in columns}) for r in rows[:20]]),
-                "path": dg.MetadataValue.path(project.path(dataset, "predictions", experiment)),
-            },
-        )
+        return result("predictions", folder, manifest, targets)
 
     @dg.asset(
         key=key["report"],
@@ -169,18 +110,7 @@ def experiment_assets(
     def report_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         project, experiment = folders.project, context.partition_key
         manifest = report.make_report(project, dataset, experiment, context.log.info)
-        folder = project.path(dataset, "report", experiment)
-        content = read_json(folder / "report.json", made_by="")
-        return result(
-            manifest,
-            *checks.targets(content, targets),
-            **{name: manifest[name] for name, _ in report_page.MEASURES if manifest[name] is not None},
-            n=manifest["n"],
-            of=manifest["of"],
-            **({} if (p95 := content["latency"]["total_ms"].get("p95")) is None else {"latency_p95_ms": p95}),
-            page=dg.MetadataValue.md(report_page.page_with_images(folder)),
-            path=dg.MetadataValue.path(folder),
-        )
+        return result("report", project.path(dataset, "report", experiment), manifest, targets)
 
     @dg.asset(
         key=key["champion"],
@@ -191,12 +121,6 @@ def experiment_assets(
     )
     def champion_asset(context: dg.AssetExecutionContext, folders: ProjectFolders) -> dg.MaterializeResult:
         manifest = champion.choose_champion(folders.project, dataset, context.log.info)
-        folder = folders.project.path(dataset, "champion")
-        return result(
-            manifest,
-            experiment=manifest["experiment"],
-            decision=dg.MetadataValue.json(read_json(folder / champion.CHAMPION, made_by="")),
-            path=dg.MetadataValue.path(folder),
-        )
+        return result("champion", folders.project.path(dataset, "champion"), manifest, targets)
 
     return [prompts_asset, adapter, predictions_asset, report_asset, champion_asset]

@@ -8,6 +8,7 @@ from typing import Any
 from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.examination import gold_version
+from t2s_assets.text2sql.gold import MADE_OF
 from t2s_assets.text2sql.locking import only_one
 from t2s_assets.text2sql.metrics import summary
 from t2s_assets.text2sql.paired import SIGNIFICANT, Pairs
@@ -46,7 +47,8 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
 
 def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[str, Any]:
     serving = serving_experiment(project, dataset)
-    candidates, left_out = _candidates(project, dataset, serving)
+    predicted = _predicted(project, dataset)
+    candidates, left_out = _candidates(project, dataset, serving, predicted)
     for name in left_out:
         log(f"{dataset}/{name} was evaluated on other data or otherwise; evaluate again with: t2s run {dataset}/{name}")
     if not candidates:
@@ -83,24 +85,31 @@ def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[
         was_compared = predictions if (predictions / MANIFEST).exists() else folder
         version = read_manifest(was_compared, made_by=f"t2s evaluate {dataset}/{chosen}")["adapter_version"]
         facts = {"experiment": chosen, "adapter_version": version}
-        write_manifest(fresh, content_hash(facts), facts)
+        made_of = {MADE_OF: {"predictions": {name: m["data_version"] for name, m in predicted.items()}}}
+        write_manifest(fresh, content_hash(facts), facts | made_of)
     log(f"champion of {dataset}: {chosen}" + (f" (before: {serving})" if serving and serving != chosen else ""))
     return read_manifest(folder, made_by="")
 
 
-def _candidates(project: Project, dataset: str, serving: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
-    names = experiment_names(project.configs, dataset)
-    predicted = {n: project.path(dataset, "predictions", n) for n in names}
-    for name, folder in predicted.items():
+def _predicted(project: Project, dataset: str) -> dict[str, dict[str, Any]]:
+    """The manifest of predictions of each experiment that has some."""
+    folders = {n: project.path(dataset, "predictions", n) for n in experiment_names(project.configs, dataset)}
+    for name, folder in folders.items():
         restore_interrupted(folder)
         restore_interrupted(project.path(dataset, "adapter", name))
-    predicted = {n: folder for n, folder in predicted.items() if (folder / MANIFEST).exists()}
+    there = {name: folder for name, folder in folders.items() if (folder / MANIFEST).exists()}
+    return {name: read_manifest(f, made_by=f"t2s evaluate {dataset}/{name}") for name, f in there.items()}
+
+
+def _candidates(
+    project: Project, dataset: str, serving: str | None, predicted: dict[str, dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
+    names = experiment_names(project.configs, dataset)
     now = gold_version(project, dataset) if predicted else None
     serves = serving in names and (project.path(dataset, "adapter", serving) / MANIFEST).exists()
     candidates, left_out = {}, [serving] if serves and serving not in predicted else []
-    for name, folder in predicted.items():
-        manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}")
+    for name, manifest in predicted.items():
         if manifest.get("gold_version") != now or _decodes_otherwise(project, dataset, name, manifest):
             left_out.append(name)
         elif rows := load_predictions(project, dataset, name, split="validation"):

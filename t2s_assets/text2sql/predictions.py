@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.examination import Examination
 from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, options
-from t2s_assets.text2sql.gold import Question
+from t2s_assets.text2sql.gold import MADE_OF, Question
 from t2s_assets.text2sql.guidance import Content, content_read, settled, uses_table_content
 from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.prepare import load_usable, sample
@@ -115,6 +116,11 @@ def make_predictions(project: Project, dataset: str, experiment: str, log: Log =
             "of": total,
             "adapter_version": asked.adapter.version,
             "gold_version": asked.gold_version,
+            MADE_OF: {
+                "adapter": asked.adapter.version,
+                "prompts": asked.prompts["data_version"],
+                "sql": asked.prompts[MADE_OF]["sql"],
+            },
             DECODING: config.decoding.model_dump(exclude_defaults=True),
             "uses_table_content": [*asked.adapter.format.content_read, *content_read(config.decoding)],
             "latency_p95_ms": latency["total_ms"].get("p95"),
@@ -215,3 +221,10 @@ def load_predictions(
     path = folder / f"{name}.parquet"
     filters = [("split", "==", split)] if split is not None else None
     return pq.read_table(path, filters=filters).to_pylist() if path.exists() else []
+
+
+def first_predictions(folder: Path, columns: Sequence[str], count: int) -> tuple[list[dict[str, Any]], int]:
+    """(these columns of the first rows of the `predictions` in a folder, how many rows there are in all)."""
+    with pq.ParquetFile(folder / "predictions.parquet") as file:
+        first = next(file.iter_batches(batch_size=count, columns=list(columns)), None)
+        return [] if first is None else first.to_pylist(), file.metadata.num_rows

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import Experiment
@@ -225,6 +228,16 @@ def load_prompts(project: Project, dataset: str, experiment: str) -> Any:
 
     prompts_manifest(project, dataset, experiment)
     return load_from_disk(str(project.path(dataset, "prompts", experiment) / "dataset"))
+
+
+def first_example(folder: Path) -> dict[str, Any] | None:
+    """The first training example of the `prompts` in a folder, read without the `datasets` library; None of none."""
+    for path in sorted((folder / "dataset" / "train").glob("*.arrow")):
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
+            for batch in batches:
+                if batch.num_rows:
+                    return batch.slice(0, 1).to_pylist()[0]
+    return None
 
 
 def prompt_problems(data: Any, tokenizer: Any) -> Counter[str]:

@@ -10,6 +10,7 @@ from t2s_assets.text2sql import adapters, comparison, plots
 from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.gold import MADE_OF
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
 from t2s_assets.text2sql.report_page import MEASURES, PLOTS, asked, headline, page
@@ -76,6 +77,7 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         facts = {name: report["test"]["overall"][name]["value"] for name, _ in MEASURES} | {
             "n": report["test"]["n"],
             "of": report["test"]["of"],
+            MADE_OF: {"predictions": predictions["data_version"], "adapter": trained},
         }
         # The latency target is a timing too, and the other targets follow from what is hashed.
         stable = {k: v for k, v in report.items() if k not in ("latency", "training", "targets")}
