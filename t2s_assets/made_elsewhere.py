@@ -18,6 +18,7 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
+from sqlalchemy.exc import IntegrityError
 
 from t2s_assets.assets import shown
 from t2s_assets.event_tags import Event, Input, Partition, made_of_others, tags_of
@@ -161,11 +162,14 @@ class Tick:
         if not (folder / MANIFEST).exists():
             return None
         manifest = read_manifest(folder, made_by=made_by)
-        version = manifest.get("data_version") if isinstance(manifest, dict) else None
-        if not isinstance(version, str):
-            raise DataError(
-                f"{folder / MANIFEST}: data_version: text is wanted; got {version!r}; make it again with: {made_by}"
-            )
+        facts = manifest if isinstance(manifest, dict) else {}
+        for name, kind, found in (
+            ("data_version", str, facts.get("data_version")),
+            (MADE_OF, dict, facts.get(MADE_OF, {})),
+        ):
+            if not isinstance(found, kind):
+                wanted = f"{name}: a {kind.__name__} is wanted; got {found!r}"
+                raise DataError(f"{folder / MANIFEST}: {wanted}; make it again with: {made_by}")
         return manifest
 
     def _folder(self, place: Place) -> Path:
@@ -268,9 +272,10 @@ class Tick:
 
     def _report(self, place: Place, manifest: Manifest, tags: Mapping[str, str], made_by: str) -> None:
         folder, asset = self._folder(place), place.asset
-        metadata = shown.metadata(asset.asset, folder, manifest) | {
+        metadata = {
             "made_by": made_by,
             "on_disk_since": dg.MetadataValue.timestamp((folder / MANIFEST).stat().st_mtime),
+            **shown.metadata(asset.asset, folder, manifest),
         }
         checks = self._checks(place, manifest)
         if not _settled(folder):  # looked at last: what was read above is then of one writing
@@ -283,7 +288,12 @@ class Tick:
         record = self._before(*place.at)
         self._events[asset.key][place.partition] = _event(record)
         for check in checks:
-            self._instance.report_runless_asset_event(_evaluation(check, place, record))
+            try:
+                self._instance.report_runless_asset_event(_evaluation(check, place, record))
+            except IntegrityError:
+                # Dagster's tables hold one result without a run for each check and partition. The first one stays, and
+                # is shown as that of the materialization that it was told of.
+                self._log.warning(f"{place}: {check.check_name} is not told anew; the next run here that makes it does")
 
     def _checks(self, place: Place, manifest: Manifest) -> list[dg.AssetCheckResult]:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from t2s_assets.made_elsewhere import MADE_BY
 from t2s_assets.text2sql.training.checkpoints import SEAL, step_of
 from t2s_assets_tests.instance import DATASET, ENDLESS, EXPERIMENT, Instance
 from t2s_assets_tests.processes import ancestors, processes_with, wait_for
@@ -69,6 +70,21 @@ def test_the_schedule_is_there_and_off(instance: Instance, webserver: str) -> No
     assert found == [
         {"name": f"{DATASET}_retrain", "cronSchedule": "30 2 * * 1", "scheduleState": {"status": "STOPPED"}}
     ]
+
+
+def test_what_is_made_elsewhere_is_shown_without_being_asked(instance: Instance, webserver: str) -> None:
+    """By the daemon and its sensor, within a tick of 30 s and the 10 s after which a folder counts as whole."""
+    prepare(instance.files, ENDLESS)
+    query = """query($key: AssetKeyInput!, $p: [String!]) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+        assetMaterializations(partitions: $p) { runId metadataEntries { label ... on TextMetadataEntry { text } } } } } }"""
+
+    def shown() -> list[dict[str, object]]:
+        node = instance.graphql(query, key={"path": [DATASET, "prompts"]}, p=[ENDLESS])["assetNodeOrError"]
+        return node["assetMaterializations"]
+
+    (made,) = wait_for(shown, seconds=120, what="the prompts to be shown", every=1)
+    assert made["runId"] == ""
+    assert {"label": "made_by", "text": MADE_BY} in made["metadataEntries"]
 
 
 def test_a_stopped_training_leaves_no_process(instance: Instance, webserver: str) -> None:
