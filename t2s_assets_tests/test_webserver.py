@@ -76,7 +76,8 @@ def test_what_is_made_elsewhere_is_shown_without_being_asked(instance: Instance,
     """By the daemon and its sensor, within a tick of 30 s and the 10 s after which a folder counts as whole."""
     prepare(instance.files, ENDLESS)
     query = """query($key: AssetKeyInput!, $p: [String!]) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-        assetMaterializations(partitions: $p) { runId metadataEntries { label ... on TextMetadataEntry { text } } } } } }"""
+        assetMaterializations(partitions: $p) { runId
+            metadataEntries { label ... on TextMetadataEntry { text } } } } } }"""
 
     def shown() -> list[dict[str, object]]:
         node = instance.graphql(query, key={"path": [DATASET, "prompts"]}, p=[ENDLESS])["assetNodeOrError"]
