@@ -2,11 +2,11 @@
 
     python benchmarks/opening.py [--shapes NAME ...] [--rows N] [--repeats N] [--json FILE]
 
-- ours: the types of all columns by every cell read, and the rows with these types, in memory: 100,000 at the most, ten
-  million cells.
+- ours: the types of all columns by every cell read, and the rows with these types, in memory: ten million cells at the
+  most.
 - read_csv: DuckDB's sniffer, which goes by the first 20,480 rows, and its reader on all threads, into a table of as
   many rows. The baseline.
-- read_csv, all rows: the same of the whole file, which ours does not read.
+- read_csv, all rows: the same of the whole file, where it has more cells.
 
 Each opening is in a process of its own, the ways in turns; figures are medians of `--repeats`. Memory is the peak of
 that process, imports included. Files are made by DuckDB in a temporary folder.
@@ -79,7 +79,7 @@ SHAPES = {
 
 def ours(path: Path, rows: int | None) -> int:
     """Opens the file as `t2s` does. Returns the number of rows."""
-    return open_source(db=path).table().typed_content.data.num_rows
+    return open_source(db=path).table().content.data.num_rows
 
 
 def read_csv(path: Path, rows: int | None) -> int:

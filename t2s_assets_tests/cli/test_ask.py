@@ -105,7 +105,7 @@ def test_rows_of_a_part_of_the_table_are_marked_beside_them(
     mark = "-- of the first 1 row of the table alone: those behind are neither found nor counted"
     whole = t2s(*words)
     assert mark not in whole.out and json.loads(t2s(*words, "--json").out)["result"]["partial"] is False
-    monkeypatch.setattr(user_tables, "MAX_ROWS", 1)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 2)
     cut = t2s(*words)
     assert cut.status == 0 and cut.out.splitlines()[-1] == mark
     result = json.loads(t2s(*words, "--json").out)["result"]

@@ -184,7 +184,7 @@ def test_answers_that_hang_on_no_rows_of_the_source_stay(
 def test_results_of_a_part_of_a_table_are_counted(
     t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_tables, "MAX_ROWS", 1)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 2)
     questions = _jsonl(tmp_path / "q.jsonl", [{"question": "how many?"}, {"question": "how high?"}, {"question": ""}])
     for out in (tmp_path / "a.jsonl", tmp_path / "a.csv"):
         words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks, "--run"]

@@ -21,17 +21,21 @@ import pyarrow as pa
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
 from t2s_assets.text2sql.tables.read_limits import Reading
-from t2s_assets.text2sql.tables.text_columns import text_columns
-from t2s_assets.text2sql.tables.user_tables import Content, UserTable, row_cap, shortened
+from t2s_assets.text2sql.tables.text_columns import TextColumn, text_columns
+from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, row_cap, shortened
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
+# Bytes of cells, those of numbers too, of which a file has more rows than others of which cells are read one by one.
+_MOST = 400_000_000
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _OTHERWISE = "cp1252"
 """What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
 
 
-def csv_table(path: Path) -> UserTable:
+def csv_table(path: Path, *, alone: bool = True) -> UserTable:
     """A CSV in UTF-8, in UTF-16 with its mark, or in Windows-1252.
+
+    One that is not `alone` may be in memory together with others, and has fewer of its rows there.
 
     Raises:
         DataError: it is empty, damaged, in another encoding, or a row has more cells than the header.
@@ -45,13 +49,13 @@ def csv_table(path: Path) -> UserTable:
         raise DataError(f"{path} cannot be unpacked ({e})") from e
     if encoding is None:
         try:
-            return _in_utf8(path, path)
+            return _in_utf8(path, path, alone)
         except UnicodeError:
             encoding = _OTHERWISE
     with TemporaryDirectory(prefix="t2s-csv-") as folder:
         file = Path(folder) / "utf8.csv"
         _convert(path, encoding, file)
-        table = _in_utf8(path, file)
+        table = _in_utf8(path, file, alone)
     remark = f"{path.name} is not in UTF-8 and was read as Windows-1252; where letters are wrong, convert it to UTF-8"
     return replace(table, remark=remark if encoding == _OTHERWISE else "")
 
@@ -82,7 +86,7 @@ def _convert(path: Path, encoding: str, into: Path) -> None:
         ) from e
 
 
-def _in_utf8(path: Path, file: Path) -> UserTable:
+def _in_utf8(path: Path, file: Path, alone: bool) -> UserTable:
     """`path`, of which `file` is a copy or itself: its first line holds the column names, and the cells of the rows
     read say what type a column has. Raises UnicodeError where it is not UTF-8."""
     name = unpacked(path).stem
@@ -93,24 +97,36 @@ def _in_utf8(path: Path, file: Path) -> UserTable:
         try:
             with reading.on(connection):
                 relation = connection.sql(f"SELECT * FROM read_csv([{literal_path(file)}], {options})")
-                cap = row_cap(len(relation.columns))
-                found = reading.arrow(relation.limit(cap + 1))
+                width = len(relation.columns)
+                cap, fewer = row_cap(width, columnar=alone), row_cap(width)
+                rows = relation.limit(cap + 1)
+                found = reading.arrow(rows, enough=lambda count, size: size > _MOST and count > fewer)
+                if found.nbytes > _MOST:
+                    cap = fewer
                 named = _cells_of_the_header(connection, path, file, found)
                 found = _without_surplus(path, found, named)
-                columns = text_columns(connection, found.slice(0, cap), found.column_names, Reading(reading.what))
+                columns = _columns(connection, found.slice(0, cap), reading)
+                if cap > fewer and sum(c.text_bytes for c in columns) > MAX_TEXT:
+                    cap = fewer
+                    columns = _columns(connection, found.slice(0, cap), reading)
         except duckdb.Error as e:
             if "not utf-8" in str(e).lower():
                 raise UnicodeError(reason(e)) from e
             raise DataError(f"{path} cannot be read as CSV with a header line ({reason(e)})") from e
 
-    truncated = found.num_rows > cap
     made_null = {i: c.made_null for i, c in enumerate(columns) if c.made_null is not None}
+    there = found.num_rows
 
     def read(typed: bool) -> Content:
+        most = min(cap, fewer) if typed else cap
         data = pa.Table.from_arrays([c.cells(typed) for c in columns], [f"c{i}" for i in range(len(columns))])
-        return Content(data, tuple(c.column.copied(typed) for c in columns), truncated, made_null)
+        return Content(data.slice(0, most), tuple(c.column.copied(typed) for c in columns), there > most, made_null)
 
     return table_of(name, [c.column for c in columns], read, str(path), in_memory=True)
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, found: pa.Table, reading: Reading) -> list[TextColumn]:
+    return text_columns(connection, found, found.column_names, Reading(reading.what))
 
 
 def _cells_of_the_header(connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table) -> int:

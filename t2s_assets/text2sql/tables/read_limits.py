@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -82,14 +82,18 @@ class Reading:
         if size > self._left:
             raise self._too_large()
 
-    def arrow(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
-        """All rows of a relation, while they are not too large."""
-        batches = []
+    def arrow(self, relation: duckdb.DuckDBPyRelation, *, enough: Callable[[int, int], bool] | None = None) -> pa.Table:
+        """All rows of a relation, while they are not too large; no more after `enough` of how many and their bytes."""
+        batches: list[pa.RecordBatch] = []
+        count = size = 0
         try:
             reader = relation.to_arrow_reader(2048)  # DuckDB works in as many rows at a time
             for batch in reader:
                 self.count(batch.nbytes)
                 batches.append(batch)
+                count, size = count + batch.num_rows, size + batch.nbytes
+                if enough is not None and enough(count, size):
+                    break
         except OSError as e:  # what DuckDB raises once rows have come reaches Arrow as this
             if "Out of Memory" in str(e):
                 raise self._too_much_memory() from e

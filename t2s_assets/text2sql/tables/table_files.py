@@ -46,8 +46,10 @@ _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet",
 _JSON_LINES = {".jsonl", ".ndjson"}
 
 
-def open_file(path: Path) -> Source:
+def open_file(path: Path, *, alone: bool = True) -> Source:
     """The tables of a data file; what kind it is, its first bytes say, and for CSV and JSON lines its suffix.
+
+    `alone` is `csv_table`'s.
 
     Raises:
         DataError: it is missing, unreadable, or none of these kinds.
@@ -72,7 +74,7 @@ def open_file(path: Path) -> Source:
     if kind == "parquet":
         return of_tables(str(path), [_parquet(path)])
     if kind == "csv":
-        return of_tables(str(path), [csv_table(path)])
+        return of_tables(str(path), [csv_table(path, alone=alone)])
     if suffix in _JSON_LINES:
         return of_tables(str(path), [_json_lines(path)])
     raise DataError(
@@ -96,7 +98,7 @@ def open_folder(path: Path) -> Source:
         raise DataError(f"{path} is a folder without CSV or Parquet files")
     by_path = {(file.stem,): file for file in files}
     check_apart(str(path), [file.stem for file in files], [file.name for file in files])
-    return Source(str(path), tuple(by_path), cache(lambda known_as: open_file(by_path[known_as]).table()))
+    return Source(str(path), tuple(by_path), cache(lambda known_as: open_file(by_path[known_as], alone=False).table()))
 
 
 def is_table_of_folder(path: Path) -> bool:

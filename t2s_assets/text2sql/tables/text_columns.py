@@ -53,6 +53,11 @@ class TextColumn:
     typed: pa.ChunkedArray
     made_null: Cells | None = None
 
+    @property
+    def text_bytes(self) -> int:
+        """Of its cells that are text in the plain copy."""
+        return self.plain.nbytes if pa.types.is_string(self.plain.type) else 0
+
     def cells(self, typed: bool) -> pa.ChunkedArray:
         """The cells of one of both copies."""
         return self.typed if typed else self.plain

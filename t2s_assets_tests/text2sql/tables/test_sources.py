@@ -20,7 +20,7 @@ import pytest
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.tables import table_files, user_tables
+from t2s_assets.text2sql.tables import csv_files, table_files, user_tables
 from t2s_assets.text2sql.tables.asked import asked_about
 from t2s_assets.text2sql.tables.sources import as_asked, as_table, from_ddl, from_json, open_source
 
@@ -329,32 +329,53 @@ def test_rows_run_under_another_name_ignoring_case(files: Path) -> None:
     assert outcome.rows == ((8516.0,),), outcome.message
 
 
-def test_a_long_table_is_copied_up_to_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csv_of_a_folder_is_copied_up_to_a_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of the folder may be in memory too; the last row it would have alone does not decide on its type."""
     monkeypatch.setattr(user_tables, "MAX_ROWS", 3)
     path = tmp_path / "long.csv"
-    path.write_text("n\n1\n2\n3\n4\n")
-    content = open_source(db=path).table().content
-    assert (content.data.num_rows, content.truncated) == (3, True)
+    path.write_text("n\n1\n2\n3\nfour\n")
+    table = open_source(db=tmp_path).table()
+    assert (table.content.data.num_rows, table.content.truncated) == (3, True)
+    assert [c.type for c in table.columns] == ["real"]
+    assert [c.type for c in open_source(db=path).table().columns] == ["text"]
     path.write_text("n\n1\n2\n3\n")
-    assert not open_source(db=path).table().content.truncated
+    assert not open_source(db=tmp_path).table().content.truncated
     monkeypatch.setattr(user_tables, "MAX_CELLS", 2)
-    assert open_source(db=path).table().content.data.num_rows == 2
+    assert open_source(db=tmp_path).table().content.data.num_rows == 2
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_table_of_columns_is_copied_up_to_a_number_of_cells_while_its_texts_are_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
     monkeypatch.setattr(user_tables, "MAX_CELLS", 8)
-    path = tmp_path / "long.parquet"
+    path = tmp_path / f"long{suffix}"
     with duckdb.connect() as db:
         db.execute(f"COPY (SELECT i, 'ten bytes ' AS s FROM range(5) r(i)) TO '{path}'")
     table = open_source(db=path).table()
     assert (table.content.data.num_rows, table.content.truncated) == (4, True)
-    assert table.typed_content.data.num_rows == 2  # such may be joined with others
-    monkeypatch.setattr(table_files, "MAX_TEXT", 40)
+    assert (table.typed_content.data.num_rows, table.typed_content.truncated) == (2, True)  # may be joined with others
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 10)
+    assert not open_source(db=path).table().content.truncated
+    for module in (table_files, csv_files):
+        monkeypatch.setattr(module, "MAX_TEXT", 40)
     cut = open_source(db=path).table().content
     assert (cut.data.num_rows, cut.truncated) == (2, True)
+
+
+def test_a_csv_of_too_many_bytes_is_copied_up_to_a_number_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read 2,048 rows at a time: what it has beyond is not even read."""
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
+    path = tmp_path / "long.csv"
+    path.write_text("n\n" + "1\n" * 5_000 + "two\n")
+    assert open_source(db=path).table().content.data.num_rows == 5_001
+    monkeypatch.setattr(csv_files, "_MOST", 4_000)
+    table = open_source(db=path).table()
+    assert (table.content.data.num_rows, table.content.truncated) == (2, True)
+    assert [c.type for c in table.columns] == ["real"]
 
 
 def test_json_lines_are_copied_up_to_the_cap_with_the_types_of_all_rows(
