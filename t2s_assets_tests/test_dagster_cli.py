@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from t2s_assets_tests.instance import DATASET, ENDLESS, EXPERIMENT, Instance
+from t2s_assets_tests.processes import processes_with
 
 ASSETS = ("tables", "questions", "sql", "prompts", "adapter", "predictions", "report", "champion")
 
@@ -63,6 +64,28 @@ def test_a_failed_step_and_a_wrong_use_have_their_own_status(instance: Instance)
     assert unprepared.returncode == 1
     assert f"t2s evaluate {DATASET}/{ENDLESS}" in unprepared.stderr + unprepared.stdout
     assert instance.dagster("asset", "materialize", "-m", "t2s_assets.definitions").returncode == 2
+
+
+def test_an_evaluation_that_is_told_to_stop_says_what_is_kept(instance: Instance) -> None:
+    assert instance.made.returncode == 0, instance.made.stderr[-5000:]
+    for path in instance.project.cache("generations").glob("*"):
+        path.unlink()
+    select = ["--select", f"key:{DATASET}/predictions", "--partition", EXPERIMENT]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "t2s_assets.definitions", *select],
+        cwd=instance.files.root,
+        env=instance.environment | {"T2S_TEST_MARK": "a told evaluation"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as command:
+        assert command.stdout is not None
+        next(line for line in command.stdout if "adapter: generating" in line)
+        command.terminate()
+        rest, _ = command.communicate(timeout=120)
+    assert command.returncode == 1
+    assert "stopped; whole blocks of answers are kept, and the same command goes on from them" in rest
+    assert not processes_with("T2S_TEST_MARK=a told evaluation")
 
 
 def test_the_instance_retries_watches_and_queues(instance: Instance) -> None:

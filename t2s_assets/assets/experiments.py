@@ -91,12 +91,16 @@ def experiment_assets(
         project, experiment = folders.project, context.partition_key
         config = project.experiment(dataset, experiment)
         folder = project.path(dataset, "predictions", experiment)
-        if evaluation.in_this_process(config):
-            manifest = evaluation.alone(project, dataset, experiment, context.log.info)
-        else:
-            line, variables = evaluation.command(dataset, experiment, config), evaluation.environment(project, config)
-            run_ranks(context, pipes, config, line, variables)
-            manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
+        try:
+            if evaluation.in_this_process(config):
+                manifest = evaluation.alone(project, dataset, experiment, context.log.info)
+            else:
+                line = evaluation.command(dataset, experiment, config)
+                run_ranks(context, pipes, config, line, evaluation.environment(project, config))
+                manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
+        except dg.DagsterExecutionInterruptedError:
+            context.log.error(f"stopped; {evaluation.GOES_ON}")
+            raise
         return result("predictions", folder, manifest, targets)
 
     @dg.asset(

@@ -20,12 +20,15 @@ from t2s_assets.text2sql import launching
 from t2s_assets.text2sql.config import Experiment, TorchrunLaunch
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.locking import only_one
-from t2s_assets.text2sql.stopping import interrupts_kept, is_main, when_launcher_is_gone
+from t2s_assets.text2sql.stopping import LAUNCHER, Stopped, is_main, stoppable, when_launcher_is_gone
 from t2s_assets.text2sql.storage import Project, read_manifest
 
 Log = Callable[[str], None]
 
 MODULE = "t2s_assets.text2sql.evaluation"
+GOES_ON = "whole blocks of answers are kept, and the same command goes on from them"
+"""What an evaluation says that was told to stop."""
+
 # Ranks end as far apart as a block takes, and a rank may find nothing left to do.
 _LONGEST_WAIT = timedelta(days=1)
 
@@ -51,12 +54,14 @@ def run(project: Project, dataset: str, experiment: str, log: Log = print) -> di
 
     Raises:
         T2SError: as `make_predictions`, another process evaluates it, or the processes failed.
+        Stopped: told to stop by SIGTERM; the same call goes on where it was.
     """
     config = project.experiment(dataset, experiment)
     if in_this_process(config):
         return alone(project, dataset, experiment, log)
     what = f"evaluation of {dataset}/{experiment}"
-    launching.run(config, command(dataset, experiment, config), environment(project, config), what=what)
+    line, variables = command(dataset, experiment, config), environment(project, config)
+    launching.run(config, line, variables, what=what, goes_on=GOES_ON)
     return read_manifest(
         project.path(dataset, "predictions", experiment), made_by=f"t2s evaluate {dataset}/{experiment}"
     )
@@ -67,11 +72,13 @@ def alone(project: Project, dataset: str, experiment: str, log: Log) -> dict[str
 
     Raises:
         T2SError: as `make_predictions`, or another process evaluates it.
+        Stopped: told to stop by SIGTERM; the same call goes on where it was.
     """
-    from t2s_assets.text2sql.predictions import make_predictions
+    with stoppable(GOES_ON):  # while libraries are imported, too
+        from t2s_assets.text2sql.predictions import make_predictions
 
-    with only_evaluation(project, dataset, experiment, log):
-        return make_predictions(project, dataset, experiment, log)
+        with only_evaluation(project, dataset, experiment, log):
+            return make_predictions(project, dataset, experiment, log)
 
 
 def only_evaluation(
@@ -96,12 +103,13 @@ def evaluate(project: Project, dataset: str, experiment: str, log: Log) -> None:
     with only_evaluation(project, dataset, experiment, log) if is_main() else nullcontext():
         if ranks > 1:
             # A rank that waits for others in an exchange would hear of nothing else.
-            before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+            before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT)}
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
             log(f"{ranks} ranks share the questions")
             answer_share(project, dataset, experiment, rank=dist.get_rank(), ranks=ranks, wait=dist.barrier, log=log)
             dist.destroy_process_group()
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if is_main():
             make_predictions(project, dataset, experiment, log)
 
@@ -123,7 +131,7 @@ def main() -> int:
             print(line, flush=True)
 
     try:
-        with interrupts_kept():
+        with stoppable(GOES_ON):
             if is_main() and "DAGSTER_PIPES_CONTEXT" in os.environ:
                 from dagster_pipes import open_dagster_pipes
 
@@ -131,6 +139,9 @@ def main() -> int:
                     evaluate(Project.find(), dataset, experiment, pipes.log.info)
             else:
                 evaluate(Project.find(), dataset, experiment, say)
+    except Stopped as e:
+        # The launcher tells it once, whether or not there was time for this rank to.
+        return 1 if LAUNCHER in os.environ else launching.refused(e)
     except T2SError as e:
         return launching.refused(e)
     except KeyboardInterrupt:

@@ -96,15 +96,28 @@ def environment(project: Project, config: Experiment, processes: int) -> dict[st
     return variables | {"OMP_NUM_THREADS": threads, LAUNCHER: str(os.getpid())}
 
 
-def run(config: Experiment, line: list[str], variables: dict[str, str], *, what: str) -> None:
-    """Run a command line where the experiment wants it, and wait for its end. Raises T2SError when it fails."""
+def run(
+    config: Experiment,
+    line: list[str],
+    variables: dict[str, str],
+    *,
+    what: str,
+    goes_on: str = "the same command starts it again",
+) -> None:
+    """Run a command line where the experiment wants it, and wait for its end. SIGTERM is passed on to it.
+
+    Raises:
+        T2SError: it fails.
+        Stopped: SIGTERM ended it; `goes_on` says what the user can do. Where the only rank tells more, that is raised.
+    """
     if isinstance(config.launch, RayLaunch):
         _run_on_ray(config.launch, ray_job(config.launch, line, variables), what)
         return
     with refusal(line) as told:
         process = subprocess.Popen(line, env={**os.environ, **variables, **told})
         try:
-            status = process.wait()
+            with _passing_on(process):
+                status = process.wait()
         except KeyboardInterrupt:
             # The terminal tells torchrun too. Killed now, as `subprocess.run` would, it could not wait for its ranks.
             with suppress(subprocess.TimeoutExpired):
@@ -112,8 +125,29 @@ def run(config: Experiment, line: list[str], variables: dict[str, str], *, what:
             raise
         finally:
             _kill(process)
+        # A shell's status for a process that a signal ended is torchrun's; Python's is that of one before it has ranks.
+        if status in (128 + signal.SIGTERM, -signal.SIGTERM):
+            if Path(told.get(REFUSAL, "")).is_file():
+                return
+            raise Stopped(f"stopped by {signal.SIGTERM.name}; {goes_on}")
         if status:
             raise T2SError(f"{what} failed with status {status}; its messages are above")
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM within the block goes to `process`, whose end the block waits for.
+
+    A scheduler may tell the command alone, and its ranks then have as long as torchrun gives them.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # signals are another's there
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,7 @@ def is_main() -> bool:
 
 
 class Stopped(T2SError):
-    """Training was told to stop, and did after writing a checkpoint."""
+    """A training or an evaluation was told to stop, and did; what it had is kept."""
 
 
 class BrokenOff(KeyboardInterrupt):
@@ -53,13 +53,31 @@ class StopSignal:
         self._left: str | None = None
         self._last = -math.inf
         self._lost: type[BaseException] | None = None
+        self._anew: threading.Timer | None = None
 
     def install(self) -> None:
         """Catch both signals, and watch launchers where there are some. Only in a process' main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self._catch(signal.SIGTERM, signal.SIGINT)
+        when_launcher_is_gone(self._left_alone)
+
+    @contextmanager
+    def installed(self, *numbers: signal.Signals) -> Iterator[None]:
+        """Catch these signals within the block, SIGTERM among them. Only in a process' main thread."""
+        before, hook = {number: signal.getsignal(number) for number in numbers}, sys.unraisablehook
+        self._catch(*numbers)
+        try:
+            yield
+        finally:
+            if self._anew is not None:
+                self._anew.cancel()
+            sys.unraisablehook = hook
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _catch(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
             signal.signal(number, self._told)
         sys.unraisablehook = _lost_interrupts(self._told_in_vain, sys.unraisablehook)
-        when_launcher_is_gone(self._left_alone)
 
     @contextmanager
     def steps(self) -> Iterator[None]:
@@ -87,7 +105,7 @@ class StopSignal:
 
     def _told_in_vain(self, what: type[BaseException]) -> None:
         self._lost = what
-        _interrupt_anew()
+        self._anew = _signal_anew(signal.SIGTERM)  # SIGINT may be ignored
 
     def _told(self, number: int, frame: FrameType | None) -> None:
         lost, self._lost = self._lost, None
@@ -110,6 +128,35 @@ class StopSignal:
         if self.reason is None:  # else it is ending, and no second one that is in a hurry
             self._left = f"the end of the process that launched it ({launcher})"
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+@contextmanager
+def stoppable(goes_on: str) -> Iterator[None]:
+    """SIGTERM within the block ends it with an error that says what `goes_on`; Ctrl-C stays an interrupt.
+
+    Libraries' errors in place of either are dealt with as in `interrupts_kept`. Where SIGTERM has a handler, as in a
+    step of Dagster, that is left to end the block; other threads hear of no signal.
+
+    Raises:
+        Stopped: after SIGTERM.
+        KeyboardInterrupt: after SIGINT.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    told = StopSignal()
+    # A process in the background of a script ignores Ctrl-C.
+    interruptible = callable(signal.getsignal(signal.SIGINT))
+    with told.installed(signal.SIGTERM, *([signal.SIGINT] if interruptible else [])):
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as e:
+            if not told.at_once:
+                raise
+            if told.reason == signal.SIGINT.name:
+                raise KeyboardInterrupt from e
+            raise Stopped(f"stopped by {told.reason}; {goes_on}") from e
 
 
 @contextmanager
@@ -136,7 +183,7 @@ def interrupts_kept() -> Iterator[None]:
 
     signal.signal(signal.SIGINT, interrupt)
     unraisable, anew = sys.unraisablehook, list[threading.Timer]()
-    sys.unraisablehook = _lost_interrupts(lambda _: anew.append(_interrupt_anew()), unraisable)
+    sys.unraisablehook = _lost_interrupts(lambda _: anew.append(_signal_anew(signal.SIGINT)), unraisable)
     try:
         yield
     except Exception as e:
@@ -167,10 +214,10 @@ def _lost_interrupts(
     return hook
 
 
-def _interrupt_anew() -> threading.Timer:
-    """Have SIGINT sent to the main thread once more, when it has left the code that cannot raise."""
+def _signal_anew(number: signal.Signals) -> threading.Timer:
+    """Have a signal sent to the main thread once more, when it has left the code that cannot raise."""
     main = threading.main_thread().ident or 0
-    timer = threading.Timer(_ANEW_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
+    timer = threading.Timer(_ANEW_SECONDS, signal.pthread_kill, (main, number))
     timer.daemon = True
     timer.start()
     return timer

@@ -1,8 +1,9 @@
-"""Evaluations that others must not meet: one at a time, and none whose launcher is gone."""
+"""Evaluations that others must not meet: one at a time, and none whose launcher is gone; and those told to stop."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from t2s_assets.text2sql import evaluation
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets_tests.processes import kill_all, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_experiment, trained_towns
 
 HOLD = (
     "import sys; from t2s_assets.text2sql import evaluation; from t2s_assets.text2sql.storage import Project\n"
@@ -32,6 +34,24 @@ def shop(project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> Projec
     monkeypatch.setenv("T2S_CONFIGS", str(project_files.project.configs))
     monkeypatch.setenv("T2S_STORAGE", str(project_files.project.storage))
     return project_files
+
+
+@pytest.fixture(scope="module")
+def answerable(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
+    """A dataset with a trained adapter and 12 questions to answer, 6 of them by the base too."""
+    return trained_towns(tmp_path_factory.mktemp("answerable"), tiny_base)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT is heard, which a process that a script started in the background would ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def folders(files: ProjectFiles) -> dict[str, str]:
+    return {"T2S_CONFIGS": str(files.project.configs), "T2S_STORAGE": str(files.project.storage)}
 
 
 @contextmanager
@@ -104,3 +124,75 @@ def test_all_ranks_end_with_their_launcher(shop: ProjectFiles, tmp_path: Path) -
                 wait_for(lambda: not processes_with(mark), seconds=60, what="the ranks to end")
             finally:
                 kill_all(mark)
+
+
+TOLD_ANSWERING = """
+import os, signal
+from t2s_assets.cli import main
+from t2s_assets.text2sql import decoding, generations
+
+generations.BLOCK = 4
+real, calls = decoding.Decoder.generate, 0
+
+def generate(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == 2:
+        os.kill(os.getpid(), signal.{signal})
+    return real(*args, **kwargs)
+
+decoding.Decoder.generate = generate
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (
+            "SIGTERM",
+            1,
+            "error: stopped by SIGTERM; whole blocks of answers are kept, and the same command goes on from them\n",
+        ),
+        ("SIGINT", 130, ""),
+    ],
+)
+def test_a_scheduler_ends_an_evaluation_with_one_line(
+    answerable: ProjectFiles, heard: None, tmp_path: Path, number: str, status: int, said: str
+) -> None:
+    for path in answerable.project.cache("generations").glob("*"):
+        path.unlink()
+    script = tmp_path / "told.py"
+    script.write_text(TOLD_ANSWERING.format(signal=number))
+    mark = f"T2S_TEST_MARK={tmp_path}"
+    line = [sys.executable, str(script), "evaluate", "towns/tiny"]
+    # The script imports libraries before the command sets what keeps them silent.
+    silent = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = os.environ | folders(answerable) | silent | {"T2S_TEST_MARK": str(tmp_path)}
+    ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (status, said)
+    assert "adapter: generating 12 answers, 0 are there already" in ended.stdout
+    assert not processes_with(mark)
+    lines: list[str] = []
+    evaluation.run(answerable.project, "towns", "tiny", lines.append)
+    assert "adapter: generating 8 answers, 4 are there already" in lines
+
+
+def test_a_scheduler_ends_an_evaluations_ranks(answerable: ProjectFiles, tiny_base: Path) -> None:
+    """It tells the command alone."""
+    add_experiment(answerable, tiny_base, "tiny", max_steps=2, evaluation={"latency_questions": 2, "processes": 2})
+    for path in answerable.project.cache("generations").glob("*"):
+        path.unlink()
+    line = [sys.executable, "-m", "t2s_assets.cli", "evaluate", "towns/tiny"]
+    with subprocess.Popen(
+        line, env={**os.environ, **folders(answerable)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        next(said for said in child.stdout if "2 ranks share the questions" in said)
+        child.terminate()
+        rest, errors = child.communicate(timeout=60)
+        assert child.returncode == 1
+    assert [line for line in (rest + errors).splitlines() if "rror" in line or "Traceback" in line] == [
+        "error: stopped by SIGTERM; whole blocks of answers are kept, and the same command goes on from them"
+    ]
+    assert not processes_with(f"T2S_LAUNCHER={child.pid}")

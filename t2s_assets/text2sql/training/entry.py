@@ -31,6 +31,7 @@ Log = Callable[[str], None]
 
 
 MODULE = "t2s_assets.text2sql.training"
+_GOES_ON = "the same command goes on from its last checkpoint, where there is one"
 
 
 def command(dataset: str, experiment: str, config: Experiment, *options: str, force: bool = False) -> list[str]:
@@ -63,7 +64,7 @@ def launch(
     check_made_for(project, dataset, experiment, config, base_models.fetch(config.base_model, project))
     line = command(dataset, experiment, config, *options, force=force)
     variables = environment(project, config) | variables
-    launching.run(config, line, variables, what=f"training of {dataset}/{experiment}")
+    launching.run(config, line, variables, what=f"training of {dataset}/{experiment}", goes_on=_GOES_ON)
 
 
 def training_key(
@@ -215,5 +216,5 @@ def main() -> int:
         pass
     else:
         return 0
-    goes_on = "" if options.plan else "; the same command goes on from its last checkpoint, where there is one"
+    goes_on = "" if options.plan else f"; {_GOES_ON}"
     return launching.refused(Stopped(f"stopped by {signal.reason or 'an interrupt'} at once{goes_on}"))
