@@ -69,10 +69,9 @@ def tiny_model(vocabulary: int, **settings: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(7)
-    shape = {"hidden_size": 96, "intermediate_size": 96, "num_attention_heads": 6} | settings
+    shape = {"hidden_size": 96, "intermediate_size": 96, "num_attention_heads": 6, "num_hidden_layers": 2} | settings
     config = LlamaConfig(
         vocab_size=vocabulary,
-        num_hidden_layers=2,
         num_key_value_heads=2,
         head_dim=16,
         max_position_embeddings=1024,

@@ -326,8 +326,6 @@ def time_it(
     if given is not None and given < _WORTH_TIMING and not always:
         return
     step = timed_step(trainer, Rows.of(trainer.train_dataset, training).lengths, training)
-    if training.compile:
-        log("plan: its steps are timed as they are before training.compile, which takes minutes and makes them others")
     # A forward pass is about a third of a training step.
     batches = -(-min(training.eval_examples, len(trainer.eval_dataset)) // (training.batch_size * config.ranks))
     evaluation = batches * step / training.gradient_accumulation / 3

@@ -77,6 +77,7 @@ class AnswerFigures:
         from t2s_assets.text2sql import examination, scoring
         from t2s_assets.text2sql.decoding import Decoder
         from t2s_assets.text2sql.generations import options
+        from t2s_assets.text2sql.training.compiled import as_written
 
         if not questions:
             return []
@@ -87,7 +88,8 @@ class AnswerFigures:
         self._decoder.forget()  # what it keeps belongs to the weights before
         kind = gold_of(self.project, self.dataset).FORMAT
         requests = [examination.question_request(q, self.tables, self.prompts, kind) for q in questions]
-        answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
+        with as_written():
+            answers = {q.id: asdict(c) for q, c in zip(questions, self._decoder.generate(requests))}
         self._decoder.forget()
         rows = scoring.score(self.project, self.dataset, questions, self.tables, answers, lambda line: None)
         model.train(was_training)

@@ -12,7 +12,8 @@ from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
 
 _SHARE = 0.05
-# Steps before the timed ones. Where nothing is cached, kernels are compiled in the first: seconds, once.
+# Steps before the timed ones. Where nothing is cached, kernels and with `compile` layers are compiled in the first:
+# seconds to a minute, once.
 _WARM_UP = 2
 
 
@@ -21,8 +22,7 @@ def timed_step(trainer: Any, lengths: Sequence[int], config: TrainingConfig, *, 
     they would take more than a twentieth of the run's budget.
 
     The batches are drawn from the training set as training draws them, spread over its lengths. Weights, optimizer
-    and random states, the device's too, are as before afterwards. Nothing is compiled for them: where training is
-    (`compile`), its steps take another time.
+    and random states, the device's too, are as before afterwards.
     """
     import torch
 

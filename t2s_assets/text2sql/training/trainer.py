@@ -18,6 +18,7 @@ from t2s_assets.text2sql.config import LoraSettings, TrainingConfig
 from t2s_assets.text2sql.prompts import IGNORED
 from t2s_assets.text2sql.training import fused
 from t2s_assets.text2sql.training.clock import warm_then_cosine
+from t2s_assets.text2sql.training.compiled import compile_layers
 from t2s_assets.text2sql.training.cost import PAD_TO, PASS_TOKENS, fused_pass_tokens, rows_a_pass, why_not_fused
 from t2s_assets.text2sql.training.flat_batches import FlatBatches
 from t2s_assets.text2sql.training.fused import Fused
@@ -45,9 +46,10 @@ class BudgetTrainer(ResumableTrainer):
         *args: Any,
         budget_seconds: float | None,
         warmup: float,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
-        """`args` and `kwargs` are `ResumableTrainer`'s.
+        """`args` and `kwargs` are `ResumableTrainer`'s. `compiled`: layers are, when they first run.
 
         Where `data_collator` is a `FlatBatches`, layers run as `fused` writes them, on as many threads as it shares
         batches out to; see `step_arguments`.
@@ -64,6 +66,8 @@ class BudgetTrainer(ResumableTrainer):
                 p.data = p.data.float()
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         base.get_output_embeddings().register_forward_pre_hook(self._only_wanted)
+        if compiled:
+            compile_layers(base)
         batches = self.data_collator
         self._lanes = Lanes(Fused(base), batches.threads) if isinstance(batches, FlatBatches) else None
 
@@ -209,7 +213,7 @@ def step_arguments(
         target_modules=list(lora.targets),
         task_type="CAUSAL_LM",
     )
-    return {"peft_config": adapter, "data_collator": batches}
+    return {"peft_config": adapter, "data_collator": batches, "compiled": training.compile}
 
 
 def _sampling(config: TrainingConfig) -> str:
@@ -243,7 +247,6 @@ def arguments(
         remove_unused_columns=config.questions_a_table == 1,
         length_column_name="length",
         gradient_checkpointing=config.gradient_checkpointing,
-        torch_compile=config.compile,
         seed=config.seed,
         data_seed=config.seed,
         eval_strategy="steps",

@@ -25,7 +25,6 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
     "packing": (True, "packing", True),
     "group_by_length": (False, "train_sampling_strategy", "random"),
     "gradient_checkpointing": (True, "gradient_checkpointing", True),
-    "compile": (True, "torch_compile", True),
     "seed": (3, "seed", 3),
     "eval_steps": (50, "eval_steps", 50),
     "save_steps": (400, "save_steps", 400),
@@ -36,6 +35,7 @@ REACHES: dict[str, tuple[Any, str, Any]] = {
 ELSEWHERE = {"epochs", "max_steps", "budget_minutes", "processes", "eval_examples"} | {  # test_training.py
     "warmup_ratio",  # test_pace.py
     "sharding",  # test_ranks.py
+    "compile",  # test_compiled.py
     "early_stopping",  # test_selection.py
     "eval_share",
     "questions_a_table",  # test_shared_schemas.py

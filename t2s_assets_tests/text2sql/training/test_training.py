@@ -270,7 +270,9 @@ def test_a_compiled_model_learns_the_same(towns: ProjectFiles, experiment: Make)
     counters.clear()
     name = experiment(**{**settings, "gradient_checkpointing": False}, compile=True)
     compiled, _ = train(towns, name)
-    assert counters["stats"]["unique_graphs"] > 0
+    # First and later layers, and those of evaluations, however long batches are; each with a mask and without.
+    assert 3 <= counters["stats"]["unique_graphs"] <= 6
+    assert not counters["graph_break"]
     assert compiled["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
     adapter = find_adapter(f"towns/{name}", towns.project)
     adapters.load_tuned(adapter, towns.project, base_models.place(adapter.experiment.hardware))
