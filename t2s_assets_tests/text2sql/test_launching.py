@@ -18,7 +18,7 @@ from t2s_assets.text2sql.config import Experiment, RayLaunch, Rendezvous, Torchr
 from t2s_assets.text2sql.errors import ConfigError, StorageError, T2SError
 from t2s_assets.text2sql.stopping import Stopped
 from t2s_assets.text2sql.storage import Project
-from t2s_assets.text2sql.training import cost, plan
+from t2s_assets.text2sql.training import cost, entry, plan
 from t2s_assets.text2sql.training.reproduce import on_this_machine
 from t2s_assets_tests.processes import kill_all, processes_with
 
@@ -383,3 +383,39 @@ def test_torchrun_tells_of_ranks_that_could_not_tell_themselves(
         "error: rank 2 (process 102) ended with status 7",
         "error: rank 3 (process 103) was killed, as the system does where memory runs out",
     ]
+
+
+SMI = """#!/bin/sh
+case "$*" in *driver_version*) printf '{driver}\\n{driver}\\n';; *) printf '2, {name}\\n2, {name}\\n';; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "given", "wanted"),
+    [
+        ("NVIDIA GeForce RTX 4090", "535.104.05", {}, {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}),
+        ("NVIDIA GeForce RTX 4090", "535.104.05", {"NCCL_P2P_DISABLE": "0"}, {"NCCL_IB_DISABLE": "1"}),
+        ("NVIDIA GeForce RTX 4090", "560.35.03", {}, {}),
+        ("NVIDIA A100-SXM4-80GB", "535.104.05", {}, {}),
+    ],
+)
+def test_ranks_on_gpus_that_cannot_talk_directly_are_told_so(
+    name: str, driver: str, given: dict[str, str], wanted: dict[str, str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """What accelerate refuses to start with otherwise. It asks `nvidia-smi`, which this machine may not have."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(SMI.format(name=name, driver=driver))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    # As a rank's, which is alone with what it sets.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for variable in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE"):
+        os.environ.pop(variable, None)
+    os.environ.update(given)
+    lines: list[str] = []
+    for device in ("cpu", "cuda"):
+        entry._meet(experiment(), base_models.Placement(device, "float32", "sdpa", "none"), lines.append)
+        found = {n: v for n, v in os.environ.items() if n in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE")}
+        assert found == (given | wanted if device == "cuda" else given)
+    said = [f"{' and '.join(f'{n}=1' for n in wanted)}: these GPUs' driver is too old"] if wanted else []
+    assert [line.partition(" for direct")[0] for line in lines] == said

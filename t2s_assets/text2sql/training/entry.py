@@ -118,7 +118,7 @@ def train(
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
         if is_main() and not force and _manifest(folder).get("key") != key:
             same_training.take(project, dataset, experiment, key, log)
-        _meet(config, placement)
+        _meet(config, placement, log)
         if not force and (manifest := _manifest(folder)).get("key") == key:
             log("already trained: data, base and settings are what they were; --force trains again")
             if is_main():
@@ -139,7 +139,7 @@ def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = pri
     read_manifest(project.path(dataset, "prompts", experiment), made_by=f"t2s prepare {dataset}/{experiment}")
     base, placement = base_models.fetch(config.base_model, project, log=log), base_models.place_training(config)
     check_made_for(project, dataset, experiment, config, base)
-    _meet(config, placement)
+    _meet(config, placement, log)
     with tempfile.TemporaryDirectory(prefix="t2s-plan-") as folder:
         TrainingRun(project, dataset, experiment, config, base, placement, "", Path(folder), log).plan()
 
@@ -157,7 +157,7 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def _meet(config: Experiment, placement: base_models.Placement) -> None:
+def _meet(config: Experiment, placement: base_models.Placement, log: Log) -> None:
     """Wait for the other ranks. The only rank of a CPU is none: what a launcher set to make it one is taken back.
 
     As a rank, its model would be wrapped to talk with others, and a copy of the whole base made to send them. On a
@@ -169,8 +169,29 @@ def _meet(config: Experiment, placement: base_models.Placement) -> None:
     if on_cpu and config.training.sharding == "none" and os.environ.get("WORLD_SIZE") == "1":
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
+    if placement.device == "cuda":
+        _nccl_as_the_driver_can(log)
     # Told of the device: on a machine with a GPU, ranks on the CPU would otherwise get NCCL and cannot train with it.
     PartialState(cpu=on_cpu).wait_for_everyone()
+
+
+def _nccl_as_the_driver_can(log: Log) -> None:
+    """Several GPUs of a kind whose driver promises what it cannot do exchange by way of the host's memory.
+
+    accelerate knows which, and refuses them otherwise; its own launcher sets the same. Here and not where ranks are
+    launched, which may be a machine without GPUs.
+    """
+    from accelerate.utils import check_cuda_p2p_ib_support
+
+    if check_cuda_p2p_ib_support():
+        return
+    unset = [name for name in ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE") if name not in os.environ]
+    os.environ.update(dict.fromkeys(unset, "1"))
+    if unset:
+        log(
+            f"{' and '.join(f'{name}=1' for name in unset)}: these GPUs' driver is too old for direct exchange between "
+            "them, which a driver of 550.40.07 or later does faster"
+        )
 
 
 def main() -> int:
