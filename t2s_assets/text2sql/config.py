@@ -126,8 +126,8 @@ class TrainingConfig(Settings):
     gradient_checkpointing: bool = Field(False, description="Less memory for about a third more time.")
     compile: bool = Field(
         False,
-        description="torch.compile the decoder layers, once for all of them: for a GPU and runs long enough to make up "
-        "for a minute or so. A CPU's layers then do not run fused.",
+        description="torch.compile the decoder layers, one program for all of them: for a GPU and runs long enough to "
+        "make up for the compiling. A CPU's layers then do not run fused.",
     )
     seed: int = Field(17, ge=0, description="Of the adapter's first weights, order of examples, and samples.")
     eval_steps: int = Field(200, ge=1, description="Steps between evaluations on a validation sample.")

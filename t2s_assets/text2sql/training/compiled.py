@@ -8,11 +8,7 @@ have a label and go on to the output layer. Compiled, each would break the graph
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-import torch
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from t2s_assets.text2sql.errors import ModelError
 
@@ -22,7 +18,7 @@ from t2s_assets.text2sql.errors import ModelError
 _PROGRAMS = 16
 
 
-def compile_layers(model: torch.nn.Module, **options: Any) -> None:
+def compile_layers(model: Any, **options: Any) -> None:
     """Have the decoder layers of `model` compiled when they first run, in place: names and weights stay as they are.
 
     `options` are torch.compile's. For answers, whose keys and values are kept, run `model` within `as_written`.
@@ -30,6 +26,8 @@ def compile_layers(model: torch.nn.Module, **options: Any) -> None:
     Raises:
         ModelError: it has no layers that transformers' models mark as the repeated ones.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(
@@ -40,6 +38,7 @@ def compile_layers(model: torch.nn.Module, **options: Any) -> None:
 
 
 def as_written() -> Any:
-    """A context in which compiled layers run as they are written; what would run once or twice is not worth compiling."""
-    set_stance: Callable[..., Any] = torch.compiler.set_stance
-    return set_stance("force_eager")
+    """A context in which compiled layers run as they are written: compiling is not worth it for what runs once."""
+    import torch
+
+    return torch.compiler.set_stance("force_eager")

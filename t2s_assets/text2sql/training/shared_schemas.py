@@ -122,10 +122,11 @@ def largest_row(examples: Sequence[Mapping[str, Any]], batch_size: int) -> tuple
 
 
 class SharedSchemas:
-    """The collator of such batches: `input_ids`, `labels` and `position_ids` of shape (1, tokens), and the additive
-    attention mask of shape (1, 1, tokens, tokens) in `dtype`."""
+    """The collator of such batches: `input_ids`, `labels`, `position_ids`, `groups` and `branches`, of shape
+    (1, tokens). `with_mask` makes of them what a model takes."""
 
     def __init__(self, *, pad_token: int, dtype: Any) -> None:
+        """`dtype`: the mask's, which is the model's."""
         self.pad_token, self.dtype = pad_token, dtype
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -135,10 +136,25 @@ class SharedSchemas:
         length = len(row["input_ids"])
         width = -(-length // PAD_TO) * PAD_TO
         fill = {"input_ids": self.pad_token, "labels": IGNORED, "position_ids": 0, "groups": -1, "branches": 0}
-        tensors = {n: torch.tensor([*row[n], *[value] * (width - length)]) for n, value in fill.items()}
-        groups, branches = tensors.pop("groups"), tensors.pop("branches")
-        related = groups[:, None] == groups[None, :]
-        visible = related & ((branches[None, :] == 0) | (branches[:, None] == branches[None, :]))
-        visible &= torch.ones(width, width, dtype=torch.bool).tril()
-        mask = torch.zeros(width, width, dtype=self.dtype).masked_fill_(~visible, torch.finfo(self.dtype).min)
-        return {name: values[None] for name, values in tensors.items()} | {"attention_mask": mask[None, None]}
+        small = {"groups": torch.int16, "branches": torch.int16}
+        return {n: torch.tensor([[*row[n], *[v] * (width - length)]], dtype=small.get(n)) for n, v in fill.items()}
+
+    def with_mask(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch with its additive attention mask, of shape (1, 1, tokens, tokens), in place of `groups` and
+        `branches`; one that has a mask as it is.
+
+        The mask is made where the batch is: of 2,000 tokens it has 8 MB in 16 bits, and what it is made of 8 kB.
+        """
+        import torch
+
+        rest = dict(batch)
+        if "groups" not in rest:
+            return rest
+        groups, branches = rest.pop("groups")[0], rest.pop("branches")[0]
+        visible = groups[:, None] == groups
+        visible &= (branches == 0) | (branches[:, None] == branches)
+        places = torch.arange(len(groups), device=groups.device)
+        visible &= places[:, None] >= places
+        mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
+        mask.masked_fill_(~visible, torch.finfo(self.dtype).min)
+        return rest | {"attention_mask": mask[None, None]}

@@ -13,7 +13,7 @@ from t2s_assets.text2sql.prompts import IGNORED
 
 _SHARE = 0.05
 # Steps before the timed ones. Where nothing is cached, kernels and with `compile` layers are compiled in the first:
-# seconds to a minute, once.
+# seconds to minutes, once.
 _WARM_UP = 2
 
 

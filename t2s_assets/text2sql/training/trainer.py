@@ -71,6 +71,11 @@ class BudgetTrainer(ResumableTrainer):
         batches = self.data_collator
         self._lanes = Lanes(Fused(base), batches.threads) if isinstance(batches, FlatBatches) else None
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Where the model is; with shared schemas, the mask is made there."""
+        inputs = super()._prepare_inputs(inputs)
+        return self.data_collator.with_mask(inputs) if isinstance(self.data_collator, SharedSchemas) else inputs
+
     def _only_wanted(self, head: Any, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
         return None if self._wanted is None else (hidden[0][self._wanted],)
 

@@ -30,6 +30,12 @@ def examples(*tables: str) -> list[Example]:
     return made
 
 
+def joined(asked: list[Example], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The batch that a model takes."""
+    collate = SharedSchemas(pad_token=0, dtype=dtype)
+    return collate.with_mask(collate(asked))
+
+
 def unshared(row: dict[str, list[int]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Each question of a row with its schema in front: (tokens, labels)."""
     found = []
@@ -83,13 +89,27 @@ def test_a_schema_stands_once_and_the_seed_mixes() -> None:
 def test_a_question_sees_its_schema_and_itself() -> None:
     asked = examples("a", "a", "b")
     row = shared_row(asked)
-    batch = SharedSchemas(pad_token=0, dtype=torch.float32)(asked)
+    batch = joined(asked, torch.float32)
     visible = batch["attention_mask"][0, 0] == 0
     assert batch["input_ids"].shape[1] % 16 == 0
     for q, (group, branch) in enumerate(zip(row["groups"], row["branches"])):
         seen = {k for k in range(visible.shape[0]) if visible[q, k]}
         expected = enumerate(zip(row["groups"], row["branches"]))
         assert seen == {k for k, (g, b) in expected if k <= q and g == group and b in (0, branch)}
+
+
+def test_a_batch_is_moved_without_its_mask() -> None:
+    """It grows with the tokens, and the mask with their square."""
+    asked = examples(*"aaaabbbbcccc")
+    collate = SharedSchemas(pad_token=0, dtype=torch.bfloat16)
+    batch = collate(asked)
+    length = batch["input_ids"].shape[1]
+    assert {n: tuple(v.shape) for n, v in batch.items()} == dict.fromkeys(batch, (1, length))
+    assert sum(v.nbytes for v in batch.values()) == (3 * 8 + 2 * 2) * length
+    made = collate.with_mask(batch)
+    assert made["attention_mask"].dtype == torch.bfloat16
+    assert set(made["attention_mask"].unique().tolist()) == {0.0, torch.finfo(torch.bfloat16).min}
+    assert collate.with_mask(made).keys() == made.keys() == {*batch} - {"groups", "branches"} | {"attention_mask"}
 
 
 def test_loss_and_gradients_are_those_of_the_examples_alone(tiny_base: Path) -> None:
@@ -106,7 +126,7 @@ def test_loss_and_gradients_are_those_of_the_examples_alone(tiny_base: Path) -> 
             logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
         )
 
-    shared = total(SharedSchemas(pad_token=0, dtype=torch.float64)(asked))
+    shared = total(joined(asked, torch.float64))
     shared.backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
