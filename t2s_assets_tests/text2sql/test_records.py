@@ -1,10 +1,11 @@
-"""Which commit made an adapter."""
+"""Which commit made an adapter, and how much memory."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,3 +49,22 @@ def test_another_projects_repository_is_not_ours(checkout: Path, monkeypatch: py
 def test_without_git_there_is_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     assert records.git_commit() is None
+
+
+def test_the_most_that_metal_held_is_kept_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch keeps no peak of it, and what the process has resident leaves it out."""
+    import torch
+    from transformers import TrainerControl, TrainerState
+
+    from t2s_assets.text2sql.training.clock import Clock
+    from t2s_assets.text2sql.training.progress import Progress
+
+    held = iter([2e9, 5e9, 3e9, 1e9])
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: next(held))
+    progress = Progress([].append, Clock(tmp_path / "plan.json"), None, best="loss")
+    args = SimpleNamespace(device=torch.device("mps"))
+    for told in (progress.on_substep_end, progress.on_step_end, progress.on_evaluate):
+        told(args, TrainerState(), TrainerControl())
+    assert progress.peak_memory_gb == 5.0
+    assert records.peak_memory_gb("mps") == 1.0
+    assert records.peak_memory_gb("cpu") < 100

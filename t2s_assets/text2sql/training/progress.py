@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.records import peak_memory_gb
 from t2s_assets.text2sql.stopping import StopSignal
 from t2s_assets.text2sql.training import exchange
 
@@ -44,9 +45,21 @@ class Progress(TrainerCallback):
         self.signal = signal or StopSignal()
         self.best = best
         self.stopped: str | None = None
+        self.peak_memory_gb = 0.0
+        """The most that `records.peak_memory_gb` told after a step or an evaluation."""
         self._first: tuple[int, float] | None = None
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look_at_memory(args)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look_at_memory(args)
+
+    def _look_at_memory(self, args: Any) -> None:
+        self.peak_memory_gb = max(self.peak_memory_gb, peak_memory_gb(args.device.type))
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look_at_memory(args)
         if control.should_evaluate and self.best != "last":
             control.should_save = True  # or the best one would be known and gone
         if self.told_to_stop():

@@ -92,7 +92,9 @@ class TrainingRun:
             "minutes": round(clock.seconds / 60, 2),
             "examples_a_second": round(new_steps * self._batch() * rows.examples_each / seconds, 2),
             "tokens_a_second": round(new_steps * self._batch() * rows.tokens_each / seconds, 1),
-            "peak_memory_gb": round(records.peak_memory_gb(self.placement.device), 2),
+            "peak_memory_gb": round(
+                max(self.progress.peak_memory_gb, records.peak_memory_gb(self.placement.device)), 2
+            ),
             "planned_memory_gb": round(self.plan_made.memory.gb, 2) if self.plan_made.memory else None,
             "parameters": total,
             "trainable_parameters": trainable,
