@@ -206,8 +206,9 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
     if placement.device == "mps":  # it has no kernel for training: weights, and what they are made of in float32
         attention = q + (3 * q + shape.heads * width) * (4 / each)
     copies = sum(shape.linears[t][0] for t in set(lora.targets))
-    # Each LoRA matrix' input after dropout, and a byte of its mask.
-    dropped = copies * (each + 1.0) if lora.dropout else 0.0
+    # Each LoRA matrix' input after dropout, and a byte of its mask. CUDA's kernel keeps no more than the mask, and in
+    # 16 bits what it leaves is itself the cast copy that is counted below.
+    dropped = copies * (1.0 if placement.device == "cuda" and each == 2 else each + 1.0) if lora.dropout else 0.0
     if each == 4:
         return 4.0 * (2 * h + 2 * h + attention + 4 * i + ranks + 2 + shape.heads) + dropped
     return each * (attention + 3 * i + copies + ranks) + 4.0 * (2 * h + 2 + shape.heads) + dropped

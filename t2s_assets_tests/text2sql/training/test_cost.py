@@ -182,6 +182,37 @@ def test_where_attention_has_no_kernel_its_weights_are_kept_in_float32(dtype: st
     assert told == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_on_a_gpu_dropout_keeps_a_byte_more_of_each_adapters_input(dropout: float) -> None:
+    """By the kernel that CUDA has, which also runs on a CPU where it is asked for by name."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    rows, size = 64, 256
+    base = torch.nn.Sequential(torch.nn.Linear(size, size, bias=False, dtype=torch.bfloat16))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["0"], lora_dropout=dropout)).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.forward = lambda x: torch.native_dropout(x, dropout, True)[0]  # type: ignore[method-assign]
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape == (rows, size):
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    hidden = torch.randn(rows, size, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+        model(hidden)
+    measured = sum(t.untyped_storage().nbytes() for t in kept.values()) / (rows * size)
+
+    gpu, inputs = Placement("cuda", "bfloat16", "sdpa", "nf4"), sum(SMOLLM2.linears[t][0] for t in LORA.targets)
+    with_it, without = (
+        layer_bytes(SMOLLM2, LORA.model_copy(update={"dropout": d}), gpu, 64) / inputs for d in (dropout, 0.0)
+    )
+    assert with_it - without + 2 == measured  # the copy in 16 bits is kept either way
+
+
 def test_the_widest_pass_is_that_of_the_worst_batch() -> None:
     assert widest_pass(8, 250, None) == (8, 256)
     assert widest_pass(8, 250, 768) == (3, 256)  # three passes of three, three and two rows
