@@ -72,6 +72,7 @@ def test_the_schedule_is_there_and_off(instance: Instance, webserver: str) -> No
     ]
 
 
+@pytest.mark.slow
 def test_what_is_made_elsewhere_is_shown_without_being_asked(instance: Instance, webserver: str) -> None:
     """By the daemon and its sensor, within a tick of 30 s and the 10 s after which a folder counts as whole."""
     prepare(instance.files, ENDLESS)

@@ -37,6 +37,7 @@ def scored(project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> Scor
     return add
 
 
+@pytest.mark.slow
 def test_experiments_that_were_run_are_compared(
     t2s: T2S, project_files: ProjectFiles, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

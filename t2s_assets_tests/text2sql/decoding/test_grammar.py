@@ -62,7 +62,10 @@ def table(names: list[str], types: str, name: str = "t") -> TableSchema:
     )
 
 
-def test_every_gold_query_of_wikisql_is_accepted(guides: GuideFactory, tokenizer: Any, wikisql_archive: Path) -> None:
+@pytest.mark.parametrize("one_of", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_gold_query_of_wikisql_is_accepted(
+    guides: GuideFactory, tokenizer: Any, wikisql_archive: Path, one_of: int
+) -> None:
     source = read_wikisql(wikisql_archive)
     schemas = {(t.split, t.id): t.schema("t") for t in source.tables if t.split != "train"}
 
@@ -71,8 +74,8 @@ def test_every_gold_query_of_wikisql_is_accepted(guides: GuideFactory, tokenizer
         sql = to_sql(cased_as_in(question.text, question.query, schema), schema)
         return None if accepts(guides, tokenizer, schema, question.text, sql) else sql
 
-    asked = [question for question in source.questions if question.split != "train"]
-    assert asked
+    asked = [question for question in source.questions if question.split != "train"][::one_of]
+    assert len(asked) > 2_000
     with ThreadPoolExecutor(2) as pool:  # llguidance works outside the interpreter's lock
         assert [sql for sql in pool.map(refused, asked) if sql is not None] == []
 

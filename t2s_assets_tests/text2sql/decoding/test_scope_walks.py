@@ -26,11 +26,12 @@ def guides(words: Any) -> GuideFactory:
     return GuideFactory(words, frozenset([EOS]), len(words))
 
 
-def test_whatever_ends_parses_binds_and_runs(guides: GuideFactory, words: Any) -> None:
+@pytest.mark.parametrize("walks", [24, pytest.param(240, marks=pytest.mark.slow)])
+def test_whatever_ends_parses_binds_and_runs(guides: GuideFactory, words: Any, walks: int) -> None:
     ended = 0
 
     @given(name=st.sampled_from(sorted(DATABASES)), seed=st.integers(0, 2**32))
-    @settings(max_examples=72, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=walks, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def runs(name: str, seed: int) -> None:
         nonlocal ended
         schemas = DATABASES[name]
@@ -50,7 +51,7 @@ def test_whatever_ends_parses_binds_and_runs(guides: GuideFactory, words: Any) -
     with_rows = {name: connected(schemas, rows=True) for name, schemas in DATABASES.items()}
     with SqlExecutor(workers=1) as executor:
         runs()
-    assert ended >= 5
+    assert ended >= walks / 12
 
 
 @pytest.mark.parametrize(
