@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,11 @@ def run(
     if isinstance(config.launch, RayLaunch):
         _run_on_ray(config.launch, ray_job(config.launch, line, variables), what)
         return
-    with refusal(line) as told:
+    with refusal(line) as told, _passing_on() as to:
         process = subprocess.Popen(line, env={**os.environ, **variables, **told})
         try:
-            with _passing_on(process):
-                status = process.wait()
+            to(process)
+            status = process.wait()
         except KeyboardInterrupt:
             # The terminal tells torchrun too. Killed now, as `subprocess.run` would, it could not wait for its ranks.
             with suppress(subprocess.TimeoutExpired):
@@ -135,17 +135,33 @@ def run(
 
 
 @contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGTERM within the block goes to `process`, whose end the block waits for.
+def _passing_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """SIGTERM within the block goes to the process that is given to what the block gets, also where it came before
+    there was one. The block waits for that process' end.
 
     A scheduler may tell the command alone, and its ranks then have as long as torchrun gives them.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield  # signals are another's there
+        yield lambda process: None  # signals are another's there
         return
-    signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    process: subprocess.Popen[bytes] | None = None
+    told = False
+
+    def tell(number: int, frame: Any) -> None:
+        nonlocal told
+        told = True
+        if process is not None:
+            process.send_signal(number)
+
+    def to(started: subprocess.Popen[bytes]) -> None:
+        nonlocal process
+        process = started
+        if told:
+            process.terminate()
+
+    signal.signal(signal.SIGTERM, tell)
     try:
-        yield
+        yield to
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

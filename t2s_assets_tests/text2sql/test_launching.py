@@ -302,6 +302,65 @@ except KeyboardInterrupt:
         kill_all(mark)
 
 
+STARTED = """
+import os, signal, subprocess, sys
+from t2s_assets.text2sql import launching
+from t2s_assets_tests.text2sql.test_launching import experiment
+real = subprocess.Popen
+
+def popen(*args, **kwargs):
+    process = real(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return process
+
+subprocess.Popen = popen
+line = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
+try:
+    launching.run(experiment(), line, {}, what="it", goes_on="it goes on")
+except launching.Stopped as e:
+    print(e, flush=True)
+"""
+
+
+def test_a_command_told_to_stop_as_it_starts_ranks_stops_them(tmp_path: Path) -> None:
+    mark = f"T2S_TEST={tmp_path}"
+    environment = dict(os.environ, T2S_TEST=str(tmp_path))
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", STARTED], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert (ended.returncode, ended.stdout) == (0, "stopped by SIGTERM; it goes on\n")
+        assert processes_with(mark) == {}
+    finally:
+        kill_all(mark)
+
+
+def test_a_command_told_to_stop_after_ctrl_c_waits_for_its_ranks(tmp_path: Path) -> None:
+    """A scheduler may follow up with SIGTERM. Ended at once, the command would leave them behind."""
+    launcher = """
+import signal, sys
+from t2s_assets.text2sql import launching
+from t2s_assets_tests.text2sql.test_launching import ORPHANS, experiment
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    launching.run(experiment(), [sys.executable, "-c", ORPHANS], {}, what="it")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    mark = f"T2S_TEST={tmp_path}"
+    environment = dict(os.environ, T2S_TEST=str(tmp_path))
+    child = subprocess.Popen([sys.executable, "-c", launcher], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(1)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 130
+    finally:
+        kill_all(mark)
+
+
 STEP = """
 import time
 from t2s_assets.text2sql.stopping import StopSignal
