@@ -22,6 +22,7 @@ from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.locking import only_one
 from t2s_assets.text2sql.stopping import LAUNCHER, Stopped, is_main, stoppable, when_launcher_is_gone
 from t2s_assets.text2sql.storage import Project, read_manifest
+from t2s_assets.text2sql.training import exchange
 
 Log = Callable[[str], None]
 
@@ -140,10 +141,15 @@ def main() -> int:
             else:
                 evaluate(Project.find(), dataset, experiment, say)
     except Stopped as e:
-        # The launcher tells it once, whether or not there was time for this rank to.
-        return 1 if LAUNCHER in os.environ else launching.refused(e)
+        # The launcher tells it once, whether or not there was time for this rank to; of one that was told alone,
+        # torchrun tells the status.
+        return 128 + signal.SIGTERM if LAUNCHER in os.environ else launching.refused(e)
     except T2SError as e:
         return launching.refused(e)
+    except Exception as e:
+        if (left := exchange.left_alone(e, GOES_ON)) is None:
+            raise
+        return launching.refused(left)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0

@@ -25,8 +25,11 @@ def main() -> int:
         except SignalException as e:
             return 128 + e.sigval
         except ChildFailedError as e:
+            told = [
+                f for f in e.failures.values() if f.exitcode != -signal.SIGTERM
+            ]  # the others torchrun may have ended
             for rank, failure in sorted(e.failures.items()):
-                if said := _ended(failure):
+                if (failure in told or not told) and (said := _ended(failure)):
                     print(f"error: rank {rank} {said}", flush=True)
             return 1
     except KeyboardInterrupt:  # before there are ranks

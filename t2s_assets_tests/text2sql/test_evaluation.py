@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from t2s_assets.text2sql import evaluation
+from t2s_assets.text2sql import evaluation, launching
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets_tests.processes import kill_all, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
@@ -196,3 +197,62 @@ def test_a_scheduler_ends_an_evaluations_ranks(answerable: ProjectFiles, tiny_ba
         "error: stopped by SIGTERM; whole blocks of answers are kept, and the same command goes on from them"
     ]
     assert not processes_with(f"T2S_LAUNCHER={child.pid}")
+
+
+ONE_OF_TWO = """
+import os, signal, time
+import torch.distributed as dist
+from t2s_assets.text2sql import evaluation, predictions
+
+rank, real = os.environ["RANK"], predictions.{name}
+
+def ends(*args, **kwargs):
+    if rank == "{rank}":
+        {ends}
+    return real(*args, **kwargs)
+
+predictions.{name} = ends
+raise SystemExit(evaluation.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "ends", "said"),
+    [
+        (
+            "answer_share",
+            1,
+            "kwargs['wait'] = lambda: (dist.destroy_process_group(), time.sleep(600))",
+            rf"error: another rank is gone, .* \(RuntimeError: .*gloo/transport/.*\); {evaluation.GOES_ON}",
+        ),
+        (
+            "make_predictions",
+            0,
+            "os.kill(os.getpid(), signal.SIGTERM)",
+            r"error: rank 0 \(process \d+\) ended with status 143",
+        ),
+    ],
+    ids=["gone for the other", "told alone"],
+)
+def test_a_rank_that_ends_alone_is_told_of_in_lines(
+    answerable: ProjectFiles,
+    tiny_base: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    rank: int,
+    ends: str,
+    said: str,
+) -> None:
+    add_experiment(answerable, tiny_base, "tiny", max_steps=2, evaluation={"latency_questions": 2, "processes": 2})
+    config = answerable.project.experiment("towns", "tiny")
+    script = tmp_path / "ends.py"
+    script.write_text(ONE_OF_TWO.format(name=name, rank=rank, ends=ends))
+    line = evaluation.command("towns", "tiny", config)
+    at = line.index(evaluation.MODULE)
+    line[at - 1 : at + 1] = [str(script)]
+    with pytest.raises(T2SError, match="failed with status 1; its messages are above"):
+        launching.run(config, line, evaluation.environment(answerable.project, config), what="it")
+    told = "".join(capfd.readouterr())
+    errors = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and re.fullmatch(said, errors[0]) and "Traceback" not in told, told

@@ -429,7 +429,7 @@ def test_torchrun_tells_of_ranks_that_could_not_tell_themselves(
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-    ends = {3: -signal.SIGKILL, 1: 1, 0: -signal.SIGSEGV, 2: 7}
+    ends = {3: -signal.SIGKILL, 1: 1, 0: -signal.SIGSEGV, 2: 7, 4: -signal.SIGTERM}
     failures = {rank: ProcessFailure(rank, 100 + rank, status, "") for rank, status in ends.items()}
 
     def failed() -> None:
@@ -442,6 +442,9 @@ def test_torchrun_tells_of_ranks_that_could_not_tell_themselves(
         "error: rank 2 (process 102) ended with status 7",
         "error: rank 3 (process 103) was killed, as the system does where memory runs out",
     ]
+    failures = {4: failures[4]}  # the others did not fail, so that this was not torchrun's
+    assert torchrun.main() == 1
+    assert capfd.readouterr().out == "error: rank 4 (process 104) was ended by SIGTERM\n"
 
 
 SMI = """#!/bin/sh

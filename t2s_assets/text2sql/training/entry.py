@@ -230,7 +230,7 @@ def main() -> int:
             return launching.refused(e)
     except Exception as e:
         if not signal.at_once:
-            if (alone := exchange.left_alone(e)) is not None:
+            if (alone := exchange.left_alone(e, _GOES_ON)) is not None:
                 return launching.refused(alone)
             raise
     except KeyboardInterrupt:

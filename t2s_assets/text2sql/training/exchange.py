@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from t2s_assets.text2sql.errors import T2SError
 
 
@@ -29,20 +31,24 @@ class Alone(T2SError):
     """Another rank is gone, or cannot be reached."""
 
 
-def left_alone(error: Exception) -> Alone | None:
-    """`error` as `Alone`, where it comes of an exchange with other ranks; None where it does not.
+def left_alone(error: Exception, goes_on: str) -> Alone | None:
+    """`error` as `Alone`, where it comes of an exchange with other ranks; None where it does not. `goes_on` says what
+    the user can do.
 
-    NCCL and the meeting itself have errors of their own; gloo has RuntimeError, with its name in the text.
+    NCCL and the meeting itself have errors of their own. Those of gloo's connections are plain RuntimeErrors that begin
+    with the place in its sources; where it is called wrongly, that is an "enforce fail".
     """
     import torch
 
-    if not (_together() and torch.distributed.get_world_size() > 1):
+    if int(os.environ.get("WORLD_SIZE", 1)) < 2 or not torch.distributed.is_available():
         return None
-    if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+    said = str(error)
+    of_gloo = type(error) is RuntimeError and "gloo/transport/" in said and "enforce fail" not in said
+    if not of_gloo and not isinstance(error, torch.distributed.DistError):
         return None
     return Alone(
         f"another rank is gone, whose own messages say why, or cannot be reached ({type(error).__name__}: "
-        f"{' '.join(str(error).split())}); the same command goes on from the last checkpoint"
+        f"{' '.join(said.split())}); {goes_on}"
     )
 
 
