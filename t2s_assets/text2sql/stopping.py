@@ -103,6 +103,12 @@ class StopSignal:
         finally:
             self._breakable = False
 
+    def raise_lost(self) -> None:
+        """Raise what came in a destructor a moment ago, and has not been raised again yet."""
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
+
     def _told_in_vain(self, what: type[BaseException]) -> None:
         self._lost = what
         self._anew = _signal_anew(signal.SIGTERM)  # SIGINT may be ignored
@@ -151,6 +157,7 @@ def stoppable(goes_on: str) -> Iterator[None]:
     with told.installed(signal.SIGTERM, *([signal.SIGINT] if interruptible else [])):
         try:
             yield
+            told.raise_lost()
         except (Exception, KeyboardInterrupt) as e:
             if not told.at_once:
                 raise

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 import pytest
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.stopping import LAUNCHER, BrokenOff, StopSignal, interrupts_kept, when_launcher_is_gone
+from t2s_assets.text2sql.stopping import (
+    LAUNCHER,
+    BrokenOff,
+    Stopped,
+    StopSignal,
+    interrupts_kept,
+    stoppable,
+    when_launcher_is_gone,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +39,11 @@ def swallowed() -> None:
 class Destroyed:
     """Interrupted where it is destroyed, from where nothing can be raised."""
 
+    def __init__(self, number: signal.Signals = signal.SIGINT) -> None:
+        self.number = number
+
     def __del__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self.number)
 
 
 @pytest.fixture
@@ -76,6 +87,15 @@ def test_what_would_break_off_does_not_stop_what_comes_next(stop_signal: StopSig
             Destroyed()
         time.sleep(0.1)
         assert stop_signal.reason == "SIGINT" and not stop_signal.at_once
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
+def test_what_is_stoppable_is_stopped_by_a_signal_in_the_last_destructor(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
+    """What a command does next would go on, and hear of nothing before a scheduler kills it."""
+    with pytest.raises(raised), stoppable("it goes on"):
+        Destroyed(number)
 
 
 def test_an_error_after_an_interrupt_is_the_interrupt() -> None:
