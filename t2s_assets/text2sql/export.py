@@ -6,7 +6,7 @@ What is written holds no path of this machine and no row of the data, and the sa
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -47,6 +47,9 @@ _FACTS = (
     *("taken_from", "examples"),
 )
 """Of an adapter's manifest: what a card says of the training."""
+
+_FILES = "files"
+"""In the manifest of an exported folder: the files beside it. `force` deletes no others."""
 
 _LIBRARIES = ("python", "torch", "transformers", "peft")
 
@@ -104,6 +107,8 @@ def export(
             f"({adapter.version}), so no card could say what they are; train again"
         )
     source = _source(project, adapter, device, log)
+    if source.base.folder.resolve().is_relative_to(folder):
+        raise StorageError(f"--to: {folder} holds the base model of {source.address}; give a new folder")
     writes = _merged if what == "merged" else _adapter
     log(f"{source.address}: adapter version {adapter.version}")
     return writes(source, folder, dtype, log)
@@ -127,22 +132,22 @@ def _free(folder: Path, project: Project, adapter: Adapter, *, force: bool) -> P
         return place
     if not force:
         raise StorageError(f"--to: {folder} is not empty, it holds {there[0]}; give a new folder, or --force")
-    if not _written_by_export(place):
+    if (other := _not_of_an_export(place, there)) is not None:
         raise StorageError(
-            f"--to: {folder} holds {there[0]}, and is not what an export wrote alone, so --force does not replace it; "
-            "give a new folder"
+            f"--to: {folder} holds {other}, which no export wrote, so --force does not replace it; give a new folder"
         )
     return place
 
 
-def _written_by_export(folder: Path) -> bool:
-    """Whether an export wrote a folder, and nobody put a folder of their own (a repository's, say) into it."""
-    if not (folder / MANIFEST).is_file() or any(p.is_dir() for p in folder.iterdir()):
-        return False
+def _not_of_an_export(folder: Path, names: Sequence[str]) -> str | None:
+    """The first of a folder's names that the export that its manifest is of, if any, did not write."""
     try:
-        return adapters.EXPORTED in read_json(folder / MANIFEST, made_by="t2s export")
-    except (DataError, TypeError):
-        return False
+        manifest = read_json(folder / MANIFEST, made_by="t2s export")
+    except (DataError, OSError):
+        return names[0]
+    written = manifest.get(_FILES) if isinstance(manifest, dict) and adapters.EXPORTED in manifest else None
+    own = {MANIFEST, *written} if isinstance(written, list) else set()
+    return next((name for name in names if name not in own or (folder / name).is_dir()), None)
 
 
 def _source(project: Project, adapter: Adapter, device: str | None, log: Log) -> _Source:
@@ -302,8 +307,9 @@ def _describe(subject: Subject, tokenizer: Any, folder: Path) -> None:
     """The card, the prompt format, and the manifest."""
     subject.adapter.format.save(folder)
     (folder / CARD).write_text(model_card(subject, tokenizer), encoding="utf-8")
-    facts = {adapters.EXPORTED: subject.what, "address": subject.address}
+    facts: dict[str, Any] = {adapters.EXPORTED: subject.what, "address": subject.address}
     facts |= {"dtype": subject.dtype} if subject.what == "merged" else {}
+    facts[_FILES] = sorted(p.name for p in folder.iterdir())
     write_manifest(folder, subject.adapter.version, facts | dict(subject.facts))
 
 

@@ -355,10 +355,12 @@ def test_a_folder_that_holds_something_is_left_alone(
     assert (place / "mine.txt").read_text() == "mine"
     (place / "mine.txt").unlink()
     out = exported(towns, name="place", what="adapter")  # an empty one is fine
-    (out / "old.bin").write_text("left over")
     assert "is not empty" in refused(place)
+    (out / "sql.gguf").write_text("what llama.cpp made of it")
+    assert "holds sql.gguf, which no export wrote, so --force does not replace it" in refused(place, force=True)
+    (out / "sql.gguf").unlink()
     exported(towns, name="place", what="merged", force=True)
-    assert not (place / "old.bin").exists() and not (place / adapters.WEIGHTS).exists()
+    assert not (place / adapters.WEIGHTS).exists()
     (place / ".git").mkdir()
     assert "--force does not replace it" in refused(place, force=True)
     (tmp_path / "file").write_text("")
@@ -366,6 +368,17 @@ def test_a_folder_that_holds_something_is_left_alone(
     assert "inside" in refused(towns.project.path("towns", "adapter", "tiny"), force=True)
     monkeypatch.chdir(tmp_path / "place")
     assert "this command runs or reads in it" in refused(Path(), force=True)
+
+
+def test_the_base_of_an_adapter_is_not_replaced(towns: ProjectFiles) -> None:
+    """It may be what an earlier export wrote."""
+    merged = exported(towns)
+    add_towns(towns, merged)
+    save_adapter(towns.project, "towns", "tiny")
+    before = {p.name: p.stat().st_mtime_ns for p in merged.iterdir()}
+    with pytest.raises(StorageError, match=r"^--to: .*/out holds the base model of towns/tiny; give a new folder$"):
+        exported(towns, what="adapter", force=True)
+    assert {p.name: p.stat().st_mtime_ns for p in merged.iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_written(towns: ProjectFiles, tmp_path: Path, small_files: None) -> None:
