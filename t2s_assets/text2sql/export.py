@@ -18,7 +18,7 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.base_models import BaseModel, Placement
 from t2s_assets.text2sql.card_snippet import BASE_VARIABLE
 from t2s_assets.text2sql.config import DecodingConfig, Experiment, HubModel, WheelModel
-from t2s_assets.text2sql.config_files import dataset_names
+from t2s_assets.text2sql.config_files import dataset_names, validated
 from t2s_assets.text2sql.dataset_config import HubSource
 from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, StorageError
 from t2s_assets.text2sql.model_card import CARD, Subject, model_card
@@ -373,7 +373,8 @@ def _report(
     predictions = _asset(project, "predictions", address) or {}
     if predictions.get("adapter_version") != adapter_version or predictions.get("decoding") is None:
         return report, None
-    return report, DecodingConfig.model_validate(predictions["decoding"])
+    record = project.path(dataset, "predictions", experiment) / MANIFEST
+    return report, validated(DecodingConfig, predictions["decoding"], record)
 
 
 def _loaded(load: Callable[..., tuple[Any, Any]], adapter: Adapter, *given: Any, **options: Any) -> tuple[Any, Any]:

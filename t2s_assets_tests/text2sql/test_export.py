@@ -241,6 +241,15 @@ def test_figures_of_another_adapter_are_not_told(reported: ProjectFiles, tmp_pat
     assert "## Measured" not in (done.folder / "README.md").read_text()
 
 
+def test_a_record_of_decoding_that_is_none_is_refused(reported: ProjectFiles, tmp_path: Path) -> None:
+    shutil.copytree(reported.root / "storage", tmp_path / "storage")
+    project = Project(reported.project.configs, tmp_path / "storage")
+    path = project.path("towns", "predictions", "tiny") / "manifest.json"
+    write_json(path, read_json(path, made_by="") | {"decoding": {"grammar": "odd"}})
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}: 1 problem\n  grammar: .*got 'odd'"):
+        export(project, "towns/tiny", tmp_path / "out", what="adapter", log=[].append)
+
+
 def test_a_base_of_the_hub_is_named_with_its_revision(towns: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     (towns.root / "base" / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
     folder = towns.project.path("towns", "adapter", "tiny")
