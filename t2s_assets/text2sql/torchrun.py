@@ -1,4 +1,5 @@
-"""torchrun, which shows no traceback of its own: when it is told to end, or where a rank failed and has said why.
+"""torchrun, which shows no traceback of its own: when it is told to end, where a rank failed and has said why, or where
+nodes do not meet.
 
 python -m t2s_assets.text2sql.torchrun   takes the arguments of   python -m torch.distributed.run
 """
@@ -14,9 +15,10 @@ from typing import Any
 def main() -> int:
     """The status to end with: a shell's for a signal, or torchrun's own."""
     try:
-        from torch.distributed import run
+        from torch.distributed import DistError, run
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.elastic.rendezvous import RendezvousError
 
         for name in ("agent.server.api", "multiprocessing.api"):
             logging.getLogger(f"torch.distributed.elastic.{name}").addFilter(_is_news)
@@ -31,6 +33,14 @@ def main() -> int:
             for rank, failure in sorted(e.failures.items()):
                 if (failure in told or not told) and (said := _ended(failure)):
                     print(f"error: rank {rank} {said}", flush=True)
+            return 1
+        except (RendezvousError, DistError) as e:
+            why = ": ".join(filter(None, [type(e).__name__, " ".join(str(e).split())]))
+            print(
+                f"error: this node did not meet the others, or lost them ({why}); see that launch.rendezvous.endpoint "
+                "can be reached, and give the same command on every node within timeout_seconds",
+                flush=True,
+            )
             return 1
     except KeyboardInterrupt:  # before there are ranks
         return 128 + signal.SIGINT

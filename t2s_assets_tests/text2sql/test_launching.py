@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -445,6 +447,26 @@ def test_torchrun_tells_of_ranks_that_could_not_tell_themselves(
     failures = {4: failures[4]}  # the others did not fail, so that this was not torchrun's
     assert torchrun.main() == 1
     assert capfd.readouterr().out == "error: rank 4 (process 104) was ended by SIGTERM\n"
+
+
+@pytest.mark.parametrize("backend", ["c10d", "static"])
+def test_a_node_that_stays_alone_says_so_in_a_line(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It keeps the meeting itself as c10d; as the second of a static one it finds no first."""
+    monkeypatch.setenv("T2S_NODE", "1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    meeting = {"endpoint": endpoint, "backend": backend, "timeout_seconds": 3}
+    config = experiment({"engine": "torchrun", "nodes": 2, "rendezvous": meeting})
+    line, variables = started(config)
+    with pytest.raises(T2SError, match=r"^it failed with status 1; its messages are above$"):
+        launching.run(config, line, variables, what="it")
+    said = "".join(capfd.readouterr())
+    assert "Traceback" not in said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert re.match(r"error: this node did not meet the others, or lost them \(\w+Error.*\); see that launch\.", error)
 
 
 SMI = """#!/bin/sh
