@@ -25,7 +25,8 @@ from t2s_assets.text2sql.tables.text_columns import TextColumn, text_columns
 from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, row_cap, shortened
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
-# Bytes of cells, those of numbers too, of which a file has more rows than others of which cells are read one by one.
+# Bytes of all cells, numbers' as text too. A file with more is copied up to the lower cap, that of tables that are read
+# cell by cell.
 _MOST = 400_000_000
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _OTHERWISE = "cp1252"

@@ -194,8 +194,8 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
 
     Float32: inputs and outputs of both norms, query, repeated keys and values, attention's output, four tensors
     around the MLP's product, and the LoRA bottlenecks. With 16-bit types the norms keep float32
-    copies, and each LoRA matrix a cast copy of its input. With `lora.dropout`, what it leaves of each LoRA
-    matrix' input and its mask are kept too.
+    copies, and each LoRA matrix a cast copy of its input. With `lora.dropout`, its mask is kept too, and what it
+    leaves of each LoRA matrix' input where that is no cast copy already.
     """
     h, i, q = shape.hidden, shape.intermediate, shape.heads * shape.head_size
     repeated = q if shape.key_heads != shape.heads else shape.key_heads * shape.head_size
