@@ -87,7 +87,7 @@ def _loading(source: object, what: str, dtype: str, nf4: bool, *, sketch: bool) 
         return "\n".join([*lines, 'model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype="auto")', ""])
     options = [f'dtype="{dtype}"']
     if isinstance(source, HubModel):
-        where = f'{json.dumps(source.repo)}, revision="{source.revision}"'
+        where = f"{json.dumps(source.repo)}, revision={json.dumps(source.revision)}"
     elif from_gguf:
         lines.append(f'gguf = os.environ["{BASE_VARIABLE}"]  # the path of the GGUF file')
         where = "os.path.dirname(gguf), gguf_file=os.path.basename(gguf)"

@@ -56,6 +56,7 @@ def compare_experiments(
     Raises:
         DataError: an experiment is named twice or has no predictions, they were scored on different questions, tables
             or gold, or there is no question that all answered.
+        ConfigError: the file of an experiment, or what is recorded of its settings, breaks rules.
     """
     names = [reference, *others]
     if twice := next((n for n in names if names.count(n) > 1), None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -21,12 +22,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from t2s_assets.text2sql import adapters, base_models, evaluation, parity
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.card_snippet import BASE_VARIABLE, example
+from t2s_assets.text2sql.card_snippet import BASE_VARIABLE, example, snippet
+from t2s_assets.text2sql.config import HubModel
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions
 from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, StorageError
 from t2s_assets.text2sql.export import Exported, export
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.prompts import render_tables
+from t2s_assets.text2sql.prompts import PromptFormat, render_tables
 from t2s_assets.text2sql.report import make_report
 from t2s_assets.text2sql.storage import Project, read_json, read_manifest, write_json
 from t2s_assets.text2sql.training.reproduce import reproduce
@@ -266,6 +268,19 @@ def test_a_base_of_the_hub_is_named_with_its_revision(towns: ProjectFiles, monke
     assert '"some/base", revision="abc123"' in code_of(out) and BASE_VARIABLE not in card.text
     assert "`mit`" in card.text and card.data.license is None
     assert ModelCard.load(exported(towns, name="whole") / "README.md").data.base_model_relation == "finetune"
+
+
+def test_a_base_with_an_odd_name_is_python_too() -> None:
+    """Git takes quotes in a tag."""
+    source = HubModel(source="hub", repo="some/base", revision='the "first"')
+    code = snippet(PromptFormat(), source, what="adapter", dtype="float32", nf4=False, shown=None)
+    (loading,) = [
+        call
+        for call in ast.walk(ast.parse(code))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "AutoModelForCausalLM.from_pretrained"
+    ]
+    given = {keyword.arg: keyword.value for keyword in loading.keywords}
+    assert ast.literal_eval(given["revision"]) == source.revision
 
 
 @pytest.fixture
