@@ -50,6 +50,8 @@ def compare(
         raise typer.BadParameter("--show prints questions, and --json - prints JSON alone; give --json a file")
     from pathlib import Path
 
+    if json_file == "" or (json_file is not None and Path(json_file).is_dir()):
+        raise typer.BadParameter(f"a file is wanted, or -; got {json_file!r}", param_hint="--json")
     from t2s_assets.text2sql.errors import DataError
     from t2s_assets.text2sql.experiment_comparison import compare_experiments
     from t2s_assets.text2sql.storage import write_json

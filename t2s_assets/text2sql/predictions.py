@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Request
+from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.examination import Examination
 from t2s_assets.text2sql.execution import SqlExecutor
 from t2s_assets.text2sql.generations import Generated, Generations, Log, options
@@ -214,17 +215,28 @@ def load_predictions(
     """The rows of `predictions`, or of `base` for the untrained model, of one split or of both.
 
     Raises:
-        DataError: they are not there.
+        DataError: `predictions` are not there, or either cannot be read.
     """
-    folder = project.path(dataset, "predictions", experiment)
-    read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
+    folder, made_by = project.path(dataset, "predictions", experiment), f"t2s evaluate {dataset}/{experiment}"
+    read_manifest(folder, made_by=made_by)
     path = folder / f"{name}.parquet"
     filters = [("split", "==", split)] if split is not None else None
-    return pq.read_table(path, filters=filters).to_pylist() if path.exists() else []
+    try:
+        return pq.read_table(path, filters=filters).to_pylist()
+    except FileNotFoundError as e:
+        if name == "base":  # where `evaluation.baseline` is false
+            return []
+        raise DataError(f"{path} is not there; make it with: {made_by}") from e
+    except pa.ArrowException as e:
+        raise DataError(f"{path} cannot be read ({e}); make it again with: {made_by}") from e
 
 
 def first_predictions(folder: Path, columns: Sequence[str], count: int) -> tuple[list[dict[str, Any]], int]:
-    """(these columns of the first rows of the `predictions` in a folder, how many rows there are in all)."""
+    """(these columns of the first rows of the `predictions` in a folder, how many rows there are in all).
+
+    Raises:
+        OSError, ValueError: they are not there, or cannot be read.
+    """
     with pq.ParquetFile(folder / "predictions.parquet") as file:
         first = next(file.iter_batches(batch_size=count, columns=list(columns)), None)
         return [] if first is None else first.to_pylist(), file.metadata.num_rows

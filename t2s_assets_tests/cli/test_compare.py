@@ -139,6 +139,9 @@ def test_json_alone_on_standard_output(t2s: T2S, scored: Scored) -> None:
     (b,) = written["comparisons"]
     assert (b["won_questions"], b["lost_questions"]) == (["v1"], ["v0"])
     assert t2s("compare", "towns/a", "towns/b", "--json", "-", "--show", "1").status == 2
+    for no_file in ("", "."):
+        ended = t2s("compare", "towns/a", "towns/b", "--json", no_file)
+        assert ended.status == 2 and f"a file is wanted, or -; got {no_file!r}" in ended.err and not ended.out
 
 
 @pytest.mark.parametrize(

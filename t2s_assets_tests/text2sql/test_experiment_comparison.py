@@ -194,6 +194,18 @@ def test_a_base_of_another_source_has_other_fields(project_files: ProjectFiles, 
     }
 
 
+def test_predictions_without_rows_that_can_be_read_are_told(project_files: ProjectFiles, scored: Scored) -> None:
+    scored("a", "rw")
+    scored("b", "wr")
+    path = project_files.project.path("towns", "predictions", "b") / "predictions.parquet"
+    path.write_text("half of it")
+    with pytest.raises(DataError, match=r"predictions\.parquet cannot be read \(.*\); .*: t2s evaluate towns/b$"):
+        compared(project_files, "a", "b")
+    path.unlink()
+    with pytest.raises(DataError, match=r"predictions\.parquet is not there; make it with: t2s evaluate towns/b$"):
+        compared(project_files, "a", "b")
+
+
 def test_settings_are_those_that_made_the_predictions(project_files: ProjectFiles, scored: Scored) -> None:
     """Not those that the files have got since."""
     scored("a", "rr")
