@@ -142,11 +142,22 @@ def _adapter_line(facts: dict[str, Any]) -> str:
 
 def evaluate(address: Experiment) -> None:
     """Answer the test and validation samples and score them. A stopped evaluation goes on where it was."""
+    project, dataset, experiment = find_experiment(address)
+    _evaluate(project, dataset, experiment)
+    print(f"next: t2s report {address}")
+
+
+def _evaluate(project: Project, dataset: str, experiment: str) -> None:
+    """Make `predictions`; after Ctrl-C say what is kept, since Typer ends on it without a word."""
+    from t2s_assets.cli import show
     from t2s_assets.text2sql import evaluation
 
-    project, dataset, experiment = find_experiment(address)
-    evaluation.run(project, dataset, experiment, _say)
-    print(f"next: t2s report {address}")
+    try:
+        evaluation.run(project, dataset, experiment, _say)
+    except KeyboardInterrupt as e:
+        if e.args:
+            show.say(f"error: {e}")
+        raise
 
 
 def report(address: Experiment) -> None:
@@ -164,13 +175,13 @@ def _report(project: Project, dataset: str, experiment: str) -> None:
 
 def run(address: Experiment, force: Force = False) -> None:
     """Do it all: prepare, train, evaluate, report, and choose the dataset's champion."""
-    from t2s_assets.text2sql import evaluation, training
+    from t2s_assets.text2sql import training
     from t2s_assets.text2sql.champion import choose_champion
 
     project, dataset, experiment = find_experiment(address)
     _prepare(project, address)
     print(_adapter_line(training.run(project, dataset, experiment, force=force)), flush=True)
-    evaluation.run(project, dataset, experiment, _say)
+    _evaluate(project, dataset, experiment)
     _report(project, dataset, experiment)
     choose_champion(project, dataset, _say)
     print(f'ask it: t2s ask --model {address} --db FILE "your question"')

@@ -145,7 +145,7 @@ def stoppable(goes_on: str) -> Iterator[None]:
 
     Raises:
         Stopped: after SIGTERM.
-        KeyboardInterrupt: after SIGINT.
+        KeyboardInterrupt: after SIGINT, with the same words.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -162,7 +162,7 @@ def stoppable(goes_on: str) -> Iterator[None]:
             if not told.at_once:
                 raise
             if told.reason == signal.SIGINT.name:
-                raise KeyboardInterrupt from e
+                raise KeyboardInterrupt(f"stopped by SIGINT; {goes_on}") from e
             raise Stopped(f"stopped by {told.reason}; {goes_on}") from e
 
 
