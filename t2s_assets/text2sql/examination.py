@@ -65,9 +65,9 @@ class Examination:
         """
         config = project.experiment(dataset, experiment)
         gold = gold_of(project, dataset)
+        manifest = prompts_manifest(project, dataset, experiment)  # first, as it is what training needs
         made_by = f"t2s train {dataset}/{experiment}"
         adapter = adapters.open_adapter(project.path(dataset, "adapter", experiment), made_by=made_by)
-        manifest = prompts_manifest(project, dataset, experiment)
         check_made_for(project, dataset, experiment, config, base_models.fetch(config.base_model, project))
         prompts_version = manifest["data_version"]
         trained_on = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by=made_by)["prompts_version"]

@@ -48,9 +48,14 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
         chosen = read_manifest(champion.parent, made_by=made_by)["adapter_version"]
     folder = project.path(dataset, "adapter", experiment)
     if not _is_there(folder):
+        config = project.configs / dataset / f"{experiment}.yaml"
         raise ModelError(
             f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
-            f"Train it with: t2s run {dataset}/{experiment}"
+            + (
+                f"Train it with: t2s run {dataset}/{experiment}"
+                if config.is_file()
+                else f"There is no {config} to train it from"
+            )
         )
     adapter = _opened(folder, f"t2s train {dataset}/{experiment}")
     if chosen is not None and chosen != adapter.version:

@@ -71,7 +71,7 @@ def test_data_that_dagster_would_stop_at_go_no_further(
         (["champion", "nope"], "no dataset 'nope'"),
         (["champion", "peaks"], "no experiment has predictions yet"),
         (["train", "peaks/untrained"], "make it with: t2s prepare peaks/untrained"),
-        (["evaluate", "peaks/untrained"], "make it with: t2s train peaks/untrained"),
+        (["evaluate", "peaks/untrained"], "make it with: t2s prepare peaks/untrained"),
         (["report", "peaks/untrained"], "make it with: t2s evaluate peaks/untrained"),
         (["reproduce", "peaks/untrained"], "manifest.json is not there; make it with: t2s train"),
     ],

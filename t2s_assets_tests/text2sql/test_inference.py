@@ -203,7 +203,8 @@ def test_a_champion_that_was_trained_again_serves_and_says_so_once(
     ("model", "problem"),
     [
         ("peaks/untrained", "no trained adapter peaks/untrained; trained are: peaks/free, peaks/samples"),
-        ("nothing/here", "no trained adapter nothing/here"),
+        ("peaks/untrained", "Train it with: t2s run peaks/untrained"),
+        ("nothing/here", r"no trained adapter nothing/here; .*There is no .*nothing/here.yaml to train it from"),
         ("nothing", "'nothing' has no champion yet"),
         ("./nowhere", "is no adapter's folder"),
         ("", "has no champion yet"),
