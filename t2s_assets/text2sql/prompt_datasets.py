@@ -121,7 +121,9 @@ def make_prompts(project: Project, dataset: str, experiment: str, log: Callable[
         splits[split] = Dataset.from_dict({n: [r[n] for r in rows] for n in features}, features=features)
         statistics[split] = length_statistics([n for n, k in zip(lengths, keep) if k])
         linking[split] = linking_facts(examples)
-        log(f"{split}: {len(rows):,} prompts, {statistics[split]}, {len(too_long[split])} over max_length")
+        tokens = ", ".join(f"{name} {n:,}" for name, n in statistics[split].items())
+        shown = f" of tokens {tokens}" if tokens else ""
+        log(f"{split}: {len(rows):,} prompts{shown}; {len(too_long[split]):,} over max_length")
     folder = project.path(dataset, "prompts", experiment)
     with replacing_folder(folder) as fresh:
         # One file each: an empty split gets none by default, and is then not read back.

@@ -66,7 +66,7 @@ def headline(report: Mapping[str, Any]) -> str:
     base = report["baseline"]
     for key, name in _measured(test):
         line = f"  {name:<11}{percent(test['overall'][key]):<24}"
-        lines.append(line + (f"untrained base {percent(base['overall'][key])}" if base else ""))
+        lines.append((line + (f"untrained base {percent(base['overall'][key])}" if base else "")).rstrip())
     if report["uses_table_content"]:
         lines.append(f"  reads      {content_mark(report)}")
     total = report["latency"]["total_ms"]

@@ -453,3 +453,14 @@ def test_length_statistics() -> None:
 def test_a_question_is_text(question: object) -> None:
     with pytest.raises(PromptError, match=f"the question: text is wanted; got {type(question).__name__}"):
         clean_question(question)  # type: ignore[arg-type]
+
+
+def test_lengths_are_told_in_words(shop: ProjectFiles, tiny_base: Path) -> None:
+    prepared(shop)
+    shop.experiment("shop", "tiny", base=tiny_base, prompt={"max_length": 512})
+    told: list[str] = []
+    facts = make_prompts(shop.project, "shop", "tiny", told.append)
+    for split, tokens in facts["tokens"].items():
+        (line,) = [t for t in told if t.startswith(f"{split}: ")]
+        assert ("of tokens mean " in line) == bool(tokens) and "{" not in line and line.endswith("; 0 over max_length")
+        assert not tokens or f"mean {tokens['mean']}, p50 {tokens['p50']}" in line

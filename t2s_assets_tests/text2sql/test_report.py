@@ -84,6 +84,7 @@ def test_without_a_base_there_is_no_comparison() -> None:
     found = build([row("t")])
     assert found["baseline"] is None
     assert "untrained base" not in report_page.headline(found)
+    assert all(line == line.rstrip() for line in report_page.headline(found).splitlines())
     assert "untrained base" not in report_page.page(found, IMAGES)
 
 
