@@ -76,7 +76,7 @@ def test_one_evaluation_of_an_experiment_at_a_time(shop: ProjectFiles) -> None:
         with evaluation.only_evaluation(shop.project, "shop", "other", lines.append):
             pass
     assert lines == [f"process {pid} is evaluating shop/tiny; waiting up to 0 s for it"]
-    with pytest.raises(DataError, match="t2s train shop/tiny"):
+    with pytest.raises(DataError, match="t2s prepare shop/tiny"):
         evaluation.run(shop.project, "shop", "tiny", lines.append)
 
 
