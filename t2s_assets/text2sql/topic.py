@@ -18,6 +18,9 @@ _ENGLISH = frozenset(
 )
 """Words of which most English questions have one, and few of other languages any."""
 
+_OF_ANY_TABLE = frozenset("dataset entries records row rows table tables".split())
+"""Words about a table as such, which may count its rows or list them whatever it is about."""
+
 _BEHIND_NUMBERS = frozenset("a am an and are as at by for has in is of on or pm the to was".split())
 """Short words behind a number that are no unit."""
 
@@ -58,11 +61,11 @@ def off_topic(question: str, schemas: Iterable[TableSchema], *more: str) -> bool
     that prompts call `t`.
 
     It names something with a word that begins as one of a column's or a table's name, with an adjective that measures
-    what a column is called, or with a number and its unit. Questions in other languages share no words with English
-    names whatever they are about: nothing is said of them.
+    what a column is called, with a number and its unit, or with a word such as "rows" that any table answers to.
+    Questions in other languages share no words with English names whatever they are about: nothing is said of them.
     """
     asked = _words(question)
-    if not _ENGLISH.intersection(asked):
+    if not _ENGLISH.intersection(asked) or _OF_ANY_TABLE.intersection(asked):
         return False
     names = " ".join([*more, *(name for s in schemas for name in (s.name, *(c.name for c in s.columns)))])
     known = _words(re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", names))  # itemPrice, item_price

@@ -33,6 +33,9 @@ PEOPLE = _schema("name", "age", "height_m", "city")
         ("who won the super bowl in 1998?", PEOPLE, True),
         ("how many goals did Messi score?", PEOPLE, True),
         ("what is the weather like?", _schema("population", "date"), True),
+        ("how many rows are there?", PEOPLE, False),
+        ("show the first ten records", PEOPLE, False),
+        ("who holds the world record?", PEOPLE, True),
         # Its words are not those of the names whatever it is about.
         ("wie hoch ist der K2?", PEOPLE, False),
         ("qui est le plus grand ?", PEOPLE, False),
