@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,6 @@ from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.serving import ONE_EACH
 
 pytestmark = pytest.mark.usefixtures("heard")
-
-
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """SIGINT is heard, which a process that a script started in the background would ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=[ModelError, ImportError])

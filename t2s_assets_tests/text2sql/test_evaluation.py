@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,14 +40,6 @@ def shop(project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> Projec
 def answerable(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectFiles:
     """A dataset with a trained adapter and 12 questions to answer, 6 of them by the base too."""
     return trained_towns(tmp_path_factory.mktemp("answerable"), tiny_base)
-
-
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """SIGINT is heard, which a process that a script started in the background would ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def folders(files: ProjectFiles) -> dict[str, str]:

@@ -22,13 +22,7 @@ from t2s_assets.text2sql.stopping import (
     when_launcher_is_gone,
 )
 
-
-@pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
-    """SIGINT is heard, which a process that a script started in the background would ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("heard")
 
 
 def swallowed() -> None:
