@@ -133,4 +133,4 @@ def serving_experiment(project: Project, dataset: str) -> str | None:
 
 def compare(champion: dict[str, Any], challenger: dict[str, Any]) -> dict[str, Any]:
     """McNemar's test on EX over the validation questions that both answered."""
-    return Pairs.of(*({i: r["ex"] for i, r in rows.items()} for rows in (champion, challenger))).test()
+    return Pairs.of_rows(champion, challenger).test()

@@ -173,13 +173,13 @@ def _described(dataset: str, scored: Scored) -> dict[str, Any]:
 
 
 def _comparison(dataset: str, reference: Scored, other: Scored) -> dict[str, Any]:
-    pairs = _pairs(reference.rows, other.rows)
+    pairs = Pairs.of_rows(reference.rows, other.rows)
     categories: dict[str, list[str]] = {}
     for i, row in reference.rows.items():
         categories.setdefault(str(row["category"]), []).append(i)
     by_category = {}
     for category, ids in sorted(categories.items(), key=lambda c: -len(c[1])):
-        members = _pairs(*({i: s.rows[i] for i in ids} for s in (reference, other)))
+        members = Pairs.of_rows(*({i: s.rows[i] for i in ids} for s in (reference, other)))
         by_category[category] = members.test() | {"difference": members.difference()}
     return {
         "experiment": f"{dataset}/{other.name}",
@@ -190,7 +190,3 @@ def _comparison(dataset: str, reference: Scored, other: Scored) -> dict[str, Any
         "by_category": by_category,
         "settings": setting_differences(reference.settings, other.settings),
     }
-
-
-def _pairs(reference: Mapping[str, Row], other: Mapping[str, Row]) -> Pairs:
-    return Pairs.of(*({i: r["ex"] for i, r in rows.items()} for rows in (reference, other)))

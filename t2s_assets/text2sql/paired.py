@@ -35,6 +35,11 @@ class Pairs:
         ids = tuple(sorted(first.keys() & second.keys()))
         return cls(ids, tuple(first[i] for i in ids), tuple(second[i] for i in ids))
 
+    @classmethod
+    def of_rows(cls, first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> Pairs:
+        """Those of EX, of rows of predictions by question id."""
+        return cls.of(*({i: r["ex"] for i, r in rows.items()} for rows in (first, second)))
+
     @property
     def won(self) -> list[str]:
         """The questions that `second` alone is right about."""

@@ -8,11 +8,9 @@ ones, or in their place where both versions read them; transformers 5 loads the 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from t2s_assets.text2sql.storage import write_json
+from t2s_assets.text2sql.storage import read_json, write_json
 
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path")
 """Of a tokenizer's settings: how it was loaded here."""
@@ -24,7 +22,7 @@ def make_config_portable(folder: Path) -> None:
     Rotary settings of their own for each type of layer have no older name and stay as they are.
     """
     path = folder / "config.json"
-    config = _read(path)
+    config = read_json(path, made_by="t2s export")
     if "dtype" in config:
         config["torch_dtype"] = config["dtype"]
     rope = config.get("rope_parameters") or {}
@@ -40,7 +38,7 @@ def make_config_portable(folder: Path) -> None:
 def make_tokenizer_portable(folder: Path) -> None:
     """Give `tokenizer_config.json` the older class and names, and leave out how it was loaded on this machine."""
     path = folder / "tokenizer_config.json"
-    config = {k: v for k, v in _read(path).items() if k not in _OF_THIS_MACHINE}
+    config = {k: v for k, v in read_json(path, made_by="t2s export").items() if k not in _OF_THIS_MACHINE}
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         # The older class returns token_type_ids where nothing else is said, which generate refuses.
@@ -48,7 +46,3 @@ def make_tokenizer_portable(folder: Path) -> None:
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     write_json(path, dict(sorted(config.items())))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))

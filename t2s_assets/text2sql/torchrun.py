@@ -27,11 +27,10 @@ def main() -> int:
         except SignalException as e:
             return 128 + e.sigval
         except ChildFailedError as e:
-            told = [
-                f for f in e.failures.values() if f.exitcode != -signal.SIGTERM
-            ]  # the others torchrun may have ended
-            for rank, failure in sorted(e.failures.items()):
-                if (failure in told or not told) and (said := _ended(failure)):
+            # Beside one that ended otherwise, torchrun itself may have ended these.
+            first = {rank: f for rank, f in e.failures.items() if f.exitcode != -signal.SIGTERM} or e.failures
+            for rank, failure in sorted(first.items()):
+                if said := _ended(failure):
                     print(f"error: rank {rank} {said}", flush=True)
             return 1
         except (RendezvousError, DistError) as e:

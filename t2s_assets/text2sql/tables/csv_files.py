@@ -119,7 +119,7 @@ def _in_utf8(path: Path, file: Path, alone: bool) -> UserTable:
     there = found.num_rows
 
     def read(typed: bool) -> Content:
-        most = min(cap, fewer) if typed else cap
+        most = fewer if typed else cap
         data = pa.Table.from_arrays([c.cells(typed) for c in columns], [f"c{i}" for i in range(len(columns))])
         return Content(data.slice(0, most), tuple(c.column.copied(typed) for c in columns), there > most, made_null)
 
