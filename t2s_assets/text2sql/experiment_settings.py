@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 from t2s_assets.text2sql import adapters
-from t2s_assets.text2sql.config import DecodingConfig, Experiment
+from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.config_files import validated
-from t2s_assets.text2sql.predictions import DECODING
-from t2s_assets.text2sql.storage import MANIFEST, Project, read_json
+from t2s_assets.text2sql.predictions import DECODING, recorded_decoding
+from t2s_assets.text2sql.storage import Project, read_json
 
 # Words about an experiment, which set nothing.
 _NO_SETTINGS = {"description", "like"}
@@ -44,9 +44,8 @@ def settings_behind(
         resolved = read_json(record, made_by=f"t2s train {dataset}/{experiment}")
         trained = validated(Experiment, resolved["experiment"], record)
         found = {name: getattr(trained, name) for name in _TRAINING}
-    if (decoding := predictions.get(DECODING)) is not None:
-        manifest = project.path(dataset, "predictions", experiment) / MANIFEST
-        found[DECODING] = validated(DecodingConfig, decoding, manifest)
+    if (decoding := recorded_decoding(project, dataset, experiment, predictions)) is not None:
+        found[DECODING] = decoding
     return config.model_copy(update=found)
 
 

@@ -18,11 +18,12 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.base_models import BaseModel, Placement
 from t2s_assets.text2sql.card_snippet import BASE_VARIABLE
 from t2s_assets.text2sql.config import DecodingConfig, Experiment, HubModel, WheelModel
-from t2s_assets.text2sql.config_files import dataset_names, validated
+from t2s_assets.text2sql.config_files import dataset_names
 from t2s_assets.text2sql.dataset_config import HubSource
 from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, StorageError
 from t2s_assets.text2sql.model_card import CARD, Subject, model_card
 from t2s_assets.text2sql.portable import make_config_portable, make_tokenizer_portable
+from t2s_assets.text2sql.predictions import recorded_decoding
 from t2s_assets.text2sql.storage import (
     MANIFEST,
     Project,
@@ -371,10 +372,9 @@ def _report(
     if report.get("adapter") != adapter_version:
         return None, None
     predictions = _asset(project, "predictions", address) or {}
-    if predictions.get("adapter_version") != adapter_version or predictions.get("decoding") is None:
+    if predictions.get("adapter_version") != adapter_version:
         return report, None
-    record = project.path(dataset, "predictions", experiment) / MANIFEST
-    return report, validated(DecodingConfig, predictions["decoding"], record)
+    return report, recorded_decoding(project, dataset, experiment, predictions)
 
 
 def _loaded(load: Callable[..., tuple[Any, Any]], adapter: Adapter, *given: Any, **options: Any) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from t2s_assets.text2sql.confidence import Verdict, fit_confidence
 from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.config_files import validated
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.examination import Examination
@@ -23,6 +24,7 @@ from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.prepare import load_usable, sample
 from t2s_assets.text2sql.scoring import Row, Scorer
 from t2s_assets.text2sql.storage import (
+    MANIFEST,
     Project,
     content_hash,
     file_hash,
@@ -207,6 +209,19 @@ def decoded_otherwise(project: Project, dataset: str, experiment: str, predictio
     now = project.experiment(dataset, experiment).decoding.model_dump()
     was = DecodingConfig().model_dump() | was
     return [f"decoding.{name} was {was[name]}, is {value}" for name, value in now.items() if was[name] != value]
+
+
+def recorded_decoding(
+    project: Project, dataset: str, experiment: str, predictions: Mapping[str, Any]
+) -> DecodingConfig | None:
+    """How predictions were decoded, by their manifest; None where that does not say.
+
+    Raises:
+        ConfigError: what it says breaks rules.
+    """
+    found = predictions.get(DECODING)
+    where = project.path(dataset, "predictions", experiment) / MANIFEST
+    return None if found is None else validated(DecodingConfig, found, where)
 
 
 def load_predictions(
