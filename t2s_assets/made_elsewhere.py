@@ -25,7 +25,12 @@ from t2s_assets.event_tags import Event, Input, Partition, made_of_others, tags_
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.gold import MADE_OF
-from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_manifest, restore_interrupted
+from t2s_assets.text2sql.storage import (
+    MANIFEST,
+    Project,
+    content_hash,
+    find_manifest,
+)
 
 # A folder that is being copied here is taken for whole when nothing in it has changed for so long.
 SETTLED_SECONDS = 10.0
@@ -158,10 +163,9 @@ class Tick:
     def _manifest(self, place: Place) -> Manifest | None:
         """That of a place, None where there is nothing. Raises DataError when it is broken."""
         folder, made_by = self._folder(place), f"t2s run {place.asset.dataset}/{place.partition or 'EXPERIMENT'}"
-        restore_interrupted(folder)
-        if not (folder / MANIFEST).exists():
+        manifest = find_manifest(folder, made_by=made_by)
+        if manifest is None:
             return None
-        manifest = read_manifest(folder, made_by=made_by)
         facts = manifest if isinstance(manifest, dict) else {}
         for name, kind, found in (
             ("data_version", str, facts.get("data_version")),

@@ -238,10 +238,9 @@ def list_all() -> None:
 
 
 def _manifest(project: Project, dataset: str, asset: str, experiment: str | None = None) -> dict[str, Any] | None:
-    from t2s_assets.text2sql.storage import MANIFEST, read_manifest
+    from t2s_assets.text2sql.storage import find_manifest
 
-    folder = project.path(dataset, asset, experiment)
-    return read_manifest(folder, made_by="t2s run") if (folder / MANIFEST).exists() else None
+    return find_manifest(project.path(dataset, asset, experiment), made_by="t2s run")
 
 
 def _description(read: Callable[..., Any], *address: str) -> str:

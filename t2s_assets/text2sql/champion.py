@@ -14,13 +14,13 @@ from t2s_assets.text2sql.metrics import summary
 from t2s_assets.text2sql.paired import SIGNIFICANT, Pairs
 from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
 from t2s_assets.text2sql.storage import (
-    MANIFEST,
     Project,
     content_hash,
+    find_manifest,
+    is_made,
     read_json,
     read_manifest,
     replacing_folder,
-    restore_interrupted,
     write_json,
     write_manifest,
 )
@@ -82,7 +82,7 @@ def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[
         write_json(fresh / CHAMPION, content)
         # The adapter may have been trained again since; what was compared is what made the predictions.
         predictions = project.path(dataset, "predictions", chosen)
-        was_compared = predictions if (predictions / MANIFEST).exists() else folder
+        was_compared = predictions if is_made(predictions) else folder
         version = read_manifest(was_compared, made_by=f"t2s evaluate {dataset}/{chosen}")["adapter_version"]
         facts = {"experiment": chosen, "adapter_version": version}
         made_of = {MADE_OF: {"predictions": {name: m["data_version"] for name, m in predicted.items()}}}
@@ -93,12 +93,12 @@ def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[
 
 def _predicted(project: Project, dataset: str) -> dict[str, dict[str, Any]]:
     """The manifest of predictions of each experiment that has some."""
-    folders = {n: project.path(dataset, "predictions", n) for n in experiment_names(project.configs, dataset)}
-    for name, folder in folders.items():
-        restore_interrupted(folder)
-        restore_interrupted(project.path(dataset, "adapter", name))
-    there = {name: folder for name, folder in folders.items() if (folder / MANIFEST).exists()}
-    return {name: read_manifest(f, made_by=f"t2s evaluate {dataset}/{name}") for name, f in there.items()}
+    found = {}
+    for name in experiment_names(project.configs, dataset):
+        made_by = f"t2s evaluate {dataset}/{name}"
+        if (manifest := find_manifest(project.path(dataset, "predictions", name), made_by=made_by)) is not None:
+            found[name] = manifest
+    return found
 
 
 def _candidates(
@@ -107,7 +107,7 @@ def _candidates(
     """(the validation rows by id of each experiment that has some, experiments evaluated on other data)."""
     names = experiment_names(project.configs, dataset)
     now = gold_version(project, dataset) if predicted else None
-    serves = serving in names and (project.path(dataset, "adapter", serving) / MANIFEST).exists()
+    serves = serving in names and is_made(project.path(dataset, "adapter", serving))
     candidates, left_out = {}, [serving] if serves and serving not in predicted else []
     for name, manifest in predicted.items():
         if manifest.get("gold_version") != now or _decodes_otherwise(project, dataset, name, manifest):

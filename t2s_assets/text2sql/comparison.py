@@ -14,7 +14,7 @@ from typing import Any
 from t2s_assets.text2sql.champion import serving_experiment
 from t2s_assets.text2sql.paired import Pairs, verdict
 from t2s_assets.text2sql.predictions import load_predictions
-from t2s_assets.text2sql.storage import MANIFEST, Project, read_json, read_manifest, restore_interrupted
+from t2s_assets.text2sql.storage import Project, find_manifest, read_json, restore_interrupted
 
 COMPARED = "compared.json"
 REFERENCES = ("previous", "champion")
@@ -60,11 +60,10 @@ def _kept(report: Path) -> dict[str, Any]:
 
 def _of_experiment(project: Project, dataset: str, experiment: str) -> Verdicts | None:
     folder = project.path(dataset, "predictions", experiment)
-    if not (folder / MANIFEST).exists():
+    manifest = find_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
+    if manifest is None:
         return None
-    rows = load_predictions(project, dataset, experiment)
-    manifest = read_manifest(folder, made_by=f"t2s evaluate {dataset}/{experiment}")
-    return verdicts(experiment, manifest, rows)
+    return verdicts(experiment, manifest, load_predictions(project, dataset, experiment))
 
 
 def compare(own: Verdicts, other: Verdicts | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t2s_assets.text2sql.config import TrainingConfig
-from t2s_assets.text2sql.storage import MANIFEST, read_manifest
+from t2s_assets.text2sql.storage import find_manifest
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def training_cost(
     is one: the same base on the same machine, one hopes.
     """
     basis = "at the rate given"
-    if rate is None and adapter is not None and (adapter / MANIFEST).exists():
-        rate, basis = read_manifest(adapter, made_by="").get("tokens_a_second"), "at the rate of its last training"
+    if rate is None and adapter is not None and (trained := find_manifest(adapter, made_by="t2s train")) is not None:
+        rate, basis = trained.get("tokens_a_second"), "at the rate of its last training"
     if rate is None:
         basis = "how many passes that makes, --rate tells" if training.budget_minutes else "no rate is known"
     minutes = training.budget_minutes

@@ -16,7 +16,7 @@ from t2s_assets.text2sql.experiment_settings import setting_differences, setting
 from t2s_assets.text2sql.metrics import breakdown, summary
 from t2s_assets.text2sql.paired import Pairs, holm, verdict
 from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
-from t2s_assets.text2sql.storage import MANIFEST, Project, read_manifest, restore_interrupted
+from t2s_assets.text2sql.storage import Project, find_manifest, is_made
 
 COMPARISON_VERSION = 1
 
@@ -101,14 +101,11 @@ def compare_experiments(
 
 def _predictions(project: Project, dataset: str, name: str) -> dict[str, Any]:
     """The manifest of an experiment's predictions. Raises DataError."""
-    folder = project.path(dataset, "predictions", name)
-    restore_interrupted(folder)
-    if not (folder / MANIFEST).exists():
-        trained = project.path(dataset, "adapter", name)
-        restore_interrupted(trained)
-        command = "evaluate" if (trained / MANIFEST).exists() else "run"
+    found = find_manifest(project.path(dataset, "predictions", name), made_by=f"t2s evaluate {dataset}/{name}")
+    if found is None:
+        command = "evaluate" if is_made(project.path(dataset, "adapter", name)) else "run"
         raise DataError(f"{dataset}/{name} has no predictions; make some with: t2s {command} {dataset}/{name}")
-    return read_manifest(folder, made_by=f"t2s evaluate {dataset}/{name}")
+    return found
 
 
 def _check_same_gold(project: Project, dataset: str, manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -134,10 +131,7 @@ def _check_same_gold(project: Project, dataset: str, manifests: Mapping[str, Map
 def _scored(project: Project, dataset: str, name: str, predictions: Mapping[str, Any], split: str) -> Scored:
     address = f"{dataset}/{name}"
     folder = project.path(dataset, "adapter", name)
-    restore_interrupted(folder)
-    adapter: dict[str, Any] = {}
-    if (folder / MANIFEST).exists():
-        adapter = read_manifest(folder, made_by=f"t2s train {address}")
+    adapter = find_manifest(folder, made_by=f"t2s train {address}") or {}
     notes = []
     if changed := decoded_otherwise(project, dataset, name, predictions):
         notes.append(

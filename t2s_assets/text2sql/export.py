@@ -28,6 +28,7 @@ from t2s_assets.text2sql.storage import (
     MANIFEST,
     Project,
     file_hash,
+    find_manifest,
     read_json,
     read_manifest,
     replacing_folder,
@@ -181,8 +182,7 @@ def _address(project: Project, adapter: Adapter, resolved: Mapping[str, Any]) ->
 def _asset(project: Project, asset: str, address: str) -> dict[str, Any] | None:
     """The manifest of an experiment's asset; None where there is none."""
     dataset, slash, experiment = address.partition("/")
-    folder = project.path(dataset, asset, experiment)
-    return read_manifest(folder, made_by="t2s run") if slash and (folder / MANIFEST).is_file() else None
+    return find_manifest(project.path(dataset, asset, experiment), made_by=f"t2s run {address}") if slash else None
 
 
 def _merged(source: _Source, folder: Path, dtype: str | None, log: Log) -> Exported:

@@ -276,3 +276,14 @@ def read_manifest(folder: Path, *, made_by: str) -> dict[str, Any]:
     """What `write_manifest` wrote. Raises DataError with `made_by` as the way out."""
     restore_interrupted(folder)
     return read_json(folder / MANIFEST, made_by=made_by)
+
+
+def is_made(folder: Path) -> bool:
+    """Whether `folder` holds a materialization; one that a killed process moved away counts, and is put back."""
+    restore_interrupted(folder)
+    return (folder / MANIFEST).is_file()
+
+
+def find_manifest(folder: Path, *, made_by: str) -> dict[str, Any] | None:
+    """As `read_manifest`; None where nothing was made."""
+    return read_manifest(folder, made_by=made_by) if is_made(folder) else None

@@ -12,7 +12,7 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ModelError
-from t2s_assets.text2sql.storage import MANIFEST, Project, read_json, read_manifest, restore_interrupted
+from t2s_assets.text2sql.storage import MANIFEST, Project, is_made, read_json, read_manifest, restore_interrupted
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
     """
     text = str(model)
     folder = Path(text).expanduser()
-    if text.startswith((".", "/", "~")) or _is_there(folder):
-        if not _is_there(folder):
+    if text.startswith((".", "/", "~")) or is_made(folder):
+        if not is_made(folder):
             raise ModelError(f"--model: {folder} is no adapter's folder, it has no {MANIFEST}; {_trained(project)}")
         return _opened(folder, "t2s train, which writes such a folder")
     dataset, _, experiment = text.partition("/")
@@ -47,7 +47,7 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
         experiment = read_json(champion, made_by=made_by)["experiment"]
         chosen = read_manifest(champion.parent, made_by=made_by)["adapter_version"]
     folder = project.path(dataset, "adapter", experiment)
-    if not _is_there(folder):
+    if not is_made(folder):
         config = project.configs / dataset / f"{experiment}.yaml"
         raise ModelError(
             f"--model: no trained adapter {dataset}/{experiment}; {_trained(project)}. "
@@ -68,12 +68,6 @@ def find_adapter(model: str | Path, project: Project) -> Adapter:
     config = project.experiment(dataset, experiment)
     now = {"decoding": config.decoding, "hardware": config.hardware}
     return replace(adapter, experiment=adapter.experiment.model_copy(update=now))
-
-
-def _is_there(folder: Path) -> bool:
-    """Whether `folder` is an adapter's. One that a killed process moved away, and put nothing in its place, is."""
-    restore_interrupted(folder)
-    return (folder / MANIFEST).is_file()
 
 
 @functools.cache

@@ -23,7 +23,15 @@ from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
 from t2s_assets.text2sql.stopping import Stopped, StopSignal, is_main
-from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, read_json, read_manifest, restore_interrupted
+from t2s_assets.text2sql.storage import (
+    MANIFEST,
+    Project,
+    content_hash,
+    find_manifest,
+    read_json,
+    read_manifest,
+    restore_interrupted,
+)
 from t2s_assets.text2sql.training import checkpoints, exchange, same_training
 from t2s_assets.text2sql.training.training_run import TrainingRun
 
@@ -109,6 +117,7 @@ def train(
     placement = base_models.place_training(config)
     key = training_key(config, prompts_version, base, placement)
     folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
+    made_by = f"t2s train {dataset}/{experiment}"
     restore_interrupted(folder)
     with _storage_errors(beside), ExitStack() as held:
         if is_main():
@@ -116,10 +125,11 @@ def train(
         work = beside / key
         if is_main() and checkpoints.older(work, folder / MANIFEST):
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
-        if is_main() and not force and _manifest(folder).get("key") != key:
+        if is_main() and not force and (find_manifest(folder, made_by=made_by) or {}).get("key") != key:
             same_training.take(project, dataset, experiment, key, log)
         _meet(config, placement, log)
-        if not force and (manifest := _manifest(folder)).get("key") == key:
+        manifest = find_manifest(folder, made_by=made_by) or {}
+        if not force and manifest.get("key") == key:
             log("already trained: data, base and settings are what they were; --force trains again")
             if is_main():
                 same_training.bring_up_to_date(folder, config, log)
@@ -127,10 +137,6 @@ def train(
         run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)
         run.replay, run.signal = replay, signal or run.signal
         return run.train(prompts_version)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    return read_manifest(folder, made_by="") if (folder / MANIFEST).exists() else {}
 
 
 def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = print) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.storage import (
-    MANIFEST,
     Project,
     file_hash,
+    find_manifest,
     read_json,
     read_manifest,
     replacing_folder,
-    restore_interrupted,
     write_json,
     write_manifest,
 )
@@ -55,8 +54,7 @@ def _source(project: Project, dataset: str, config: Experiment, key: str) -> Pat
     """The adapter with `key` of the nearest experiment that one with `config` is like, by way of others too."""
     while config.like is not None:
         folder = project.path(dataset, "adapter", config.like)
-        restore_interrupted(folder)
-        if (folder / MANIFEST).is_file() and read_manifest(folder, made_by="").get("key") == key:
+        if (find_manifest(folder, made_by=f"t2s train {dataset}/{config.like}") or {}).get("key") == key:
             return folder
         config = project.experiment(dataset, config.like)
     return None
