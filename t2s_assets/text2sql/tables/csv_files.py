@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.query import string_literal
 from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
 from t2s_assets.text2sql.tables.read_limits import Reading
 from t2s_assets.text2sql.tables.text_columns import TextColumn, text_columns
@@ -31,6 +32,10 @@ _MOST = 400_000_000
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _OTHERWISE = "cp1252"
 """What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
+
+_DELIMITERS = (";", "\t", "|", ",")
+_SEPARATOR = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
+"""A first line in which Excel is told the delimiter."""
 
 
 def csv_table(path: Path, *, alone: bool = True) -> UserTable:
@@ -87,14 +92,19 @@ def _convert(path: Path, encoding: str, into: Path) -> None:
         ) from e
 
 
-def _in_utf8(path: Path, file: Path, alone: bool) -> UserTable:
-    """`path`, of which `file` is a copy or itself: its first line holds the column names, and the cells of the rows
-    read say what type a column has. Raises UnicodeError where it is not UTF-8."""
+def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) -> UserTable:
+    """`path`, of which `file` is a copy or itself: its first line that is not blank holds the column names, and the
+    cells of the rows read say what type a column has. DuckDB tells the `delimiter` where none is given. Raises
+    UnicodeError where it is not UTF-8."""
     name = unpacked(path).stem
+    skipped, named_delimiter = _above_the_header(path, file)
+    delimiter = delimiter or named_delimiter
     reading = Reading(f"{path}: table {name!r}")
     with closing(duckdb.connect(config=CONFIG)) as connection:
         # One thread reads: DuckDB's parallel reader pads no rows where a quoted cell has a line break.
-        options = f"{_OPTIONS}, parallel = false, hive_partitioning = false"
+        sniffed = _OPTIONS + (f", skip = {skipped}" if skipped else "")
+        sniffed += f", delim = {string_literal(delimiter)}" if delimiter else ""
+        options = f"{sniffed}, parallel = false, hive_partitioning = false"
         try:
             with reading.on(connection):
                 relation = connection.sql(f"SELECT * FROM read_csv([{literal_path(file)}], {options})")
@@ -104,7 +114,10 @@ def _in_utf8(path: Path, file: Path, alone: bool) -> UserTable:
                 found = reading.arrow(rows, enough=lambda count, size: size > _MOST and count > fewer)
                 if found.nbytes > _MOST:
                     cap = fewer
-                named = _cells_of_the_header(connection, path, file, found)
+                named = _cells_of_the_header(connection, path, file, found, sniffed)
+                if named == 1 < found.num_columns and not delimiter:
+                    if (table := _otherwise_delimited(path, file, alone, skipped)) is not None:
+                        return table
                 found = _without_surplus(path, found, named)
                 columns = _columns(connection, found.slice(0, cap), reading)
                 if cap > fewer and sum(c.text_bytes for c in columns) > MAX_TEXT:
@@ -126,24 +139,57 @@ def _in_utf8(path: Path, file: Path, alone: bool) -> UserTable:
     return table_of(name, [c.column for c in columns], read, str(path), in_memory=True)
 
 
+def _above_the_header(path: Path, file: Path) -> tuple[int, str | None]:
+    """How many lines stand above the header, which are blank or say `sep=;` as Excel reads it, and the delimiter that
+    is said. DuckDB pads rows only of what it is told to skip."""
+    delimiter = None
+    try:
+        with _unzipped(file) as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(2**16), b"")):
+                text = line.removeprefix(codecs.BOM_UTF8 if number == 0 else b"").strip(b" \r\n")
+                said = _SEPARATOR.fullmatch(text) if delimiter is None else None
+                if text and said is None:
+                    return number, delimiter
+                delimiter = said[1].decode("latin-1") if said else delimiter
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path} cannot be unpacked ({e})") from e
+    return 0, None
+
+
+def _otherwise_delimited(path: Path, file: Path, alone: bool, skipped: int) -> UserTable | None:
+    """The table by another delimiter, where that splits the header and rows: numbers with a decimal comma look as if
+    commas stood between cells, and the header's names have none."""
+    for delimiter in _DELIMITERS:
+        if len(_header(path, file, skipped, delimiter, '"')) > 1:
+            table = _in_utf8(path, file, alone, delimiter)
+            if any(column.null_count < len(column) for column in table.content.data.columns[1:]):
+                return table
+    return None
+
+
 def _columns(connection: duckdb.DuckDBPyConnection, found: pa.Table, reading: Reading) -> list[TextColumn]:
     return text_columns(connection, found, found.column_names, Reading(reading.what))
 
 
-def _cells_of_the_header(connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table) -> int:
+def _cells_of_the_header(
+    connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table, options: str
+) -> int:
     """How many columns the header line names: fewer than DuckDB found, where a row has more cells."""
     if not any(re.fullmatch(r"column\d+", name) for name in found.column_names):
         return found.num_columns
-    sniffed = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({literal_path(file)}, {_OPTIONS})"
+    sniffed = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({literal_path(file)}, {options})"
     ((delimiter, quote, skipped),) = connection.execute(sniffed).fetchall()
+    # Where no cell is quoted, the sniffer has a word for that.
+    return len(_header(path, file, skipped, delimiter, quote if len(quote) == 1 else '"'))
+
+
+def _header(path: Path, file: Path, skipped: int, delimiter: str, quote: str) -> list[str]:
+    """The cells of the header line."""
     with io.TextIOWrapper(_unzipped(file), "utf-8-sig", errors="replace", newline="") as lines:  # type: ignore[type-var]
-        # Where no cell is quoted, the sniffer has a word for that.
-        quote = quote if len(quote) == 1 else '"'
         try:
-            header = next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
+            return next(csv.reader(islice(lines, skipped, None), delimiter=delimiter, quotechar=quote), [])
         except csv.Error as e:
             raise DataError(f"{path}: the header line cannot be read ({e}); give its columns shorter names") from e
-    return len(header)
 
 
 def _without_surplus(path: Path, found: pa.Table, named: int) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.tables import text_columns
 from t2s_assets.text2sql.tables.asked import asked_about
 from t2s_assets.text2sql.tables.sources import open_source
@@ -220,3 +222,39 @@ def test_notes_of_a_csv_with_cells_that_are_missing_late(tmp_path: Path) -> None
     table = opened(tmp_path / "t.csv", [["w"] * rows, cells])
     (note,) = asked_about(table, "sketch").notes_for("SELECT MAX(h1) FROM t", ran=False)
     assert note == f"column \"h1\" holds numbers; 2 other cells count as NULL, the first 'N/A' in row {rows - 4:,}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\na;b\n1;x\n2;y\n",
+        "\ufeff\r\n  \r\na;b\r\n1;x\r\n2;y\r\n",
+        "sep=;\r\na;b\r\n1;x\r\n2;y\r\n",
+        '\ufeff"SEP=;"\n\na;b\n1;x\n2;y\n',
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_what_stands_above_the_header_is_no_row(tmp_path: Path, text: str, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(gzip.compress(text.encode()) if suffix == ".csv.gz" else text.encode())
+    table = open_source(db=path).table()
+    assert [(c.name, c.sql_type) for c in table.columns] == [("a", "BIGINT"), ("b", "VARCHAR")]
+    assert [tuple(row.values()) for row in table.content.data.to_pylist()] == [(1, "x"), (2, "y")]
+
+
+def test_the_delimiter_that_a_sep_line_says_is_the_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=|\na,1|b,2\n1,5|2,5\n")
+    assert open_source(db=tmp_path / "t.csv").table().header == ("a,1", "b,2")
+
+
+def test_decimal_commas_in_every_column_do_not_hide_the_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("net;tax\n1,50;0,25\n12,50;1,5\n")
+    table = open_source(db=tmp_path / "t.csv").table()
+    assert table.header == ("net", "tax")
+    assert [tuple(row.values()) for row in table.content.data.to_pylist()] == [("1,50", "0,25"), ("12,50", "1,5")]
+
+
+def test_a_title_with_another_delimiter_in_it_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("Sales; 2024\na,b\n1,2\n")
+    with pytest.raises(DataError, match=r"more cells than the header's 1.*remove lines that stand above the header"):
+        open_source(db=tmp_path / "t.csv").table()
