@@ -13,6 +13,7 @@ from t2s_assets.text2sql.schema import TABLE
 from t2s_assets.text2sql.sql_normal import NormalFormError, normal_form
 from t2s_assets.text2sql.tables.own_names import with_own_names
 from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.tables.written_values import WRITTEN, spells
 
 
 def checked(text: str, table: UserTable) -> tuple[str, str | None]:
@@ -67,4 +68,11 @@ def _problem(tree: exp.Expression, text: str, table: UserTable) -> str | None:
         column = table.columns[condition.column]
         if column.type == "real" and isinstance(condition.value, str) and parse_number(condition.value) is None:
             return f"column {column.name!r} holds numbers and is compared with the text {condition.value!r}"
+        # Of a schema alone, the database that has the rows says what it takes for a date: 'March 1, 2024' in Postgres.
+        if column.sql_type in WRITTEN and table.has_rows and not spells(str(condition.value), column.sql_type):
+            kind, form = WRITTEN[column.sql_type]
+            return (
+                f"column {column.name!r} holds {kind} and is compared with the text {condition.value!r}, which is "
+                f"none; write {form} in the question"
+            )
     return None

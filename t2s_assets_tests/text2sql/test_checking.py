@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import re
+from pathlib import Path
+
 import pytest
 
 from t2s_assets.text2sql.checking import checked, checked_over
 from t2s_assets.text2sql.execution import Database, Relation, SqlExecutor
+from t2s_assets.text2sql.tables.sources import from_ddl, open_source
 from t2s_assets.text2sql.tables.user_tables import UserTable
 
 PEAKS = UserTable.of(
@@ -91,3 +96,47 @@ def test_sql_that_is_not_valid_is_shown_as_generated_with_the_reason(generated: 
     sql, said = checked(generated, PLAIN)
     assert sql == generated
     assert said is not None and problem in said
+
+
+def _with_rows(path: Path) -> UserTable:
+    path.write_text("made,sent,paid,note\n2024-03-01,2024-03-01 10:00,true,a\n2024-04-01,2024-04-02 11:30,false,b\n")
+    return open_source(db=path).table()
+
+
+@pytest.mark.parametrize(
+    ("test", "problem"),
+    [
+        ("\"made\" = 'March 1, 2024'", "column 'made' holds dates .*'March 1, 2024'.* write a date like 2024-03-01 in"),
+        ("\"made\" < '1/2/2024'", "'made' holds dates"),
+        ("\"made\" = '2024'", "'made' holds dates"),
+        ("\"sent\" > 'noon'", "'sent' holds points in time .* like 2024-03-01 12:30:00 in the question"),
+        ("\"paid\" = 'unpaid'", "'paid' holds truth values .* write true or false in the question"),
+    ],
+)
+def test_text_that_is_no_date_is_not_compared_with_dates(tmp_path: Path, test: str, problem: str) -> None:
+    sql = f'SELECT COUNT("note") FROM t WHERE {test}'
+    said = checked(sql, _with_rows(tmp_path / "orders.csv"))[1]
+    assert said is not None
+    assert re.search(problem, said)
+    # DuckDB does not run it either.
+    types = [("made", "DATE"), ("sent", "TIMESTAMP"), ("paid", "BOOLEAN"), ("note", "VARCHAR")]
+    row = (datetime.date(2024, 3, 1), datetime.datetime(2024, 3, 1), True, "a")
+    with SqlExecutor(workers=1) as executor:
+        assert executor.run_one(Database.of(Relation.from_rows("t", types, [row])), sql).status == "error"
+    # A schema alone may be another database's, which reads more dates.
+    ddl = from_ddl("CREATE TABLE orders (made DATE, sent TIMESTAMP, paid BOOLEAN, note TEXT)")
+    assert checked(sql, ddl.table())[1] is None
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "\"made\" = '2024-03-01'",
+        "\"made\" > '2024-3-1'",
+        "\"sent\" > '2024-03-01'",
+        "\"paid\" = 'no'",
+        "\"note\" = '2024'",
+    ],
+)
+def test_text_that_is_a_date_is_compared_with_dates(tmp_path: Path, test: str) -> None:
+    assert checked(f'SELECT COUNT("note") FROM t WHERE {test}', _with_rows(tmp_path / "orders.csv"))[1] is None

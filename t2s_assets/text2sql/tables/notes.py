@@ -1,4 +1,4 @@
-"""What people should know before they trust an answer: cells that became NULL, numbers that are compared as text."""
+"""What people should know before they trust an answer: cells that became NULL, what is compared as text and is none."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import identifier
 from t2s_assets.text2sql.tables.text_columns import MISSING, NUMBER, count_of, matches
 from t2s_assets.text2sql.tables.user_tables import Cells, UserTable, shortened
+from t2s_assets.text2sql.tables.written_values import WRITTEN, spells, unlike
 
 _SIGN, _CURRENCY = "[-+\u2212]?", "[$€£¥₹₽₩₺₪฿]?"
 _WHOLE = r"(0|[1-9]\d{0,2}([,.'’ \x{A0}\x{202F}]\d{3})+|[1-9]\d*)"
@@ -39,6 +40,10 @@ def notes(sql: str, tables: Mapping[str, UserTable], *, typed: bool, ran: bool) 
         found |= dict.fromkeys([table.remark] if table.remark else [])
         if ran or table.in_memory:
             found |= dict.fromkeys(_of_column(table, position, typed=typed, ordered=ordered))
+    if not typed:
+        for table in tables.values():
+            if ran or table.in_memory:
+                found |= dict.fromkeys(_of_values(tree, table))
     return tuple(found)
 
 
@@ -81,6 +86,35 @@ def _of_column(table: UserTable, position: int, *, typed: bool, ordered: bool) -
         yield _of_nulls(name, kind, cells)
     if ordered and content.types[position] == "VARCHAR":
         yield from _of_text(name, content.data.column(position))
+
+
+def _of_values(tree: exp.Expression, table: UserTable) -> Iterator[str]:
+    """A line for each date, time or truth value that is written otherwise than the cells that it is compared with."""
+    written = {folded(c.name): i for i, c in enumerate(table.columns) if c.sql_type in WRITTEN}
+    for test in tree.find_all(exp.Predicate) if written else ():
+        sides = [test.args.get("this"), test.args.get("expression")]
+        for column, value in (sides, sides[::-1]):
+            if not (isinstance(column, exp.Column) and isinstance(value, exp.Literal) and value.is_string):
+                continue
+            if (position := written.get(folded(column.name))) is None:
+                continue
+            kept, cells = table.columns[position].sql_type, _text_cells(table, position)
+            if cells is None or not spells(value.name, kept):
+                continue
+            if (cell := unlike(value.name, kept, cells)) is not None:
+                yield (
+                    f"column {identifier(table.header[position])} holds {WRITTEN[kept][0]} written as "
+                    f"{shortened(repr(cell))}, compared letter by letter here with {shortened(repr(value.name))}; a "
+                    "database may find other rows, so ask with a value written as the cells are"
+                )
+
+
+def _text_cells(table: UserTable, position: int) -> pa.ChunkedArray | None:
+    try:
+        content = table.content
+    except DataError:  # whoever runs the query is told
+        return None
+    return content.data.column(position) if content.types[position] == "VARCHAR" else None
 
 
 def _of_nulls(name: str, kind: str, cells: Cells) -> str:

@@ -138,3 +138,34 @@ def test_a_column_is_that_of_its_own_table(tmp_path: Path) -> None:
     (note,) = asked.notes_for(joined.format("y.n"), ran=True)
     assert note.startswith('column "N" holds numbers') and "'NA'" in note
     assert asked.notes_for("SELECT n FROM (SELECT 1 AS n) AS z", ran=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "stored", "value", "cell"),
+    [
+        ("TIMESTAMP", "2024-03-01 00:00:00", "2024-03-01", "2024-03-01 00:00:00"),
+        ("TIMESTAMPTZ", "2024-03-01 00:00:00+00", "2024-03-01 00:00:00", "2024-03-01 00:00:00+00"),
+        ("DATE", "2024-03-01", "2024-3-1", "2024-03-01"),
+        ("BOOLEAN", "true", "yes", "true"),
+    ],
+)
+def test_values_written_otherwise_than_the_cells_are_said(
+    tmp_path: Path, declared: str, stored: str, value: str, cell: str
+) -> None:
+    path = tmp_path / "t.duckdb"
+    with duckdb.connect(str(path)) as db:
+        db.execute(f"CREATE TABLE t AS SELECT NULL::{declared} AS n UNION ALL SELECT '{stored}'::{declared}")
+        found = db.execute(f"SELECT count(*) FROM t WHERE n = '{value}'").fetchall()
+    rows, notes = answered(path, f"SELECT COUNT(*) FROM t WHERE n = '{value}'")
+    assert (found, rows) == ([(1,)], [0])
+    (note,) = notes
+    assert f"written as '{cell}', compared letter by letter here with '{value}'" in note
+    rows, notes = answered(path, f"SELECT COUNT(*) FROM t WHERE n = '{cell}'")
+    assert (rows, notes) == ([1], ())
+    # Real types compare as the database does.
+    assert answered(path, f"SELECT COUNT(*) FROM t WHERE n = '{value}'", "sql") == ([1], ())
+
+
+def test_a_truth_value_of_no_row_is_written_as_the_others(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "t.csv", ["False", "False"])
+    assert answered(path, "SELECT COUNT(*) FROM t WHERE n = 'true'") == ([0], ())
