@@ -84,7 +84,12 @@ def _of_column(table: UserTable, position: int, *, typed: bool, ordered: bool) -
     if cells := content.made_null.get(position):
         kind = "numbers" if table.columns[position].type == "real" else "dates"
         yield _of_nulls(name, kind, cells)
-    if ordered and content.types[position] == "VARCHAR":
+    if ordered and (original := content.sorts_otherwise.get(position)):
+        yield (
+            f"column {name} is {shortened(original)} in your data, which sorts it as such; here it is text and "
+            "compared letter by letter"
+        )
+    elif ordered and content.types[position] == "VARCHAR":
         yield from _of_text(name, content.data.column(position))
 
 

@@ -133,7 +133,8 @@ def _copied(
         found = size(cap)
     reading.check(found)
     data = reading.arrow(connection.sql(rows(cap)))
-    return Content(data.slice(0, cap), types, data.num_rows > cap)
+    otherwise = {i: c.sorts_otherwise for i, c in enumerate(columns) if c.sorts_otherwise}
+    return Content(data.slice(0, cap), types, data.num_rows > cap, sorts_otherwise=otherwise)
 
 
 # ----------------------------------------------------------------------------------------------------- databases

@@ -17,16 +17,25 @@ _KEPT = {"BOOLEAN": "BOOLEAN", "DATE": "DATE", "TIME": "TIME", "TIMESTAMP": "TIM
 _KEPT |= dict.fromkeys(("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"), "TIMESTAMP")
 
 
+_SORTS_AS_TEXT = {"VARCHAR", "JSON", "UUID", "BLOB", "BIT"}
+
+
 @dataclass(frozen=True)
 class Kept:
     """A column as it is kept: our type, and the DuckDB types of its copy: `plain` for models that know text and
-    numbers alone, `sql_type` for those that know real types. `source` is DuckDB's type of the original, where known."""
+    numbers alone, `sql_type` for those that know real types. `source` is DuckDB's type of the original, where the copy
+    has another."""
 
     name: str
     type: ColumnType
     plain: str
     sql_type: str
     source: str = ""
+
+    @property
+    def sorts_otherwise(self) -> str:
+        """DuckDB's type of the original where values sort otherwise than their text: an ENUM, an INTERVAL, lists."""
+        return "" if self.type == "real" or self.source in _SORTS_AS_TEXT else self.source
 
     def copied(self, typed: bool) -> str:
         """The DuckDB type of the copy."""
@@ -49,7 +58,8 @@ def of_duckdb(name: str, duckdb_type: str) -> Kept:
         return Kept(name, "real", "DOUBLE", "DOUBLE", duckdb_type)
     if re.fullmatch(r"DECIMAL\(\d+,\d+\)", duckdb_type):
         return Kept(name, "real", duckdb_type, duckdb_type)
-    return Kept(name, "text", "VARCHAR", _KEPT.get(duckdb_type, "VARCHAR"))
+    kept = _KEPT.get(duckdb_type, "VARCHAR")
+    return Kept(name, "text", "VARCHAR", kept, duckdb_type if kept == "VARCHAR" else "")
 
 
 def of_sqlite(name: str, declared: str, stored: Callable[[], set[str]]) -> Kept:

@@ -47,13 +47,15 @@ class Cells:
 class Content:
     """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names.
 
-    `made_null` has, by a column's position, cells of columns of numbers or dates that spell none and became NULL.
+    `made_null` has, by a column's position, cells of columns of numbers or dates that spell none and became NULL;
+    `sorts_otherwise` DuckDB's types of columns that are text here and whose values do not sort as that.
     """
 
     data: pa.Table
     types: tuple[str, ...]
     truncated: bool = False
     made_null: Mapping[int, Cells] = field(default_factory=dict)
+    sorts_otherwise: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:

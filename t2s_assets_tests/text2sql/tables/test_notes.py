@@ -169,3 +169,34 @@ def test_values_written_otherwise_than_the_cells_are_said(
 def test_a_truth_value_of_no_row_is_written_as_the_others(tmp_path: Path) -> None:
     path = csv_of(tmp_path / "t.csv", ["False", "False"])
     assert answered(path, "SELECT COUNT(*) FROM t WHERE n = 'true'") == ([0], ())
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "highest", "as_text"),
+    [
+        ("ENUM('small', 'medium', 'large')", ["small", "large"], "large", "small"),
+        ("INTERVAL", ["9 days", "10 days"], "10 days", "9 days"),
+        ("INTEGER[]", ["[9]", "[10]"], "[10]", "[9]"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+@pytest.mark.parametrize("gold", ["sketch", "sql"])
+def test_what_sorts_otherwise_than_its_text_is_said(
+    tmp_path: Path, declared: str, values: list[str], highest: str, as_text: str, kind: str, gold: str
+) -> None:
+    path = tmp_path / f"t.{kind}"
+    rows = ", ".join(f"('{value}'::{declared})" for value in values)
+    with duckdb.connect(str(path) if kind == "duckdb" else ":memory:") as db:
+        db.execute(f"CREATE TABLE t AS SELECT n FROM (VALUES {rows}) AS v(n)")
+        assert db.execute("SELECT max(n)::VARCHAR FROM t").fetchall() == [(highest,)]
+        if kind == "parquet":
+            db.execute(f"COPY t TO '{path}'")
+            if declared.startswith("ENUM"):
+                declared = db.execute(f"SELECT typeof(n) FROM '{path}'").fetchall()[0][0]
+    found, notes = answered(path, "SELECT MAX(n) FROM t", gold)
+    assert found == [as_text]
+    said = (
+        f'column "n" is {declared} in your data, which sorts it as such; here it is text and compared letter by letter'
+    )
+    assert notes == (() if declared == "VARCHAR" else (said,))  # Parquet holds an ENUM as its text
+    assert answered(path, f"SELECT COUNT(n) FROM t WHERE n = '{as_text}'", gold) == ([1], ())
