@@ -17,12 +17,13 @@ from typing import IO
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.query import string_literal
+from t2s_assets.text2sql.query import identifier, string_literal
 from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
 from t2s_assets.text2sql.tables.read_limits import Reading
-from t2s_assets.text2sql.tables.text_columns import TextColumn, text_columns
+from t2s_assets.text2sql.tables.text_columns import TextColumn, count_of, matches, text_columns
 from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, row_cap, shortened
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
@@ -36,6 +37,8 @@ _OTHERWISE = "cp1252"
 _DELIMITERS = (";", "\t", "|", ",")
 _SEPARATOR = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
 """A first line in which Excel is told the delimiter."""
+
+_ONE_COMMA = r"\s*[-+−]?[1-9]\d{0,2},\d{3}\s*"
 
 
 def csv_table(path: Path, *, alone: bool = True) -> UserTable:
@@ -123,6 +126,7 @@ def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) 
                 if cap > fewer and sum(c.text_bytes for c in columns) > MAX_TEXT:
                     cap = fewer
                     columns = _columns(connection, found.slice(0, cap), reading)
+                remarks = _of_commas(connection, file, found, columns, sniffed)
         except duckdb.Error as e:
             if "not utf-8" in str(e).lower():
                 raise UnicodeError(reason(e)) from e
@@ -134,7 +138,8 @@ def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) 
     def read(typed: bool) -> Content:
         most = fewer if typed else cap
         data = pa.Table.from_arrays([c.cells(typed) for c in columns], [f"c{i}" for i in range(len(columns))])
-        return Content(data.slice(0, most), tuple(c.column.copied(typed) for c in columns), there > most, made_null)
+        types = tuple(c.column.copied(typed) for c in columns)
+        return Content(data.slice(0, most), types, there > most, made_null, remarks=remarks)
 
     return table_of(name, [c.column for c in columns], read, str(path), in_memory=True)
 
@@ -171,16 +176,38 @@ def _columns(connection: duckdb.DuckDBPyConnection, found: pa.Table, reading: Re
     return text_columns(connection, found, found.column_names, Reading(reading.what))
 
 
+def _of_commas(
+    connection: duckdb.DuckDBPyConnection, file: Path, found: pa.Table, columns: list[TextColumn], options: str
+) -> dict[int, str]:
+    """What to know of numbers such as 1,234 where semicolons stand between cells: whoever writes those may mean 1.234.
+    Nothing of columns in which another cell tells (1,234,567 or 1,234.5)."""
+    remarks = {}
+    for position, (column, cells) in enumerate(zip(columns, found.columns)):
+        with_comma = count_of(pc.match_substring(cells, ",")) if column.column.sql_type == "DOUBLE" else 0
+        if with_comma and count_of(matches(cells, _ONE_COMMA)) == with_comma:
+            remarks[position] = (
+                f"in column {identifier(column.column.name)} a comma was read as a thousands separator (1,234 is "
+                "1234); where it is a decimal comma, write a point instead"
+            )
+    return remarks if remarks and _sniffed(connection, file, options)[0] == ";" else {}
+
+
 def _cells_of_the_header(
     connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table, options: str
 ) -> int:
     """How many columns the header line names: fewer than DuckDB found, where a row has more cells."""
     if not any(re.fullmatch(r"column\d+", name) for name in found.column_names):
         return found.num_columns
-    sniffed = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({literal_path(file)}, {options})"
-    ((delimiter, quote, skipped),) = connection.execute(sniffed).fetchall()
+    delimiter, quote, skipped = _sniffed(connection, file, options)
     # Where no cell is quoted, the sniffer has a word for that.
     return len(_header(path, file, skipped, delimiter, quote if len(quote) == 1 else '"'))
+
+
+def _sniffed(connection: duckdb.DuckDBPyConnection, file: Path, options: str) -> tuple[str, str, int]:
+    """The delimiter, the quote and how many lines are skipped."""
+    sql = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({literal_path(file)}, {options})"
+    ((delimiter, quote, skipped),) = connection.execute(sql).fetchall()
+    return delimiter, quote, skipped
 
 
 def _header(path: Path, file: Path, skipped: int, delimiter: str, quote: str) -> list[str]:

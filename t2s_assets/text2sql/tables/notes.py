@@ -84,6 +84,8 @@ def _of_column(table: UserTable, position: int, *, typed: bool, ordered: bool) -
     if cells := content.made_null.get(position):
         kind = "numbers" if table.columns[position].type == "real" else "dates"
         yield _of_nulls(name, kind, cells)
+    if remark := content.remarks.get(position):
+        yield remark
     if ordered and (original := content.sorts_otherwise.get(position)):
         yield (
             f"column {name} is {shortened(original)} in your data, which sorts it as such; here it is text and "

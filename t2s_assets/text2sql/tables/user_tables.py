@@ -48,7 +48,8 @@ class Content:
     """A table's rows as Arrow: VARCHAR columns as strings, numeric ones as numbers; `types` are DuckDB's names.
 
     `made_null` has, by a column's position, cells of columns of numbers or dates that spell none and became NULL;
-    `sorts_otherwise` DuckDB's types of columns that are text here and whose values do not sort as that.
+    `sorts_otherwise` DuckDB's types of columns that are text here and whose values do not sort as that; `remarks` what
+    else to know of a column's cells.
     """
 
     data: pa.Table
@@ -56,6 +57,7 @@ class Content:
     truncated: bool = False
     made_null: Mapping[int, Cells] = field(default_factory=dict)
     sorts_otherwise: Mapping[int, str] = field(default_factory=dict)
+    remarks: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:

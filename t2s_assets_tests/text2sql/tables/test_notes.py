@@ -200,3 +200,19 @@ def test_what_sorts_otherwise_than_its_text_is_said(
     )
     assert notes == (() if declared == "VARCHAR" else (said,))  # Parquet holds an ENUM as its text
     assert answered(path, f"SELECT COUNT(n) FROM t WHERE n = '{as_text}'", gold) == ([1], ())
+
+
+@pytest.mark.parametrize("gold", ["sketch", "sql"])
+def test_commas_read_as_thousands_are_said_where_semicolons_delimit(tmp_path: Path, gold: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("who;n;m;k\na;1,234;1,234;1,234\nb;2,500;2,500,000;5.5\nc;3;4;1,234.5\n")
+    rows, notes = answered(path, "SELECT SUM(n) FROM t", gold)
+    assert rows == [3737]
+    assert notes == (
+        'in column "n" a comma was read as a thousands separator (1,234 is 1234); where it is a decimal comma, write a '
+        "point instead",
+    )
+    for other in ("who", "SUM(m)", "SUM(k)"):
+        assert answered(path, f"SELECT {other} FROM t", gold)[1] == ()
+    path.write_text('who,n\na,"1,234"\nb,"2,500"\n')
+    assert answered(path, "SELECT SUM(n) FROM t", gold) == ([3734], ())
