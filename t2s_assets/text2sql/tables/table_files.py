@@ -91,19 +91,27 @@ def open_folder(path: Path) -> Source:
         DataError: there is none, or two have one name.
     """
     try:
-        files = sorted(p for p in path.iterdir() if is_table_of_folder(p))
+        entries = sorted(path.iterdir())
+        files = [p for p in entries if is_table_of_folder(p)]
+        inside = next((p for p in entries if p.is_dir()), None)
     except OSError as e:
         raise DataError(f"{path} cannot be read ({e})") from e
     if not files:
-        raise DataError(f"{path} is a folder without CSV or Parquet files")
-    by_path = {(file.stem,): file for file in files}
-    check_apart(str(path), [file.stem for file in files], [file.name for file in files])
+        deeper = inside and (
+            f"; the folders in it, such as {inside.name}, are not looked into: give one of them, or bring the parts of "
+            "a table together, in DuckDB for instance by COPY (FROM 'FOLDER/**/*.parquet') TO 'one.parquet'"
+        )
+        raise DataError(f"{path} is a folder without CSV or Parquet files{deeper or ''}")
+    names = [unpacked(file).stem for file in files]
+    by_path = {(name,): file for name, file in zip(names, files)}
+    check_apart(str(path), names, [file.name for file in files])
     return Source(str(path), tuple(by_path), cache(lambda known_as: open_file(by_path[known_as], alone=False).table()))
 
 
 def is_table_of_folder(path: Path) -> bool:
     """Whether `open_folder` takes a file, by its name, for a table."""
-    return path.suffix.lower() in _SUFFIXES and path.suffix.lower() != ".txt"
+    suffix = unpacked(path).suffix.lower()
+    return suffix in _SUFFIXES and suffix != ".txt"
 
 
 def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kept]:

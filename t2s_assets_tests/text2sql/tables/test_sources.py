@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -442,6 +443,32 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
     table = open_source(db=tmp_path / name).table()
     assert (table.name, kinds(table)) == ("people", {"who": "text", "id": "real", "born": "text", "tags": "text"})
     assert rows_of(table) == [("Ann", 12345678901234567890, "2001-02-03", None), ("Bo", None, None, "[x]")]
+
+
+def test_a_packed_csv_of_a_folder_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("name,age\nAnn,3\n")
+    (tmp_path / "pets.csv.gz").write_bytes(gzip.compress(b"pet\nRex\n"))
+    (tmp_path / "notes.txt.gz").write_bytes(gzip.compress(b"words\n"))
+    source = open_source(db=tmp_path)
+    assert source.names == ("people", "pets")
+    assert rows_of(source.table("pets")) == [("Rex",)]
+    (tmp_path / "people.csv.gz").write_bytes(gzip.compress(b"name\nBo\n"))
+    with pytest.raises(DataError, match=r"two tables share a name among people\.csv, people\.csv\.gz"):
+        open_source(db=tmp_path)
+
+
+def test_a_folder_of_folders_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"without CSV or Parquet files$"):
+        open_source(db=tmp_path)
+    (tmp_path / "year=2024").mkdir()
+    with pytest.raises(DataError, match=r"such as year=2024, are not looked into.*COPY \(FROM") as error:
+        open_source(db=tmp_path)
+    (copy,) = re.findall(r"COPY .*parquet'", str(error.value))
+    with duckdb.connect() as db:
+        db.execute(f"COPY (SELECT 1 AS id) TO '{tmp_path}/year=2024/part.parquet'")
+        one = tmp_path / "one.parquet"
+        db.execute(copy.replace("FOLDER", str(tmp_path)).replace("one.parquet", str(one)))
+    assert rows_of(open_source(db=one).table()) == [(1, 2024)]
 
 
 def test_one_bad_file_of_a_folder_leaves_the_others(tmp_path: Path) -> None:
