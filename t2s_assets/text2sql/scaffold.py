@@ -83,7 +83,7 @@ def init(project: Project, name: str, database: Path, log: Callable[[str], None]
     folder = project.configs / name
     if folder.exists():
         raise ConfigError(f"{folder} is there already and is left as it is; choose another name, or remove it")
-    tables = read_database(database)
+    tables = read_database(database, log)
     log(f"{database}: {len(tables)} tables, {sum(t.data.num_rows for t in tables):,} rows")
     questions = example_questions(tables)
     if not questions:

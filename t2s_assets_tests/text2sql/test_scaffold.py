@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 import yaml
 
@@ -65,6 +66,15 @@ def test_and_so_is_the_one_it_writes(project_files: ProjectFiles) -> None:
     folder = init(project_files.project, "mine", write_duckdb(project_files.root / "lib.duckdb"), _quiet)
     written = read_config(Experiment, folder / f"{EXPERIMENT}.yaml")
     assert written.base_model == read_config(Experiment, ROOT / "configs" / "mini" / "smollm2.yaml").base_model
+
+
+def test_what_of_the_database_is_left_out_is_said(project_files: ProjectFiles) -> None:
+    path = write_duckdb(project_files.root / "lib.duckdb")
+    with duckdb.connect(str(path)) as db:
+        db.execute("CREATE SCHEMA old; CREATE TABLE old.u AS SELECT 1 AS a")
+    said: list[str] = []
+    init(project_files.project, "mine", path, said.append)
+    assert said[0] == f"{path}: left out old.u: only tables of the schema main are read"
 
 
 def test_nothing_is_overwritten(project_files: ProjectFiles) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from t2s_assets.text2sql.datasets.sqlite_types import kept_otherwise
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.tables.table_files import is_table_of_folder, open_file, open_folder
-from t2s_assets.text2sql.tables.user_tables import UserTable
+from t2s_assets.text2sql.tables.user_tables import UserTable, shortened
 
 SPLITS = ("train", "validation", "test")
 _SHOWN = 50
@@ -146,21 +147,38 @@ def read_database(path: Path, log: Log = lambda line: None) -> tuple[OwnTable, .
     no schemas, so those beside DuckDB's `main` are left out, and `log` says so.
 
     Raises:
-        DataError: it cannot be read, has no table, or a column's name cannot stand in one line of a prompt.
+        DataError: it or a table cannot be read, it has no table, or a column's name cannot stand in one line of a
+            prompt.
     """
     source = open_folder(path) if path.is_dir() else open_file(path)
-    tables = [source.table(name) for name in source.names]
-    if other := [t.name for t in tables if len(t.path) > 1]:
+    other = [name for name, known_as in zip(source.names, source.paths) if len(known_as) > 1]
+    if source.paths and len(other) == len(source.paths):
+        raise DataError(
+            f"{path}: no table in its schema main, and only those are read; give a database that has "
+            f"{shortened(', '.join(other))} there: CREATE TABLE main.NAME AS FROM SCHEMA.NAME"
+        )
+    if other:
         log(f"{path}: left out {', '.join(other)}: only tables of the schema main are read")
-    tables = [t for t in tables if len(t.path) == 1]
+    with _without_what_is_broken():
+        tables = [source.open(known_as) for known_as in source.paths if len(known_as) == 1]
     if not tables:
         raise DataError(f"{path}: no table in it")
     for table in tables:
         check_names(table, str(path))
-    found = tuple(_own_table(t) for t in tables)
+    with _without_what_is_broken():
+        found = tuple(_own_table(t) for t in tables)
     types = {t.schema.name: dict(zip((c.name for c in t.schema.columns), t.types)) for t in found}
     kept = kept_otherwise(path, types) if path.is_file() else {}
     return tuple(replace(t, kept=kept.get(t.schema.name, {})) for t in found)
+
+
+@contextmanager
+def _without_what_is_broken() -> Iterator[None]:
+    """Adds to what is said of a table that cannot be read what becomes of the others."""
+    try:
+        yield
+    except DataError as e:
+        raise DataError(f"{e}; mend or remove that table or view, or give a copy of the data without it") from e
 
 
 def check_names(table: UserTable, where: str) -> None:

@@ -13,6 +13,7 @@ import duckdb
 import pytest
 
 from t2s_assets.text2sql import prepare
+from t2s_assets.text2sql.datasets.own import read_database
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.json_lines import whole_rows
 from t2s_assets.text2sql.storage import Project, read_manifest
@@ -242,6 +243,34 @@ def test_tables_of_other_schemas_are_left_out_and_said(project_files: ProjectFil
     said: list[str] = []
     assert prepare.make_tables(project_files.project, "library", said.append)["tables"] == {"schemas": 1}
     assert any("left out old.u" in line for line in said)
+
+
+def test_what_is_broken_in_other_schemas_is_left_out_unread(tmp_path: Path) -> None:
+    path = tmp_path / "schemas.duckdb"
+    with closing(duckdb.connect(str(path))) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER); CREATE SCHEMA old; CREATE TABLE old.gone (b INTEGER)")
+        connection.execute("CREATE VIEW old.broken AS FROM old.gone; DROP TABLE old.gone")
+    said: list[str] = []
+    assert [t.schema.name for t in read_database(path, said.append)] == ["t"]
+    assert said == [f"{path}: left out old.broken: only tables of the schema main are read"]
+
+
+def test_a_database_whose_tables_are_all_in_other_schemas_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "schemas.duckdb"
+    with closing(duckdb.connect(str(path))) as connection:
+        connection.execute("CREATE SCHEMA old; CREATE TABLE old.u (b INTEGER)")
+    with pytest.raises(DataError, match=r"no table in its schema main, .* a database that has old\.u there: CREATE"):
+        read_database(path)
+
+
+@pytest.mark.parametrize("view", ["SELECT nope FROM gone", "SELECT CAST(a AS INTEGER) AS a FROM words"])
+def test_a_table_that_cannot_be_read_says_how_to_go_on(tmp_path: Path, view: str) -> None:
+    path = tmp_path / "broken.duckdb"
+    with closing(duckdb.connect(str(path))) as connection:
+        connection.execute("CREATE TABLE words AS SELECT 'x' AS a; CREATE TABLE gone (nope INTEGER)")
+        connection.execute(f"CREATE VIEW v AS {view}; DROP TABLE gone")
+    with pytest.raises(DataError, match=r"'v' cannot be read .*; mend or remove that table or view, or give a copy"):
+        read_database(path)
 
 
 def test_a_column_that_prompts_cannot_show_is_refused(project_files: ProjectFiles) -> None:
