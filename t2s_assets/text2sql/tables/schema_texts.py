@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,23 +23,81 @@ def from_ddl(text: str, *, where: str = "--ddl") -> Source:
     """The tables of CREATE TABLE statements in any of several SQL dialects; other statements are passed over.
 
     Raises:
-        DataError: no dialect reads the text, it creates no table, or a table has no columns.
+        DataError: no dialect reads a CREATE TABLE in the text, it creates no table, or a table has no columns.
     """
     if not text.strip():
         raise DataError(f"{where}: the text is empty; give CREATE TABLE name (column type, ...)")
-    first_error = ""
-    for dialect in _DIALECTS:
+    statements = list(_statements(text))
+    creates, error = _creates(text)
+    if len(creates) < len(statements):
+        # What stands between or behind them in a dump (GO, \restrict, rows to copy, WITHOUT ROWID) keeps sqlglot from
+        # reading them.
+        creates = _creates_of_each(statements, where)
+    if not creates:
+        reason = f"it does not parse ({error})" if error else "it creates no table"
+        raise DataError(f"{where}: {reason}; give CREATE TABLE name (column type, ...). Got {shortened(text)!r}")
+    return of_tables(where, [_created(c, where) for c in creates])
+
+
+def _creates(text: str, dialects: Sequence[str] = _DIALECTS) -> tuple[list[exp.Create], str]:
+    """What the first dialect that reads all of a text as SQL with a CREATE TABLE reads, and what the first one that
+    does not read it says."""
+    error = ""
+    for dialect in dialects:
         try:
             with _quiet_sqlglot():
                 trees = sqlglot.parse(text, read=dialect)
         except (sqlglot.errors.SqlglotError, RecursionError) as e:
-            first_error = first_error or str(e).splitlines()[0]
+            error = error or str(e).splitlines()[0]
             continue
-        creates = [t for t in trees if isinstance(t, exp.Create) and t.kind == "TABLE"]
+        creates = [t for t in trees if isinstance(t, exp.Create) and t.kind == "TABLE" and not _is_partition(t)]
         if creates:
-            return of_tables(where, [_created(c, where) for c in creates])
-    reason = f"it does not parse ({first_error})" if first_error else "it creates no table"
-    raise DataError(f"{where}: {reason}; give CREATE TABLE name (column type, ...). Got {shortened(text)!r}")
+            return creates, error
+    return [], error
+
+
+def _is_partition(create: exp.Create) -> bool:
+    """Whether it makes a part of another table, whose columns it has."""
+    return create.find(exp.PartitionedOfProperty) is not None
+
+
+def _creates_of_each(statements: Sequence[str], where: str) -> list[exp.Create]:
+    """The statements as the first dialect reads them that reads all, or else each as the first that reads it."""
+    for dialect in _DIALECTS:
+        found = [_creates(statement, [dialect])[0] for statement in statements]
+        if all(found):
+            return [create for creates in found for create in creates]
+    read = []
+    for statement in statements:
+        creates, error = _creates(statement)
+        if not creates:
+            raise DataError(f"{where}: {shortened(statement)!r} does not parse ({error}); mend or remove it")
+        read += creates
+    return read
+
+
+_NAME = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
+_CREATE = re.compile(
+    rf"(?:^|;)\s*(create\s+(?:[a-z]+\s+){{0,3}}table\s+(?:if\s+not\s+exists\s+)?{_NAME}(?:\s*\.\s*{_NAME})*\s*\()",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PASSED_OVER = re.compile(r"/\*.*?\*/|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+"""Comments, and the bodies of Postgres' functions."""
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|[()]""", re.DOTALL)
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Each CREATE TABLE that begins a line or follows a semicolon, up to the end of its columns."""
+    passed_over = [match.span() for match in _PASSED_OVER.finditer(text)]
+    for match in _CREATE.finditer(text):
+        if any(start < match.start(1) < end for start, end in passed_over):
+            continue
+        depth = 0
+        for token in _TOKEN.finditer(text, match.end() - 1):
+            depth += {"(": 1, ")": -1}.get(token.group(), 0)
+            if depth == 0:
+                yield text[match.start(1) : token.end()]
+                break
 
 
 @contextmanager

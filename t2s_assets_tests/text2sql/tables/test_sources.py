@@ -57,6 +57,84 @@ def test_create_table_of_several_dialects(ddl: str, name: str, columns: dict[str
         assert kinds(source.table()) == columns
 
 
+_SQL_SERVER = """\
+USE [Shop]
+GO
+/****** Object:  Table [dbo].[Old]    Script Date: 1/1/2024
+CREATE TABLE [dbo].[Old]([Id] [int]) ******/
+SET ANSI_NULLS ON
+GO
+CREATE TABLE [dbo].[Orders](
+\t[Id] [int] IDENTITY(1,1) NOT NULL,
+\t[Note (old)] [nvarchar](max) NULL,
+ CONSTRAINT [PK_Orders] PRIMARY KEY CLUSTERED
+(
+\t[Id] ASC
+)WITH (PAD_INDEX = OFF, ALLOW_PAGE_LOCKS = ON) ON [PRIMARY]
+) ON [PRIMARY] TEXTIMAGE_ON [PRIMARY]
+GO
+CREATE TABLE [dbo].[People](
+\t[Born] [date] NULL
+) ON [PRIMARY]
+GO
+ALTER TABLE [dbo].[Orders] ADD  CONSTRAINT [DF]  DEFAULT ((0)) FOR [Id]
+GO
+"""
+_POSTGRES = """\
+\\restrict x
+SELECT pg_catalog.set_config('search_path', '', false);
+CREATE TYPE public.mood AS ENUM (
+    'sad'
+);
+CREATE FUNCTION public.f() RETURNS void LANGUAGE plpgsql AS $_$
+begin
+  create temp table scratch (a int);
+end;
+$_$;
+CREATE TABLE public.orders (
+    id integer NOT NULL,
+    note text DEFAULT ') it''s', -- a :-)
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT pos CHECK ((id > (0)::numeric))
+)
+PARTITION BY RANGE (at);
+CREATE TABLE public.orders_2024 PARTITION OF public.orders FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+COPY public.orders (id, note) FROM stdin;
+1\tit's
+\\.
+CREATE UNLOGGED TABLE IF NOT EXISTS public.people (
+    name character varying(20)
+);
+"""
+_SQLITE = """\
+CREATE TABLE orders (id INTEGER PRIMARY KEY AUTOINCREMENT, note TEXT) STRICT;
+CREATE TABLE people(name, PRIMARY KEY(name)) WITHOUT ROWID;
+"""
+
+
+@pytest.mark.parametrize(
+    ("ddl", "tables"),
+    [
+        (_SQL_SERVER, {"dbo.Orders": ["Id", "Note (old)"], "dbo.People": ["Born"]}),
+        (_POSTGRES, {"public.orders": ["id", "note", "at"], "public.people": ["name"]}),
+        (_SQLITE, {"orders": ["id", "note"], "people": ["name"]}),
+    ],
+)
+def test_dumps_are_read_around_what_sqlglot_does_not_know(ddl: str, tables: dict[str, list[str]]) -> None:
+    source = from_ddl(ddl)
+    assert {name: list(source.table(name).header) for name in source.names} == tables
+
+
+def test_a_partition_is_no_table_of_its_own() -> None:
+    partition = "CREATE TABLE a_1 PARTITION OF a FOR VALUES FROM (1) TO (2)"
+    assert from_ddl(f"CREATE TABLE a (x INT) PARTITION BY RANGE (x); {partition}").names == ("a",)
+
+
+def test_a_table_that_no_dialect_reads_is_not_lost() -> None:
+    with pytest.raises(DataError, match=r"'CREATE TABLE b \(y INT INT ,\)' does not parse .*; mend or remove it"):
+        from_ddl("CREATE TABLE a (x INT);\nCREATE TABLE b (y INT INT ,);")
+
+
 def test_several_create_tables_want_a_choice() -> None:
     source = from_ddl("CREATE TABLE a (x INT); CREATE TABLE b (y INT);")
     with pytest.raises(DataError, match="several tables, choose one with --table; there are: a, b"):
