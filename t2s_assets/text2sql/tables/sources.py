@@ -108,6 +108,24 @@ def as_table(given: Any, name: str | None = None) -> UserTable:
     raise DataError(f"a table, schema, path, data frame or DuckDB connection is wanted; got {type(given).__name__}")
 
 
+def _periods_as_text(data: pa.Table) -> pa.Table:
+    """Pandas' periods and intervals (what `pd.cut` gives) as they are written: Arrow holds the numbers behind them."""
+    for position, field in enumerate(data.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if isinstance(kind, pa.BaseExtensionType) and kind.extension_name.startswith("pandas."):
+            cells = data.column(position).combine_chunks()
+            coded = isinstance(cells, pa.DictionaryArray)
+            texts = _as_pandas_writes(cells.dictionary).take(cells.indices) if coded else _as_pandas_writes(cells)
+            data = data.set_column(position, field.name, texts)
+    return data
+
+
+def _as_pandas_writes(cells: pa.Array) -> pa.Array:
+    return pa.array(
+        [str(c) if there else None for c, there in zip(cells.to_pandas(), cells.is_valid().to_pylist())], pa.string()
+    )
+
+
 def _arrow_of(frame: Any) -> pa.Table:
     """A data frame as Arrow. Raises DataError for a single column, columns of one name, and cells that Arrow lacks."""
     columns = getattr(frame, "columns", None)
@@ -117,7 +135,7 @@ def _arrow_of(frame: Any) -> pa.Table:
     if twice := [repr(name) for name, count in counts.items() if count > 1]:
         raise DataError(f"the data frame has several columns called {', '.join(twice)}; rename all but one of each")
     try:
-        return pa.table(frame)
+        return _periods_as_text(pa.table(frame))
     except OverflowError as e:
         raise DataError(
             f"the data frame cannot be read ({e}): Arrow's whole numbers have 64 bits; turn larger ones into "

@@ -597,6 +597,17 @@ def test_a_database_that_another_process_has_open(tmp_path: Path) -> None:
         other.communicate(b"\n")
 
 
+def test_periods_and_intervals_of_a_frame_are_the_text_that_pandas_writes() -> None:
+    frame = pd.DataFrame({"n": [1.0, 5.0, 19.0]})
+    frame["quarter"] = pd.PeriodIndex(["2024Q1", None, "2024Q3"], freq="Q")
+    frame["bin"] = pd.cut(frame["n"], [0, 3, 6])
+    table = as_table(frame)
+    assert kinds(table) == {"n": "real", "quarter": "text", "bin": "text"}
+    assert rows_of(table) == [(1.0, "2024Q1", "(0, 3]"), (5.0, None, "(3, 6]"), (19.0, "2024Q3", None)]
+    assert rows_of(as_table(frame.groupby("quarter")[["n"]].sum())) == [(1.0, "2024Q1"), (19.0, "2024Q3")]
+    assert rows_of(as_table(frame[["quarter", "bin"]][:0])) == []
+
+
 def test_frames_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="columns called 'a'; rename all but one"):
         as_table(pd.DataFrame([[1, 2]], columns=["a", "a"]))
