@@ -243,6 +243,8 @@ def _sqlite_query(path: Path, sql: str, reading: Reading | None = None) -> Itera
 
 def _sqlite(path: Path) -> Source:
     listed = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
+    if sqlite3.sqlite_version_info >= (3, 37):  # which tells in what tables a full-text table keeps what it holds
+        listed += " AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')"
     with _sqlite_query(path, f"{listed} ORDER BY name") as names:
         found = tuple(names)
 

@@ -608,6 +608,18 @@ def test_periods_and_intervals_of_a_frame_are_the_text_that_pandas_writes() -> N
     assert rows_of(as_table(frame[["quarter", "bin"]][:0])) == []
 
 
+def test_the_shadow_tables_of_a_full_text_table_are_none_of_the_user_s(tmp_path: Path) -> None:
+    path = tmp_path / "notes.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE VIRTUAL TABLE notes USING fts5(title, body); INSERT INTO notes VALUES ('hi', 'there')"
+        )
+        connection.commit()
+    source = open_source(db=path)
+    assert source.names == ("notes",)
+    assert rows_of(source.table()) == [("hi", "there")]
+
+
 def test_frames_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="columns called 'a'; rename all but one"):
         as_table(pd.DataFrame([[1, 2]], columns=["a", "a"]))
