@@ -5,11 +5,12 @@ from __future__ import annotations
 import dagster as dg
 
 from t2s_assets.text2sql.config_files import experiment_names
+from t2s_assets.text2sql.dataset_config import Retrain
 from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.storage import Project
 
 
-def dataset_job(project: Project, dataset: str) -> dg.UnresolvedAssetJobDefinition:
+def dataset_job(dataset: str) -> dg.UnresolvedAssetJobDefinition:
     """Everything of one dataset, for one experiment."""
     return dg.define_asset_job(
         f"{dataset}_retrain",
@@ -18,19 +19,17 @@ def dataset_job(project: Project, dataset: str) -> dg.UnresolvedAssetJobDefiniti
     )
 
 
-def retrain_schedule(project: Project, dataset: str) -> dg.ScheduleDefinition | None:
+def retrain_schedule(project: Project, dataset: str, retrain: Retrain) -> dg.ScheduleDefinition:
     """The schedule in dataset.yaml; off until switched on. A training whose inputs did not change is not repeated.
 
-    Raises:
-        ConfigError: it names an experiment that is not there.
+    Where it names an experiment that is not there, it is described so, and its ticks fail with a ConfigError.
     """
-    retrain = project.dataset(dataset).retrain
-    if retrain is None:
-        return None
-    there = experiment_names(project.configs, dataset)
-    if retrain.experiment not in there:
-        path = project.configs / dataset / "dataset.yaml"
-        raise ConfigError(f"{path}: retrain.experiment: no experiment {retrain.experiment!r}; there are {there}")
+    description = f"Make every asset of {dataset} for `{retrain.experiment}`, which trains where inputs changed."
+    try:
+        _named(project, dataset, retrain)
+    except ConfigError as e:
+        dg.get_dagster_logger("t2s").warning("the schedule of %s cannot run: %s", dataset, e)
+        description = f"cannot run: {e}"
 
     @dg.schedule(
         name=f"{dataset}_retrain",
@@ -38,8 +37,18 @@ def retrain_schedule(project: Project, dataset: str) -> dg.ScheduleDefinition | 
         cron_schedule=retrain.cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=description,
     )
     def schedule() -> dg.RunRequest:
-        return dg.RunRequest(partition_key=retrain.experiment)
+        return dg.RunRequest(partition_key=_named(project, dataset, retrain))
 
     return schedule
+
+
+def _named(project: Project, dataset: str, retrain: Retrain) -> str:
+    """The experiment that a schedule names. Raises ConfigError when it is not there."""
+    there = experiment_names(project.configs, dataset)
+    if retrain.experiment not in there:
+        path = project.configs / dataset / "dataset.yaml"
+        raise ConfigError(f"{path}: retrain.experiment: no experiment {retrain.experiment!r}; there are {there}")
+    return retrain.experiment

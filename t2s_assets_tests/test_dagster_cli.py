@@ -27,7 +27,7 @@ def test_definitions_validate_names_what_is_broken(instance: Instance, tmp_path:
     with open(os.path.join(folder, "dataset.yaml"), "w") as f:
         f.write("description: x\nsource: {kind: bundled, path: here}\n")
     done = instance.dagster("definitions", "validate", "-m", "t2s_assets.definitions", T2S_CONFIGS=str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 0, done.stderr  # it costs no other dataset
     assert f"{folder}/dataset.yaml" in done.stderr + done.stdout
     assert "source.bundled.path: unknown key" in done.stderr + done.stdout
 

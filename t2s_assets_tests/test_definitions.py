@@ -136,6 +136,7 @@ def test_a_schedule_is_stopped_and_asks_for_its_experiment(two: ProjectFiles) ->
     schedule = definitions.resolve_schedule_def("shop_retrain")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("15 4 * * 2", "UTC")
+    assert schedule.description == "Make every asset of shop for `small`, which trains where inputs changed."
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(instance, repository_def=definitions.get_repository_def())
         tick = schedule.evaluate_tick(context)
@@ -162,21 +163,62 @@ def test_the_resource_points_at_the_projects_folders(two: ProjectFiles) -> None:
     assert folders.project == two.project
 
 
+def failure(definitions: dg.Definitions, job: str, *, partition: str) -> str:
+    """What the first step that fails in a run of a job says."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance, partition_key=partition, raise_on_error=False
+        )
+    assert not made.success
+    return str(next(e for e in made.all_events if e.event_type_value == "STEP_FAILURE").event_specific_data)
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "wanted"),
+    ("content", "wanted"),
     [
-        ("dataset", {"description": "x", "source": {"kind": "local", "pth": "a"}}, ("source.local.pth", "path")),
-        ("dataset", {"description": "x", "source": {"kind": "bundled"}, "retrain": {"experiment": "gone"}}, ("gone",)),
+        ({"description": "x", "source": {"kind": "local", "pth": "a"}}, "source.local.pth: unknown key"),
+        ("source: [half", "not readable as YAML"),
     ],
 )
-def test_a_broken_config_is_named_with_its_field(
-    two: ProjectFiles, name: str, content: dict[str, object], wanted: tuple[str, ...]
+def test_a_broken_dataset_costs_no_other_one(
+    two: ProjectFiles, content: dict[str, object] | str, wanted: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = two.yaml("shop", name, content)
-    with pytest.raises(ConfigError) as caught:
-        build_definitions(two.project)
-    for part in (str(path), *wanted):
-        assert part in str(caught.value)
+    """Its group stays, told by every problem of its file, which the log tells too; what others run goes on."""
+    path = two.yaml("shop", "dataset", content)
+    definitions = load(two)
+    shop = assets_of(definitions, "shop")
+    assert set(shop) == set(ASSETS)
+    assert shop["adapter"].partitions_def.get_partition_keys() == ["large", "small"]
+    told = failure(definitions, "shop_retrain", partition="small")
+    for text in (shop["tables"].description, caplog.text, told):
+        assert str(path) in text
+        assert wanted in text
+    for asset in ASSETS:  # whatever is asked for alone fails with it
+        alone = dg.materialize(
+            [definition_of(definitions, "shop", asset)],
+            partition_key="small" if ASSETS[asset][2] else None,
+            raise_on_error=False,
+        )
+        assert wanted in str(next(e for e in alone.all_events if e.is_step_failure).event_specific_data), asset
+    garden = [definition_of(definitions, "garden", "tables")]
+    assert dg.materialize(garden).success
+
+
+def test_a_schedule_of_an_experiment_that_is_gone_fails_in_words(
+    two: ProjectFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An experiment's file that is renamed while trainings run ends none of them."""
+    (two.project.configs / "shop" / "small.yaml").unlink()
+    definitions = load(two)
+    schedule = definitions.resolve_schedule_def("shop_retrain")
+    wanted = "dataset.yaml: retrain.experiment: no experiment 'small'; there are ['large']"
+    assert wanted in schedule.description
+    assert wanted in caplog.text
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(instance, repository_def=definitions.get_repository_def())
+        with pytest.raises(dg.DagsterError, match="evaluation of schedule") as caught:
+            schedule.evaluate_tick(context)
+    assert wanted in str(caught.value.__cause__)
 
 
 def test_a_broken_experiment_costs_no_other_one(two: ProjectFiles, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,10 +236,20 @@ def test_a_broken_experiment_costs_no_other_one(two: ProjectFiles, caplog: pytes
     assert "training.epochs" in str(failed.event_specific_data)
 
 
-def test_a_dataset_name_that_dagster_could_not_hold_is_refused(two: ProjectFiles) -> None:
-    two.dataset("my-shop")
-    with pytest.raises(ConfigError, match="my-shop"):
-        build_definitions(two.project)
+def test_what_is_misnamed_is_told_and_costs_nothing_else(two: ProjectFiles, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as the copy that a file manager makes."""
+    two.dataset("shop copy")
+    two.experiment("shop", "small copy", base=BASE)
+    definitions = load(two)
+    assert {spec.group_name for spec in definitions.resolve_all_asset_specs()} == {"shop", "garden"}
+    adapter = assets_of(definitions, "shop")["adapter"]
+    assert adapter.partitions_def.get_partition_keys() == ["large", "small"]
+    assert "a dataset's folder name is letters, digits and _, a letter first; got 'shop copy'" in caplog.text
+    for text in (adapter.description, caplog.text):
+        assert "a file name is letters, digits, _ . and -, not ...; got 'small copy'" in text
+    with pytest.raises(ConfigError, match="folder name is letters, digits and _, a letter first; got 'shop copy'"):
+        two.project.dataset("shop copy")
+    assert two.project.experiment("shop", "small").description  # as a run that goes on reads it
 
 
 def test_a_dataset_without_targets_has_no_checks_for_them(project_files: ProjectFiles) -> None:

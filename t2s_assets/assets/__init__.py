@@ -6,27 +6,50 @@ import dagster as dg
 
 from t2s_assets.assets.data import data_assets
 from t2s_assets.assets.experiments import experiment_assets
-from t2s_assets.text2sql.config_files import experiment_names
+from t2s_assets.text2sql.config_files import experiment_names, misnamed
+from t2s_assets.text2sql.dataset_config import DatasetConfig, Targets
 from t2s_assets.text2sql.errors import ConfigError
 from t2s_assets.text2sql.storage import Project
 
 
-def dataset_assets(project: Project, dataset: str) -> list[dg.AssetsDefinition]:
+def dataset_assets(project: Project, dataset: str, config: DatasetConfig) -> list[dg.AssetsDefinition]:
     """Tables, questions and SQL of a dataset, and everything that its experiments make of them.
 
     An experiment whose file is broken is described by what is wrong with it, which the log of the code location says
-    too: its runs fail at their start, and all others go on.
-
-    Raises:
-        ConfigError: the dataset's file is broken.
+    too: its runs fail at their start, and all others go on. One whose file is misnamed is described, and no partition.
     """
-    config = project.dataset(dataset)
-    described = {n: _description(project, dataset, n) for n in experiment_names(project.configs, dataset)}
-    partitions = dg.StaticPartitionsDefinition(list(described))
+    return _assets(project, dataset, config.description, config.targets)
+
+
+def refused_assets(project: Project, dataset: str, problem: ConfigError) -> list[dg.AssetsDefinition]:
+    """The same assets of a dataset whose file is broken: `tables` is described by the problem, and each fails with it
+    when it is to be made."""
+    assets = _assets(project, dataset, f"cannot run: {problem}", Targets())
+    return [_refused(definition, problem) for definition in assets]
+
+
+def _assets(project: Project, dataset: str, description: str, targets: Targets) -> list[dg.AssetsDefinition]:
+    names = experiment_names(project.configs, dataset)
+    described = {name: _description(project, dataset, name) for name in names}
+    passed_over = {name: _description(project, dataset, name) for name in misnamed(project.configs, dataset)}
+    partitions = dg.StaticPartitionsDefinition(names)
     return [
-        *data_assets(dataset, config.description, config.targets),
-        *experiment_assets(dataset, partitions, config.targets, described),
+        *data_assets(dataset, description, targets),
+        *experiment_assets(dataset, partitions, targets, described | passed_over),
     ]
+
+
+def _refused(definition: dg.AssetsDefinition, problem: ConfigError) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=definition.op.name,
+        specs=list(definition.specs),
+        check_specs=list(definition.check_specs),
+        partitions_def=definition.partitions_def,
+    )
+    def refused() -> dg.MaterializeResult:
+        raise problem
+
+    return refused
 
 
 def _description(project: Project, dataset: str, experiment: str) -> str:

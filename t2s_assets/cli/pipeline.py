@@ -204,7 +204,7 @@ def list_all() -> None:
 
     from t2s_assets.cli import show
     from t2s_assets.text2sql.champion import serving_experiment
-    from t2s_assets.text2sql.config_files import dataset_names, experiment_names
+    from t2s_assets.text2sql.config_files import dataset_names, experiment_names, misnamed
     from t2s_assets.text2sql.errors import ConfigError
     from t2s_assets.text2sql.storage import Project
 
@@ -233,7 +233,11 @@ def list_all() -> None:
                 shown = [f"{k.upper()} {100 * rates[k]:.1f} %" for k in ("em", "ex") if rates.get(k) is not None]
                 figures.append(f"{', '.join(shown)} on {rates['n']:,} of {rates['of']:,} test questions")
             add(f"  {dataset}/{name}", made, figures)
+        for name in misnamed(project.configs, dataset):
+            add(f"  {dataset}/{name}", {}, [_description(project.experiment, dataset, name)])
         table.add_section()
+    for name in misnamed(project.configs):
+        add(name, {}, [_description(project.dataset, name)])
     show.print_table(table)
 
 

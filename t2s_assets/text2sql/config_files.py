@@ -170,22 +170,45 @@ def _tag(section: type[BaseModel]) -> str | None:
 
 
 def dataset_names(configs: Path) -> list[str]:
-    """The datasets under `configs`: its folders that hold a dataset.yaml."""
-    names = _shown(p.parent.name for p in configs.glob("*/dataset.yaml"))
-    bad = [n for n in names if not DATASET_NAME.fullmatch(n)]
-    if bad:
-        raise ConfigError(f"{configs}: a dataset's folder name is letters, digits and _, a letter first; got {bad}")
-    return names
+    """The datasets under `configs`: its folders that hold a dataset.yaml, without those that are `misnamed`."""
+    return [name for name in _folders(configs) if DATASET_NAME.fullmatch(name)]
 
 
 def experiment_names(configs: Path, dataset: str) -> list[str]:
-    """The experiments of `dataset`: every YAML file beside its dataset.yaml."""
-    names = _shown(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
+    """The experiments of `dataset`: every YAML file beside its dataset.yaml that is not `misnamed`."""
+    return [name for name in _files(configs, dataset) if _suits_a_partition(name)]
+
+
+def misnamed(configs: Path, dataset: str | None = None) -> dict[str, ConfigError]:
+    """Folders of datasets, or of `dataset` the experiments' files, that are passed over, each with the rule it breaks.
+
+    A copy that a file manager made while something runs must stop nothing but itself.
+    """
+    if dataset is None:
+        rule = "a dataset's folder name is letters, digits and _, a letter first"
+        return {
+            name: ConfigError(f"{configs}: {rule}; got {name!r}")
+            for name in _folders(configs)
+            if not DATASET_NAME.fullmatch(name)
+        }
+    return {
+        name: ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -, not ...; got {name!r}")
+        for name in _files(configs, dataset)
+        if not _suits_a_partition(name)
+    }
+
+
+def _folders(configs: Path) -> list[str]:
+    return _shown(p.parent.name for p in configs.glob("*/dataset.yaml"))
+
+
+def _files(configs: Path, dataset: str) -> list[str]:
+    return _shown(p.stem for p in (configs / dataset).glob("*.yaml") if p.name != "dataset.yaml")
+
+
+def _suits_a_partition(name: str) -> bool:
     # Three points in a row mean a range where Dagster reads the names of partitions.
-    bad = [n for n in names if not _NAME.fullmatch(n) or "..." in n]
-    if bad:
-        raise ConfigError(f"{configs / dataset}: a file name is letters, digits, _ . and -, not ...; got {bad}")
-    return names
+    return _NAME.fullmatch(name) is not None and "..." not in name
 
 
 def _shown(names: Iterable[str]) -> list[str]:

@@ -57,8 +57,9 @@ class Project:
 
     def dataset(self, name: str) -> dataset_config.DatasetConfig:
         """The dataset's config. Raises ConfigError."""
-        if name not in config_files.dataset_names(self.configs):
-            there = config_files.dataset_names(self.configs)
+        if name not in (there := config_files.dataset_names(self.configs)):
+            if (problem := config_files.misnamed(self.configs).get(name)) is not None:
+                raise problem
             raise ConfigError(f"no dataset {name!r} in {self.configs}; there are {there}")
         return dataset_config.read_dataset(self.configs / name / "dataset.yaml")
 
@@ -66,6 +67,8 @@ class Project:
         """The experiment's config. Raises ConfigError."""
         there = config_files.experiment_names(self.configs, dataset)
         if name not in there:
+            if (problem := config_files.misnamed(self.configs, dataset).get(name)) is not None:
+                raise problem
             raise ConfigError(f"no experiment {name!r} in {self.configs / dataset}; there are {there}")
         return config_files.read_config(config.Experiment, self.configs / dataset / f"{name}.yaml")
 

@@ -34,7 +34,11 @@ def test_list_describes_what_it_can_read(t2s: T2S, shop: ProjectFiles, monkeypat
     found(shop, monkeypatch)
     shop.yaml("shop", "dataset", {"description": "A shop [closed]", "source": {"kind": "bundled"}})
     (shop.project.configs / "shop" / "broken.yaml").write_text("colour: red\n")
+    shop.yaml("shop", "tiny copy", "")
+    shop.dataset("my-shop")
     ended = t2s("list")
+    assert "file name is" in ended.out and "got 'tiny copy'" in ended.out
+    assert "folder name is" in ended.out and "got 'my-shop'" in ended.out
     assert ended.status == 0 and "A shop [closed]" in ended.out
     assert "shop/tiny" in ended.out and "error: " in ended.out and "colour: unknown key" in ended.out
 

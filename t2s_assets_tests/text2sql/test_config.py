@@ -12,9 +12,10 @@ import yaml
 from pydantic import BaseModel
 
 from t2s_assets.text2sql.config import Experiment
-from t2s_assets.text2sql.config_files import dataset_names, expand_path, experiment_names, read_config
+from t2s_assets.text2sql.config_files import dataset_names, expand_path, experiment_names, misnamed, read_config
 from t2s_assets.text2sql.dataset_config import OwnDataset, WikiSQLDataset, read_dataset
 from t2s_assets.text2sql.errors import ConfigError
+from t2s_assets.text2sql.storage import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -356,16 +357,24 @@ def test_hidden_files_and_folders_are_no_names(tmp_path: Path) -> None:
 def test_a_dataset_name_must_suit_an_asset_key(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "dataset.yaml").touch()
-    with pytest.raises(ConfigError, match="letters, digits and _"):
-        dataset_names(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "dataset.yaml").touch()
+    assert dataset_names(tmp_path) == ["a"]
+    (problem,) = misnamed(tmp_path).items()
+    assert problem[0] == name
+    with pytest.raises(ConfigError, match=re.escape(f"letters, digits and _, a letter first; got {name!r}")):
+        Project(tmp_path, tmp_path).dataset(name)
 
 
 @pytest.mark.parametrize("name", ["one two", "v1...2"])
 def test_an_experiment_name_must_suit_a_partition_key(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / f"{name}.yaml").touch()
-    with pytest.raises(ConfigError, match=re.escape(name)):
-        experiment_names(tmp_path, "a")
+    for each in ("dataset", "one", name):
+        (tmp_path / "a" / f"{each}.yaml").touch()
+    assert experiment_names(tmp_path, "a") == ["one"]
+    assert list(misnamed(tmp_path, "a")) == [name]
+    with pytest.raises(ConfigError, match=re.escape(f"letters, digits, _ . and -, not ...; got {name!r}")):
+        Project(tmp_path, tmp_path).experiment("a", name)
 
 
 # ---------------------------------------------------------------------------------------------------------- paths
