@@ -24,7 +24,7 @@ def retrain_schedule(project: Project, dataset: str, retrain: Retrain) -> dg.Sch
 
     Where it names an experiment that is not there, it is described so, and its ticks fail with a ConfigError.
     """
-    description = f"Make every asset of {dataset} for `{retrain.experiment}`, which trains where inputs changed."
+    description = f"Make every asset of {dataset} for {retrain.experiment!r}, which trains where inputs changed."
     try:
         _named(project, dataset, retrain)
     except ConfigError as e:

@@ -136,7 +136,7 @@ def test_a_schedule_is_stopped_and_asks_for_its_experiment(two: ProjectFiles) ->
     schedule = definitions.resolve_schedule_def("shop_retrain")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("15 4 * * 2", "UTC")
-    assert schedule.description == "Make every asset of shop for `small`, which trains where inputs changed."
+    assert schedule.description == "Make every asset of shop for 'small', which trains where inputs changed."
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(instance, repository_def=definitions.get_repository_def())
         tick = schedule.evaluate_tick(context)
@@ -193,6 +193,8 @@ def test_a_broken_dataset_costs_no_other_one(
     for text in (shop["tables"].description, caplog.text, told):
         assert str(path) in text
         assert wanted in text
+    told = str(path.parent) + shop["tables"].description.split(str(path.parent))[1]
+    assert all(line.endswith("  ") for line in told.splitlines()[:-1])  # Markdown's line break
     for asset in ASSETS:  # whatever is asked for alone fails with it
         alone = dg.materialize(
             [definition_of(definitions, "shop", asset)],
@@ -227,6 +229,7 @@ def test_a_broken_experiment_costs_no_other_one(two: ProjectFiles, caplog: pytes
     before = set(assets_of(load(two), "shop")["report"].partitions_def.get_partition_keys())
     assert "wip" in before and len(before) > 1
     described = definition_of(load(two), "shop", "adapter").descriptions_by_key[dg.AssetKey(["shop", "adapter"])]
+    assert "problems  \n  base_model" in described  # Markdown's line break
     for text in (described, caplog.text):
         for part in (str(path), "training.epochs", "base_model", "'many'"):
             assert part in text

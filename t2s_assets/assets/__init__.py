@@ -24,7 +24,7 @@ def dataset_assets(project: Project, dataset: str, config: DatasetConfig) -> lis
 def refused_assets(project: Project, dataset: str, problem: ConfigError) -> list[dg.AssetsDefinition]:
     """The same assets of a dataset whose file is broken: `tables` is described by the problem, and each fails with it
     when it is to be made."""
-    assets = _assets(project, dataset, f"cannot run: {problem}", Targets())
+    assets = _assets(project, dataset, _told(problem), Targets())
     return [_refused(definition, problem) for definition in assets]
 
 
@@ -57,4 +57,9 @@ def _description(project: Project, dataset: str, experiment: str) -> str:
         return project.experiment(dataset, experiment).description
     except ConfigError as e:
         dg.get_dagster_logger("t2s").warning("the experiment %s/%s cannot run: %s", dataset, experiment, e)
-        return f"cannot run: {e}"
+        return _told(e)
+
+
+def _told(problem: ConfigError) -> str:
+    """An error as a part of a description, which is Markdown: a line for each thing that is wrong."""
+    return f"cannot run: {problem}".replace("\n", "  \n")
