@@ -41,16 +41,14 @@ def specs(
         ]
 
 
-def _result(name: str, passed: bool, *, blocking: bool, **metadata: Any) -> dg.AssetCheckResult:
+def _result(name: str, passed: bool, found: str, *, blocking: bool, **metadata: Any) -> dg.AssetCheckResult:
+    """A result that says in words what was `found`."""
     severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(check_name=name, passed=passed, severity=severity, metadata=metadata)
+    return dg.AssetCheckResult(check_name=name, passed=passed, severity=severity, description=found, metadata=metadata)
 
 
 def _of_data(name: str, verdict: DataVerdict, **metadata: Any) -> dg.AssetCheckResult:
-    severity = dg.AssetCheckSeverity.ERROR
-    return dg.AssetCheckResult(
-        check_name=name, passed=verdict.passed, severity=severity, description=verdict.message, metadata=metadata
-    )
+    return _result(name, verdict.passed, verdict.message, blocking=True, **metadata)
 
 
 def splits_disjoint(shared: list[str], twins: list[tuple[str, str]]) -> dg.AssetCheckResult:
@@ -82,13 +80,15 @@ def gold_matches_itself(agreement: Mapping[str, Any]) -> dg.AssetCheckResult:
 def examples_sound(problems: Mapping[str, int]) -> dg.AssetCheckResult:
     """Every training example has a prompt, SQL to learn that its labels spell, and one EOS, at its end; no table of
     another split is trained on; the base has an embedding for each token."""
-    return _result("examples_sound", not problems, blocking=True, **problems)
+    found = ", ".join(f"{problem}: {count:,}" for problem, count in problems.items()) or "no problem was found"
+    return _result("examples_sound", not problems, found, blocking=True, **problems)
 
 
 def adapter_size(adapter_mb: float, wanted: Targets) -> dg.AssetCheckResult:
     """The adapter is under the dataset's target."""
     met = adapter_mb < wanted.adapter_mb
-    return _result("adapter_size", met, blocking=False, adapter_mb=adapter_mb, under_mb=wanted.adapter_mb)
+    found = f"{adapter_mb:g} MB, to be under {wanted.adapter_mb:g} MB"
+    return _result("adapter_size", met, found, blocking=False, adapter_mb=adapter_mb, under_mb=wanted.adapter_mb)
 
 
 def target_checks(targets: Targets) -> list[str]:
@@ -103,10 +103,16 @@ def targets(report: Mapping[str, Any], wanted: Targets) -> list[dg.AssetCheckRes
     for measure, target in wanted.given.items():
         measured, met = test["overall"][measure], report["targets"][reports.target_name(measure, target)]
         metadata = {"target": target, "n": measured["n"], "of": test["of"]}
+        got = "of no question"
         if measured["value"] is not None:
             metadata["value"] = measured["value"]
-        found.append(_result(f"{measure}_target", met, blocking=False, **metadata))
+            got = f"{100 * measured['value']:.1f} % on {measured['n']:,} of {test['of']:,} test questions"
+        words = f"{measure.upper()} {got}, to be over {100 * target:g} %"
+        found.append(_result(f"{measure}_target", met, words, blocking=False, **metadata))
     p95 = report["latency"]["total_ms"].get("p95")
     timed = {} if p95 is None else {"p95_ms": p95}
-    found.append(_result("latency_target", report["targets"][reports.latency_target_name()], blocking=False, **timed))
+    got = "of no query" if p95 is None else f"{p95:g} ms a query"
+    words = f"p95 {got}, to be under {reports.LATENCY_TARGET_MS:g} ms"
+    met = report["targets"][reports.latency_target_name()]
+    found.append(_result("latency_target", met, words, blocking=False, **timed))
     return found
