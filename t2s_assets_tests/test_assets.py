@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from t2s_assets.assets import shown
 from t2s_assets.definitions import build_definitions
+from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.prompts import encode_example
 from t2s_assets.text2sql.report_page import PLOTS
-from t2s_assets.text2sql.storage import read_json
+from t2s_assets.text2sql.storage import read_json, write_json
 from t2s_assets.text2sql.training import guards
 from t2s_assets_tests.projects import ProjectFiles, question
 from t2s_assets_tests.trainable import TOWNS, add_experiment, add_towns
@@ -134,6 +136,42 @@ def test_figures_of_training_and_report_are_numbers(chain: Run) -> None:
         assert isinstance(chain.value("report", name), float), name
     assert (chain.value("report", "n"), chain.value("report", "of")) == (6, 6)
     assert chain.value("champion", "experiment") == "tiny"
+    (candidate,) = chain.value("champion", "candidates").records
+    assert (candidate.data["experiment"], candidate.data["n"]) == ("tiny", 6)
+    assert candidate.data["ex"] == pytest.approx(chain.value("champion", "validation_ex"), abs=1e-4)
+
+
+def test_how_a_champion_was_chosen_is_shown_in_tables(tmp_path: Path) -> None:
+    content = {
+        "experiment": "b",
+        "before": "a",
+        "validation_ex": {
+            "b": {"value": 2 / 3, "low": 0.20765, "high": 0.938, "n": 3},
+            "a": {"value": None, "low": 0.0, "high": 1.0, "n": 0},
+        },
+        "comparisons": [{"won": 9, "lost": 1, "n": 12, "p": 0.021484375, "champion": "a", "challenger": "b"}],
+        "left_out": ["c", "d"],
+        "rule": "the better one",
+    }
+    write_json(tmp_path / CHAMPION, content)
+    found = shown.metadata("champion", tmp_path, {"experiment": "b", "adapter_version": "v"})
+    assert [record.data for record in found["candidates"].records] == [
+        {"experiment": "b", "ex": 0.6667, "interval_95": "0.2077-0.9380", "n": 3},
+        {"experiment": "a", "ex": None, "interval_95": "", "n": 0},
+    ]
+    assert [record.data for record in found["comparisons"].records] == [
+        {"challenger": "b", "champion": "a", "won": 9, "lost": 1, "n": 12, "p": 0.02148}
+    ]
+    assert {name: found[name] for name in ("before", "left_out", "rule", "validation_ex", "adapter_version")} == {
+        "before": "a",
+        "left_out": "c, d",
+        "rule": "the better one",
+        "validation_ex": 2 / 3,
+        "adapter_version": "v",
+    }
+    write_json(tmp_path / CHAMPION, content | {"before": None, "left_out": [], "validation_ex": {}})
+    bare = shown.metadata("champion", tmp_path, {"experiment": "b", "adapter_version": "v"})
+    assert (bare["before"], bare["left_out"], "validation_ex" in bare) == ("none", "none", False)
 
 
 def test_pages_and_pictures_are_inside(chain: Run) -> None:

@@ -171,7 +171,7 @@ def test_what_the_library_made_is_shown_as_dagster_s_own_and_fresh(dagster: Dags
         shown_before = elsewhere[made_here.asset_key.path[-1]]
         assert shown_before.metadata.keys() - made_here.metadata.keys() == {"made_by", "on_disk_since"}
         # The run measures anew, and its champion has one that served before.
-        others = {"latency_p95_ms", "page", "decision"}
+        others = {"latency_p95_ms", "page", "before"}
         for name, value in made_here.metadata.items():
             assert shown_before.metadata[name] == value or name in others, name
         ours = {k: v for k, v in shown_before.tags.items() if "event_pointer" not in k}

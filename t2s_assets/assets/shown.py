@@ -173,10 +173,40 @@ def _report_metadata(folder: Path, manifest: Manifest) -> Metadata:
 
 
 def _champion(folder: Path, manifest: Manifest) -> Metadata:
+    decision = read_json(folder / champion.CHAMPION, made_by="t2s champion")
+    scores = decision["validation_ex"]
+    served = scores.get(manifest["experiment"], {}).get("value")  # one that stays may have been left out
+    candidates = [
+        dg.TableRecord({"experiment": name, "ex": _short(ex["value"]), "interval_95": _interval(ex), "n": ex["n"]})
+        for name, ex in scores.items()
+    ]
+    comparisons = [
+        dg.TableRecord({n: c[n] for n in ("challenger", "champion", "won", "lost", "n")} | {"p": _short(c["p"])})
+        for c in decision["comparisons"]
+    ]
     return {
         "experiment": manifest["experiment"],
-        "decision": dg.MetadataValue.json(read_json(folder / champion.CHAMPION, made_by="t2s champion")),
+        "before": decision["before"] or "none",
+        **({} if served is None else {"validation_ex": served}),
+        "candidates": dg.MetadataValue.table(
+            candidates, _schema(experiment="text", ex="float", interval_95="text", n="int")
+        ),
+        "comparisons": dg.MetadataValue.table(
+            comparisons, _schema(challenger="text", champion="text", won="int", lost="int", n="int", p="float")
+        ),
+        "rule": decision["rule"],
+        "left_out": ", ".join(decision["left_out"]) or "none",
+        "adapter_version": manifest["adapter_version"],
     }
+
+
+def _short(number: float | None) -> float | None:
+    """Four digits are enough to compare by."""
+    return None if number is None else float(f"{number:.4g}")
+
+
+def _interval(rate: Mapping[str, Any]) -> str:
+    return "" if rate["value"] is None else f"{rate['low']:.4f}-{rate['high']:.4f}"
 
 
 _METADATA: Mapping[str, Callable[[Path, Manifest], Metadata]] = {
