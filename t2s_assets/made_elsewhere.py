@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from t2s_assets.assets import shown
 from t2s_assets.event_tags import Event, Input, Partition, made_of_others, tags_of
+from t2s_assets.runs import UNFINISHED
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.gold import MADE_OF
@@ -45,8 +46,6 @@ MADE_AGAIN = "made again elsewhere, of other inputs, with the same content"
 
 _MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION
 _PLANNED = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
 Manifest = Mapping[str, Any]
 
@@ -190,7 +189,7 @@ class Tick:
     def _busy(self) -> list[tuple[dg.AssetKey, Container[str] | None]]:
         """What unfinished runs are to make: an asset, and which of its partitions, None for all."""
         busy = []
-        for run in self._instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED)):
+        for run in self._instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED)):
             run_id = run.dagster_run.run_id
             last = self._instance.get_records_for_run(run_id, limit=1, ascending=False).records
             if last and time.time() - last[0].timestamp > SILENT_SECONDS:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -137,7 +138,7 @@ def test_a_schedule_is_stopped_and_asks_for_its_experiment(two: ProjectFiles) ->
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("15 4 * * 2", "UTC")
     assert schedule.description == "Make every asset of shop for 'small', which trains where inputs changed."
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:
         context = dg.build_schedule_context(instance, repository_def=definitions.get_repository_def())
         tick = schedule.evaluate_tick(context)
     assert [r.partition_key for r in tick.run_requests] == ["small"]
@@ -204,6 +205,29 @@ def test_a_broken_dataset_costs_no_other_one(
         assert wanted in str(next(e for e in alone.all_events if e.is_step_failure).event_specific_data), asset
     garden = [definition_of(definitions, "garden", "tables")]
     assert dg.materialize(garden).success
+
+
+# A queued run would need a code location that it is from.
+@pytest.mark.parametrize("status", [status for status in dg.DagsterRunStatus if status.value != "QUEUED"])
+def test_a_schedule_waits_for_its_own_run_to_end(two: ProjectFiles, status: dg.DagsterRunStatus) -> None:
+    """Trainings that take longer than the time between ticks do not queue up."""
+    definitions = load(two)
+    schedule = definitions.resolve_schedule_def("shop_retrain")
+
+    def tick(instance: dg.DagsterInstance) -> Any:
+        with dg.build_schedule_context(instance, repository_def=definitions.get_repository_def()) as context:
+            return schedule.evaluate_tick(context)
+
+    with dg.instance_for_test() as instance:
+        # One that somebody asked for is no run of the schedule.
+        instance.add_run(dg.DagsterRun(job_name="shop_retrain", status=dg.DagsterRunStatus.STARTED))
+        (request,) = tick(instance).run_requests
+        own = dg.DagsterRun(job_name="shop_retrain", status=status, tags=request.tags)
+        instance.add_run(own)
+        found = tick(instance)
+    ended = status.value in ("SUCCESS", "FAILURE", "CANCELED")
+    assert len(found.run_requests or []) == ended
+    assert found.skip_message == (None if ended else f"run {own.run_id} of this schedule has not ended: {status.value}")
 
 
 def test_a_schedule_of_an_experiment_that_is_gone_fails_in_words(
