@@ -91,6 +91,18 @@ class Rows:
         """Tokens of a row, on average."""
         return sum(self.lengths) / len(self.lengths)
 
+    def steps_an_epoch(self, training: TrainingConfig, ranks: int) -> int:
+        """Steps of the optimiser in which every row is seen once. None goes on into the next epoch, so the last one
+        may be of fewer rows than the others."""
+        batches = -(-len(self.lengths) // (training.batch_size * ranks))
+        return -(-batches // training.gradient_accumulation)
+
+    def seen(self, steps: int, training: TrainingConfig, ranks: int) -> int:
+        """Rows that so many steps go through. Of ranks, the rows that one is given twice to be no shorter than another
+        do not count."""
+        epochs, more = divmod(steps, self.steps_an_epoch(training, ranks))
+        return epochs * len(self.lengths) + more * training.batch_size * training.gradient_accumulation * ranks
+
 
 def shape_in(folder: Path) -> Shape | None:
     """The shape of the base in a folder; None for another family of models."""

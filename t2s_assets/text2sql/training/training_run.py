@@ -78,9 +78,10 @@ class TrainingRun:
         steps = trainer.state.global_step
         if self.progress.stopped:
             raise Stopped(f"{self.progress.stopped}; its checkpoint is kept, and the same command goes on from it")
-        seen = steps * self._batch()
         seconds = time.monotonic() - started
-        new_steps = steps - (checkpoints.step_of(checkpoint) if checkpoint else 0)
+        steps_before = checkpoints.step_of(checkpoint) if checkpoint else 0
+        seen, seen_before = (rows.seen(n, self.config.training, self.config.ranks) for n in (steps, steps_before))
+        new_steps = steps - steps_before
         facts = {
             "key": self.key,
             "steps": steps,
@@ -90,8 +91,8 @@ class TrainingRun:
             "train_loss": round((trainer.losses_before + result.training_loss * new_steps) / steps, 5),
             **_chosen(trainer, self.config.training.best),
             "minutes": round(clock.seconds / 60, 2),
-            "examples_a_second": round(new_steps * self._batch() * rows.examples_each / seconds, 2),
-            "tokens_a_second": round(new_steps * self._batch() * rows.tokens_each / seconds, 1),
+            "examples_a_second": round((seen - seen_before) * rows.examples_each / seconds, 2),
+            "tokens_a_second": round((seen - seen_before) * rows.tokens_each / seconds, 1),
             "peak_memory_gb": round(
                 max(self.progress.peak_memory_gb, records.peak_memory_gb(self.placement.device)), 2
             ),
@@ -261,7 +262,8 @@ class TrainingRun:
             **step_arguments(model, tokenizer, lora, training, self.placement, threads=threads, log=self.log),
         )
         if training.epochs:  # of the trainer's rows, which it packs itself
-            trainer.args.max_steps = max(1, round(training.epochs * len(trainer.train_dataset) / self._batch()))
+            steps = plan.Rows.of(trainer.train_dataset, training).steps_an_epoch(training, self.config.ranks)
+            trainer.args.max_steps = max(1, round(training.epochs * steps))
         trainer.remove_callback(PrinterCallback)  # Progress says the same, to Dagster too
         if training.packing:
             guards.check_packing(trainer.model, trainer.data_collator, train_set)

@@ -71,7 +71,7 @@ def test_a_packed_run_ends_with_an_adapter_and_the_figures_of_its_examples(
     manifest = run.train("version")
     rows = int(next(line for line in lines if "packed in" in line).split("packed in ")[1].split()[0])
     assert f"{EXAMPLES} examples packed in {rows} rows, {manifest['steps']} steps of 2" in "\n".join(lines)
-    assert manifest["steps"] == round(2 * rows / 2)
+    assert manifest["steps"] == 2 * -(-rows // 2)
     assert manifest["epochs"] == 2.0
     assert manifest["examples_seen"] == 2 * EXAMPLES
     tokens = sum(run._prepared(None)[0].train_dataset.map(lambda row: {"n": len(row["input_ids"])})["n"])

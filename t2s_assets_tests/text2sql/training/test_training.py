@@ -278,9 +278,26 @@ def test_a_compiled_model_learns_the_same(towns: ProjectFiles, experiment: Make)
     adapters.load_tuned(adapter, towns.project, base_models.place(adapter.experiment.hardware))
 
 
-def test_epochs_are_turned_into_steps(towns: ProjectFiles, experiment: Make) -> None:
-    manifest, _ = train(towns, experiment(max_steps=None, epochs=0.5))
-    assert manifest["steps"] == round(0.5 * 18 / 4)
+@pytest.mark.parametrize(
+    ("epochs", "batches", "steps", "seen"),
+    [
+        (0.01, {"batch_size": 4}, 1, 4),
+        (0.6, {"batch_size": 4}, 3, 12),
+        (3, {"batch_size": 16}, 6, 54),  # of 16 and 2 examples in turns
+        (2, {"batch_size": 4, "gradient_accumulation": 4}, 4, 36),  # of 16 and 2, too
+        (5, {"batch_size": 64}, 5, 90),
+    ],
+)
+def test_epochs_are_turned_into_steps(
+    towns: ProjectFiles, experiment: Make, epochs: float, batches: dict[str, int], steps: int, seen: int
+) -> None:
+    name = experiment(max_steps=None, epochs=epochs, **batches)
+    manifest, _ = train(towns, name)
+    assert (manifest["steps"], manifest["examples_seen"]) == (steps, seen)
+    assert manifest["epochs"] == round(seen / 18, 3)
+    history = read_json(towns.project.path("towns", "adapter", name) / "trainer_state.json", made_by="")["log_history"]
+    if epochs >= 1:
+        assert history[-1]["epoch"] == epochs  # as transformers counts them
 
 
 def test_the_best_checkpoint_becomes_the_adapter(
