@@ -21,6 +21,7 @@ from typing import Any
 
 from yaml import YAMLError
 
+from t2s_assets.text2sql.chat_templates import without_today
 from t2s_assets.text2sql.config import Experiment, FolderModel, GgufModel, Hardware, HubModel, WheelModel
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.errors import ModelError
@@ -311,7 +312,8 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def tokenizer_from(folder: Path) -> Any:
-    """The tokenizer saved in `folder`; a pad token is set (to EOS) where it has none: pads are always masked."""
+    """The tokenizer saved in `folder`; a pad token is set (to EOS) where it has none: pads are always masked. Its chat
+    template says no day but a fixed one."""
     from transformers import AutoTokenizer
 
     try:
@@ -322,6 +324,7 @@ def tokenizer_from(folder: Path) -> Any:
         raise ModelError(f"{folder}: the tokenizer has no EOS token, so the model could not learn to stop")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = without_today(tokenizer.chat_template)
     return tokenizer
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from t2s_assets.text2sql.chat_templates import as_chat
 from t2s_assets.text2sql.config import PromptConfig
 from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.linking import link
@@ -143,7 +144,8 @@ def render_tables(
     """The model's input for one question; `rows`, of each schema, are read by `template: samples` only.
 
     Raises:
-        PromptError: the question is empty, a schema has no columns, or `samples` got no rows to sample.
+        PromptError: the question is empty, a schema has no columns, `samples` got no rows to sample, or the base's
+            chat template fails.
     """
     question = clean_question(question)
     if not question:
@@ -162,8 +164,7 @@ def render_tables(
     lines = [schema_text(schema, values, gold=format.gold) for schema, values in zip(schemas, samples)]
     body = protect(tokenizer, "\n".join([*lines, f"Question: {question}", "SQL:"]))
     if format.template == "chat":
-        messages = [{"role": "user", "content": body}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return as_chat(tokenizer, body)
     return f"{format.bos}{body}\n"
 
 

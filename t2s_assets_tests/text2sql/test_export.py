@@ -194,6 +194,9 @@ def test_the_card_writes_the_prompt_as_t2s_does(
     if template == "plain":  # as of a base whose tokenizer wants a first token
         path = formats.project.path(dataset, "adapter", template) / "prompt_format.json"
         write_json(path, read_json(path, made_by="") | {"bos": "<|end|>"})
+    if template == "chat":  # of a base whose template says the day
+        path = formats.project.path(dataset, "adapter", template) / "chat_template.jinja"
+        path.write_text("{{ strftime_now('%Y-%m-%d') }} " + path.read_text())
     folder = exported(formats, f"{dataset}/{template}")
     adapter = adapters.open_adapter(formats.project.path(dataset, "adapter", template), made_by="")
     asked, tokenizer = example(adapter.format), base_models.tokenizer_from(adapter.folder)
