@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from t2s_assets.text2sql.errors import ModelError
@@ -27,3 +28,20 @@ def check_model(model: Any) -> None:
                 f"decoding: model type {config.model_type!r} sets {field}={getattr(config, field)!r}; "
                 "its attention cannot be decoded. Choose a base model without it"
             )
+    if hasattr(model, "modules"):  # not what `packed` made, which is of models that pass
+        _check_attention(model.get_base_model() if hasattr(model, "get_base_model") else model, config.model_type)
+
+
+def _check_attention(model: Any, kind: str) -> None:
+    """Refuse attention that does not go through transformers' `AttentionInterface`, or looks ahead."""
+    # A model that uses the interface looks its attention up in this table; others have theirs, whatever they are told.
+    if not hasattr(sys.modules[type(model).__module__], "ALL_ATTENTION_FUNCTIONS"):
+        raise ModelError(
+            f"decoding: model type {kind!r} computes attention by itself, and not through transformers' "
+            "AttentionInterface, so it cannot be decoded. Choose a base model of another family"
+        )
+    if any(getattr(module, "is_causal", None) is False for module in model.modules()):
+        raise ModelError(
+            f"decoding: in model type {kind!r} tokens attend to those after them, so it cannot write text. Choose a "
+            "base model that is a causal language model"
+        )

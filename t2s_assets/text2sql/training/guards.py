@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from t2s_assets.text2sql.errors import DataError, ModelError
+from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prompts import IGNORED, encode_example
 from t2s_assets.text2sql.storage import Project, read_manifest
@@ -69,6 +69,20 @@ def split_problems(tables: Mapping[str, Iterable[str]]) -> Counter[str]:
 def token_problems(tokenizer: Any, embeddings: int) -> Counter[str]:
     """Tokens beyond the base model's `embeddings` rows: they would need new rows, which a LoRA adapter cannot hold."""
     return +Counter({"tokens without an embedding in the base model": max(0, len(tokenizer) - embeddings)})
+
+
+def check_context(config: Any, longest: int) -> None:
+    """Refuse examples of up to `longest` tokens that are longer than the context of a base with this configuration.
+
+    Raises:
+        ConfigError: names the setting. Tokens from there on have positions that the base never saw, or that it lacks.
+    """
+    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise ConfigError(
+            f"prompt.max_length: the longest example has {longest:,} tokens and the base model's context {context:,}; "
+            f"use prompt.max_length: {context} or less, which leaves longer ones out"
+        )
 
 
 def refuse(problems: Mapping[str, int], *, what: str, way_out: str) -> None:

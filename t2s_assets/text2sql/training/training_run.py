@@ -218,6 +218,7 @@ class TrainingRun:
     ) -> Any:
         from transformers import PrinterCallback
 
+        from t2s_assets.text2sql.decoding.supported import check_model
         from t2s_assets.text2sql.training.pace import Pace
         from t2s_assets.text2sql.training.progress import EarlyStop, Progress
         from t2s_assets.text2sql.training.selection import AnswerFigures
@@ -226,6 +227,8 @@ class TrainingRun:
         training, lora = self.config.training, self.config.lora
         budget = training.budget_minutes * 60 if training.budget_minutes and self.replay is None else None
         model = sharding.load_model(self.base, self.placement, training)
+        check_model(model)  # one that could not be asked afterwards
+        guards.check_context(model.config, max(max(part["length"]) for part in (train_set, eval_set)))
         there = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if "Linear" in type(m).__name__}
         if missing := sorted(set(lora.targets) - there):
             raise ModelError(f"lora.targets: {missing} are no linear layers of this base; there are {sorted(there)}")

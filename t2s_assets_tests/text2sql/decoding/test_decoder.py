@@ -234,6 +234,40 @@ def test_what_cannot_be_decoded_is_refused(model: Any, tokenizer: Any) -> None:
         Decoder(MistralForCausalLM(config), tokenizer)
 
 
+def test_attention_that_would_be_another_is_refused(tokenizer: Any) -> None:
+    import transformers
+
+    small = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 300}
+    for family in ("CodeGen", "GPTJ"):  # which would write, and not what the model would
+        config = getattr(transformers, f"{family}Config")(rotary_dim=8, **small)
+        with pytest.raises(ModelError, match="computes attention by itself"):
+            Decoder(getattr(transformers, f"{family}ForCausalLM")(config), tokenizer)
+    config = transformers.BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    with pytest.raises(ModelError, match="attend to those after them"):
+        Decoder(transformers.BertLMHeadModel(config), tokenizer)
+
+
+@pytest.mark.parametrize(("family", "keys"), [("GPTNeoX", {}), ("StableLm", {"num_key_value_heads": 2})])
+def test_other_families_write_as_themselves(family: str, keys: dict[str, int], tokenizer: Any) -> None:
+    import transformers
+
+    torch.manual_seed(3)
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=len(tokenizer), eos_token_id=0, pad_token_id=None, initializer_range=0.3, **shape, **keys
+    )
+    other = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    requests = random_requests(4, tables=2, seed=4)
+    decoder = Decoder(other, tokenizer, DecodingOptions(grammar="none", max_new_tokens=8))
+    for one, completion in zip(requests, decoder.generate(requests)):
+        ids = tokenizer(one.prompt, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            for _ in range(8):
+                ids = torch.cat([ids, other(ids, use_cache=False).logits[:, -1:].argmax(-1)], 1)
+        written = tokenizer.decode(ids[0], skip_special_tokens=False)[len(one.prompt) :]
+        assert completion.text == written.partition(tokenizer.eos_token)[0]
+
+
 def test_draws_differ_are_repeatable_and_keep_to_the_grammar(model: Any, tokenizer: Any, many: list[Request]) -> None:
     decoder = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=60, draft_tokens=4))
     draws = [replace(one, draw=number) for one in many[:6] for number in (1, 2, 3, 4)]

@@ -213,6 +213,31 @@ def test_prompts_made_with_another_base_are_refused(
     assert train(towns, name)[0]["steps"] == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "kind", "refusal"),
+    [
+        ({"max_position_embeddings": 100}, ConfigError, "126 tokens and the base model's context 100; use prompt.max"),
+        ({"model_type": "mistral", "sliding_window": 64}, ModelError, "sets sliding_window=64"),
+    ],
+)
+def test_a_base_that_could_not_be_asked_is_not_trained(
+    towns: ProjectFiles,
+    tiny_base: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    kind: type[T2SError],
+    refusal: str,
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"architectures": None} | changes))
+    add_experiment(towns, base, "unasked")
+    make_prompts(towns.project, "towns", "unasked", [].append)
+    with pytest.raises(kind, match=refusal):
+        train(towns, "unasked")
+    assert not checkpoints(towns, "unasked")
+
+
 def test_prompts_that_do_not_say_with_which_base_are_trained_on(
     towns: ProjectFiles, tiny_base: Path, experiment: Make
 ) -> None:
