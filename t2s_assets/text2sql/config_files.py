@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -70,12 +70,12 @@ def read_config(model: type[Model], path: Path) -> Model:
     """
     if "like" not in model.model_fields:
         return validated(model, read_yaml(path, model.model_fields), path)
-    content = _over_what_it_is_like(path, model.model_fields, (path.stem,))
+    content = _over_what_it_is_like(path, model, (path.stem,))
     return validated(model, content, f"{path} (like {content['like']})" if content.get("like") else path)
 
 
-def _over_what_it_is_like(path: Path, keys: Iterable[str], chain: tuple[str, ...]) -> dict[str, Any]:
-    content = read_yaml(path, keys)
+def _over_what_it_is_like(path: Path, model: type[BaseModel], chain: tuple[str, ...]) -> dict[str, Any]:
+    content = read_yaml(path, model.model_fields)
     like = content.get("like")
     if like is None:
         return content
@@ -84,8 +84,8 @@ def _over_what_it_is_like(path: Path, keys: Iterable[str], chain: tuple[str, ...
         raise ConfigError(f"{path}: like: {' -> '.join([*chain, like])} goes round in a circle; there are {there}")
     if like not in there:
         raise ConfigError(f"{path}: like: names another experiment of {path.parent}; got {like!r}, there are {there}")
-    below = _over_what_it_is_like(path.with_name(f"{like}.yaml"), keys, (*chain, like))
-    return _over(below | {"description": _set_apart(like, content)}, content)
+    below = _over_what_it_is_like(path.with_name(f"{like}.yaml"), model, (*chain, like))
+    return _over(below | {"description": _set_apart(like, content)}, content, [model])
 
 
 def _set_apart(like: str, content: dict[str, Any]) -> str:
@@ -94,14 +94,21 @@ def _set_apart(like: str, content: dict[str, Any]) -> str:
     return f"like {like}, with other {changed}" if changed else f"like {like}"
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above`, and what it leaves out as it is in `below`; a section of another kind replaces the one below."""
+def _over(below: dict[str, Any], above: dict[str, Any], sections: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """`above`, and what it leaves out as it is in `below`; a section of another kind replaces the one below.
+
+    A null takes a setting away, so that its default holds, where null is no value of the field: one of `sections`.
+    """
     merged = dict(below)
     for key, value in above.items():
         there = below.get(key)
+        known = [s.model_fields[key].annotation for s in sections if key in s.model_fields]
+        if value is None and known and not any(type(None) in getattr(a, "__args__", ()) for a in known):
+            merged.pop(key, None)
+            continue
         if isinstance(value, dict) and isinstance(there, dict):
             same = all(value.get(tag, there.get(tag)) == there.get(tag) for tag in _TAGS)
-            value = _over(there, value) if same else value
+            value = _over(there, value, [m for a in known for m in _models_in(a)]) if same else value
         merged[key] = value
     return merged
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config import Experiment, LoraSettings
 from t2s_assets.text2sql.config_files import dataset_names, expand_path, experiment_names, misnamed, read_config
 from t2s_assets.text2sql.dataset_config import OwnDataset, WikiSQLDataset, read_dataset
 from t2s_assets.text2sql.errors import ConfigError
@@ -139,6 +139,30 @@ def test_what_an_experiment_leaves_out_is_as_in_what_it_is_like(tmp_path: Path) 
     assert (found.training.budget_minutes, found.training.epochs, found.training.seed) == (None, 2, 3)
     assert found.decoding.grammar == "none"
     assert Experiment.model_validate(found.resolved()).model_dump() == found.model_dump() | {"like": None}
+
+
+def test_null_takes_away_a_setting_of_what_an_experiment_is_like(tmp_path: Path) -> None:
+    first = EXPERIMENT | {
+        "prompt": {"template": "samples", "sample_values": 5, "max_length": 300},
+        "lora": {"rank": 8},
+        "training": {"budget_minutes": 5, "best": "ex", "eval_share": 0.1},
+        "evaluation": {"validation_limit": 7},
+    }
+    second = {
+        "like": "first",
+        "prompt": {"template": "plain", "sample_values": None},
+        "lora": None,
+        "training": {"best": "loss", "eval_share": None},
+        "evaluation": {"validation_limit": None},
+    }
+    found = read_config(Experiment, like(tmp_path, second=second, first=first))
+    assert (found.prompt.template, found.prompt.max_length) == ("plain", 300)
+    assert found.lora == LoraSettings() and "lora" not in found.resolved()
+    assert (found.training.best, found.training.budget_minutes) == ("loss", 5)
+    assert found.evaluation.validation_limit is None  # a value of its own there, and not the default
+    for taken in ({"training": None}, {"base_model": None}):
+        with pytest.raises(ConfigError, match=f"{next(iter(taken))}: Field required"):
+            read_config(Experiment, like(tmp_path, second={"like": "first"} | taken, first=first))
 
 
 def test_a_base_of_another_kind_replaces_the_other_whole(tmp_path: Path) -> None:
