@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,13 @@ def headline(report: Mapping[str, Any]) -> str:
         lines.append((line + (f"untrained base {percent(base['overall'][key])}" if base else "")).rstrip())
     if report["uses_table_content"]:
         lines.append(f"  reads      {content_mark(report)}")
-    total = report["latency"]["total_ms"]
-    lines.append(
-        f"  latency    p50 {total.get('p50')} ms, p95 {total.get('p95')} ms a query; cold start "
-        f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms"
-    )
+    if total := report["latency"]["total_ms"]:
+        lines.append(
+            f"  latency    p50 {total['p50']} ms, p95 {total['p95']} ms a query; cold start "
+            f"{report['latency']['cold_load_ms'] + report['latency']['cold_first_ms']:.0f} ms"
+        )
+    else:
+        lines.append("  latency    no questions")
     training = report["training"]
     lines.append(
         f"  training   {training['minutes']} min, {training['examples_seen']:,} examples, "
@@ -144,7 +147,7 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
         _table(
             ["ms", "p50", "p95", "p99"],
             [
-                [n, *(str(latency[k].get(p)) for p in ("p50", "p95", "p99"))]
+                [n, *(str(latency[k].get(p, "no questions")) for p in ("p50", "p95", "p99"))]
                 for n, k in (("total", "total_ms"), ("prefill", "prefill_ms"), ("decode", "decode_ms"))
             ],
         )
@@ -156,14 +159,15 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     )
     parts.append(f"![latency]({images['latency']})")
     parts.append("## Training")
-    parts.append(_table(["", ""], [[k.replace("_", " "), str(v)] for k, v in report["training"].items()]))
+    known = {k: v for k, v in report["training"].items() if v is not None}
+    parts.append(_table(["", ""], [[k.replace("_", " "), str(v)] for k, v in known.items()]))
     parts.append(f"![loss]({images['loss']})")
     parts.append("## Worst failures\nWrong answers that the model was surest of.")
     for failure in report["worst"]:
         parts.append(
-            f"**{failure['id']}** {_plain(failure['question'])}\n\n"
-            f"- gold `{_code(failure['gold'])}` gives `{_code(failure['gold_result'])}`\n"
-            f"- predicted `{_code(failure['predicted'])}` gives `{_code(failure['predicted_result'])}`\n"
+            f"**{_plain(failure['id'])}** {_plain(failure['question'])}\n\n"
+            f"- gold {_code(failure['gold'])} gives {_code(failure['gold_result'])}\n"
+            f"- predicted {_code(failure['predicted'])} gives {_code(failure['predicted_result'])}\n"
             f"- differs in: {', '.join(failure['errors']) or 'the result alone'}"
         )
     return "\n\n".join(parts) + "\n"
@@ -206,8 +210,8 @@ def _broken(base: Mapping[str, Any] | None) -> list[str]:
     parts = [f"## Broken by training\nQuestions that the base answered right and the tuned model wrong.{more}"]
     for broken in listed:
         parts.append(
-            f"**{broken['id']}** {_plain(broken['question'])}\n\n- gold `{_code(broken['gold'])}`\n"
-            f"- base `{_code(broken['base'])}`\n- tuned `{_code(broken['tuned'])}`"
+            f"**{_plain(broken['id'])}** {_plain(broken['question'])}\n\n- gold {_code(broken['gold'])}\n"
+            f"- base {_code(broken['base'])}\n- tuned {_code(broken['tuned'])}"
         )
     return parts
 
@@ -280,8 +284,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
+    """`text` in one line of Markdown, as it stands."""
+    return re.sub(r"[\\`*_\[\]]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _code(text: str) -> str:
-    return " ".join(text.replace("`", "'").split())[:300]
+    """The first 300 characters of `text` as a code span, between more backticks in a row than it has."""
+    shown = " ".join(text.split())[:300]
+    if not shown:
+        return "nothing"
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}" if len(fence) > 1 else f"`{shown}`"

@@ -249,8 +249,25 @@ def test_the_page_cannot_be_broken_by_what_is_in_it() -> None:
     ]
     page = report_page.page(build(rows), IMAGES)
     assert "<script>" not in page
-    assert "`SELECT 'a' FROM t | u`" in page
+    assert "`` SELECT `a` FROM t | u ``" in page
     assert "x" * 301 not in page
+
+
+def test_questions_and_answers_stand_on_the_page_as_they_are() -> None:
+    rows = [row("q_1", right=False, question="which\n\n# one_of [these](x) is `a\\`?", sql="")]
+    page = report_page.page(build(rows), IMAGES)
+    assert "**q\\_1** which # one\\_of \\[these\\](x) is \\`a\\\\\\`?\n" in page
+    assert "- predicted nothing gives `" in page
+
+
+def test_the_page_leaves_out_what_is_not_known() -> None:
+    found = build([row("v", split="validation")])
+    found["latency"] |= {name: {} for name in ("total_ms", "prefill_ms", "decode_ms")} | {"n": 0}
+    found["training"] |= {"taken_from": None}
+    page = report_page.page(found, IMAGES)
+    assert "None" not in page and "taken from" not in page
+    assert "| total | no questions | no questions | no questions |" in page
+    assert "  latency    no questions\n" in report_page.headline(found)
 
 
 # ------------------------------------------------------------------------------------------------------- files
