@@ -10,7 +10,7 @@ from typing import Any
 
 from t2s_assets.text2sql import adapters, base_models, parity, records
 from t2s_assets.text2sql.config import Experiment
-from t2s_assets.text2sql.errors import DataError, ModelError
+from t2s_assets.text2sql.errors import DataError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import sample
 from t2s_assets.text2sql.prompt_datasets import load_prompts
@@ -180,7 +180,7 @@ class TrainingRun:
                 limit, seed = self.config.training.eval_examples, self.config.training.seed
                 rows = list(sample(rows, limit, seed=seed, key=lambda r: r["id"]))
             if not rows:
-                raise DataError(f"{self.dataset}: the {split} split has no examples, training needs some")
+                raise self._no_examples(split, data[split])
             prompts = encode(tokenizer, [r["prompt"] for r in rows])
             completions = encode(tokenizer, [r["completion"] for r in rows])
             examples = [encode_example(p, c, tokenizer.eos_token_id) for p, c in zip(prompts, completions)]
@@ -200,6 +200,19 @@ class TrainingRun:
                 way_out="mend the source's splits and prepare again",
             )
         return built[0], built[1], kept["validation"]
+
+    def _no_examples(self, split: str, prompts: Any) -> T2SError:
+        """Why a split has none to train or to choose a checkpoint with; `prompts` are all of its."""
+        if not len(prompts):
+            return DataError(
+                f"{self.dataset}: the {split} split has no examples, training needs some; give some questions split: "
+                f"{split}"
+            )
+        shortest = min(p + c for p, c in zip(prompts["prompt_tokens"], prompts["completion_tokens"]))
+        return PromptError(
+            f"{self.dataset}/{self.experiment}: every {split} example is longer than prompt.max_length = "
+            f"{self.config.prompt.max_length} tokens (the shortest has {shortest}), training needs some; raise it"
+        )
 
     def _with_shared_schemas(self, examples: list[dict[str, Any]], tables: list[str]) -> list[dict[str, Any]]:
         """The examples in the order that lets neighbours share their schema, each with its table's name."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import adapters, base_models, training
-from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, T2SError
+from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import Project, file_hash, read_json
 from t2s_assets.text2sql.trained import find_adapter
@@ -459,5 +459,18 @@ def test_a_dataset_without_validation_questions_is_refused(project_files: Projec
     files = add_towns(project_files, tiny_base)
     files.dataset("towns", TOWNS | {"dev": ([], [])})
     prepare(files, "tiny")
-    with pytest.raises(T2SError, match="the validation split has no examples"):
+    with pytest.raises(T2SError, match=r"the validation split has no examples.*give some questions split: validation"):
         train(files, "tiny")
+
+
+def test_validation_questions_that_are_all_too_long_are_told_as_such(
+    project_files: ProjectFiles, tiny_base: Path
+) -> None:
+    files = add_towns(project_files, tiny_base)
+    tables, questions = TOWNS["dev"]
+    longer = [t | {"header": [f"{name} {'of which it is known ' * 9}" for name in t["header"]]} for t in tables]
+    files.dataset("towns", TOWNS | {"dev": (longer, questions)})
+    add_experiment(files, tiny_base, "short", prompt={"max_length": 90})
+    prepare(files, "short")
+    with pytest.raises(PromptError, match=r"every validation example is longer than prompt.max_length = 90 tokens \("):
+        train(files, "short")
