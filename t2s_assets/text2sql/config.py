@@ -83,7 +83,9 @@ class LoraSettings(Settings):
 
     rank: int = Field(16, ge=1, le=512, description="Of the two matrices; adapter size goes with it.")
     alpha: float = Field(32, gt=0, description="What they add counts alpha / rank times.")
-    dropout: Fraction = Field(0.0, description="Of their input, in training. A CPU's layers then do not run fused.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of their input, in training. A CPU's layers then do not run fused."
+    )
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,

@@ -271,6 +271,7 @@ def test_an_unknown_key_of_a_source_lists_those_of_its_kind(tmp_path: Path, sour
         ({"training": {"epochs": 1, "packing": True, "group_by_length": True}}, "choose one"),
         ({"training": {"epochs": 1, "learning_rate": float("inf")}}, "Input should be a finite number; got inf"),
         ({"training": {"epochs": float("nan")}}, "training.epochs: "),
+        ({"lora": {"dropout": 1}}, "lora.dropout: Input should be less than 1; got 1"),  # which would train nothing
         ({"training": {"epochs": 1, "batch_size": True}}, "training.batch_size: this is no yes-or-no field; got True"),
         ({"training": {"epochs": 1, "batch_size": 1.5}}, "training.batch_size: "),
         ({"training": {"epochs": 1, "batch_size": None}}, "training.batch_size: "),
