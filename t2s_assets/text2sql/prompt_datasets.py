@@ -15,6 +15,7 @@ from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.gold import check_made_of, manifests
 from t2s_assets.text2sql.linking import named_in, recall
+from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
 from t2s_assets.text2sql.prompts import PromptFormat, resolve_format, shown_tables
@@ -215,13 +216,10 @@ def linking_facts(examples: Sequence[PromptExample]) -> dict[str, Any]:
 
 
 def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
-    """Mean, median, 95th and 99th percentile and maximum of token counts; empty for no examples."""
+    """Mean, maximum, and 50th, 95th and 99th percentile (nearest rank) of token counts; empty for no examples."""
     if not lengths:
         return {}
-    ordered = sorted(lengths)
-    at = lambda share: ordered[min(len(ordered) - 1, int(share * len(ordered)))]  # noqa: E731
-    mean = round(sum(ordered) / len(ordered), 1)
-    return {"mean": mean, "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": ordered[-1]}
+    return {"mean": round(sum(lengths) / len(lengths), 1), **percentiles(lengths), "max": max(lengths)}
 
 
 def load_prompts(project: Project, dataset: str, experiment: str) -> Any:

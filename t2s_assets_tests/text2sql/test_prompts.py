@@ -446,7 +446,8 @@ def test_sample_values_are_short_distinct_and_in_order() -> None:
 
 def test_length_statistics() -> None:
     assert length_statistics([]) == {}
-    assert length_statistics(list(range(1, 101))) == {"mean": 50.5, "p50": 51, "p95": 96, "p99": 100, "max": 100}
+    assert length_statistics(list(range(1, 101))) == {"mean": 50.5, "p50": 50, "p95": 95, "p99": 99, "max": 100}
+    assert length_statistics([3, 1]) == {"mean": 2.0, "p50": 1, "p95": 3, "p99": 3, "max": 3}
 
 
 @pytest.mark.parametrize("question", [None, 5, b"how?"])
