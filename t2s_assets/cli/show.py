@@ -158,7 +158,7 @@ def _visible_lines(text: str) -> str:
 
 
 def print_notes(answer: Answer) -> None:
-    """What to know of the cells of the columns that an answer uses."""
+    """What an answer leaves out of the question, and what to know of the cells of its columns."""
     for note in answer.notes:
         say(f"note: {note}")
 

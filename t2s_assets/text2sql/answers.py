@@ -42,8 +42,8 @@ class Answer:
     uses_table_content: cell values were read to write it (sample values, execution guidance, value grounding, or a text
         spelt as a cell is).
     rows_copied: how many of the table's rows it ran on where that is not all of them.
-    notes: what to know of its columns' cells: those that became NULL, and numbers that are compared as text. Of rows in
-        a database only where it ran.
+    notes: what the question asks for and the SQL cannot say, and what to know of its columns' cells: those that became
+        NULL, and numbers that are compared as text. Of rows in a database only where it ran.
     """
 
     question: str

@@ -202,7 +202,9 @@ class Text2SQL:
                     1000 * (time.perf_counter() - started),
                 ),
                 # `run` takes its own of what it runs.
-                notes=about.notes_for(generated, ran=False) if abstained is None and not (run and not problem) else (),
+                notes=()
+                if abstained is not None or (run and not problem)
+                else about.notes_for(generated, ran=False, question=request.question),
             )
         answers = [r for r in results if r is not None]
         return self.run(answers, [table for _, table in asked]) if run else answers
@@ -225,7 +227,7 @@ class Text2SQL:
             answer = results[position]
             assert isinstance(answer, Answer)
             copied = abouts[position].rows_copied_for(answer.generated)
-            notes = abouts[position].notes_for(answer.generated, ran=True)
+            notes = abouts[position].notes_for(answer.generated, ran=True, question=answer.question)
             results[position] = replace(answer, outcome=outcome, rows_copied=copied, notes=notes)
         return results
 

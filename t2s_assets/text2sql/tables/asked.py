@@ -15,6 +15,7 @@ from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
 from t2s_assets.text2sql.schema import TABLE, TableSchema
 from t2s_assets.text2sql.tables.notes import notes
+from t2s_assets.text2sql.tables.unsaid import unsaid
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
 
 
@@ -39,8 +40,9 @@ class Asked(Protocol):
     def rows_copied_for(self, sql: str) -> int | None:
         """How many rows of the first cut table that a query names are in `database`; None where all are."""
 
-    def notes_for(self, sql: str, *, ran: bool) -> tuple[str, ...]:
-        """What people should know of the columns that a query uses, see `notes.notes`."""
+    def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
+        """What people should know of a query: what it leaves out of the question, where models of that kind cannot say
+        it (`unsaid`), and of the columns that it uses (`notes`)."""
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """(SQL with the user's names, None), or (SQL, what is wrong with it)."""
@@ -92,9 +94,10 @@ class OneTable:
         """How many of its rows are copied, where that is not all."""
         return rows_copied([self.table.content])
 
-    def notes_for(self, sql: str, *, ran: bool) -> tuple[str, ...]:
-        """See `notes.notes`."""
-        return notes(sql, {TABLE: self.table}, typed=False, ran=ran)
+    def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
+        """See `unsaid.unsaid` and `notes.notes`."""
+        names = [self.table.name, *self.table.header]
+        return (*unsaid(question, sql, names), *notes(sql, {TABLE: self.table}, typed=False, ran=ran))
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked`."""
@@ -131,8 +134,8 @@ class NamedTables:
         """How many rows are copied of the first table that was cut, of those that the query names."""
         return rows_copied(t.typed_content for t in named_in(sql, self.tables))
 
-    def notes_for(self, sql: str, *, ran: bool) -> tuple[str, ...]:
-        """See `notes.notes`."""
+    def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
+        """See `notes.notes`: SQL text says anything."""
         return notes(sql, {t.path[-1]: t for t in self.tables}, typed=True, ran=ran)
 
     def checked(self, text: str) -> tuple[str, str | None]:
