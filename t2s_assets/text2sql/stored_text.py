@@ -41,17 +41,17 @@ def as_stored(sql: str, table: UserTable, content: Content | None) -> StoredText
         if content is None:
             any_case |= any(c.type == "text" for c in table.columns if c.name.casefold() == column.casefold())
             continue
-        spellings = _spellings(table, content, column, text.name)
-        found |= bool(spellings)
-        any_case |= len(spellings) > 1 or bool(spellings and content.truncated)
-        if len(spellings) == 1 and spellings[0] != text.name:
-            text.replace(exp.Literal.string(spellings[0]))
+        cells = spellings(table, content, column, text.name)
+        found |= bool(cells)
+        any_case |= len(cells) > 1 or bool(cells and content.truncated)
+        if len(cells) == 1 and cells[0] != text.name:
+            text.replace(exp.Literal.string(cells[0]))
             respelt = True
     return StoredText(tree.sql(dialect="duckdb") if respelt else sql, respelt, found, any_case)
 
 
-def _spellings(table: UserTable, content: Content, column: str, text: str) -> list[str]:
-    """The different cells of a text column that equal `text` in any case."""
+def spellings(table: UserTable, content: Content, column: str, text: str) -> list[str]:
+    """The different cells of a text column of a table with that `content` which equal `text` in any case."""
     for at, (known, kind) in enumerate(zip(table.columns, content.types)):
         if known.name.casefold() == column.casefold() and kind == "VARCHAR":
             cells = content.data.column(at)

@@ -4,16 +4,18 @@ database under their own names, for models of SQL text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sqlglot import exp
 
 from t2s_assets.text2sql import checking
-from t2s_assets.text2sql.errors import PromptError
+from t2s_assets.text2sql.decoding.grounding import text_comparisons
+from t2s_assets.text2sql.errors import DataError, PromptError
 from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
 from t2s_assets.text2sql.schema import TABLE, TableSchema
+from t2s_assets.text2sql.stored_text import spellings
 from t2s_assets.text2sql.tables.notes import notes
 from t2s_assets.text2sql.tables.unsaid import unsaid
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
@@ -97,7 +99,21 @@ class OneTable:
     def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
         """See `unsaid.unsaid` and `notes.notes`."""
         names = [self.table.name, *self.table.header]
-        return (*unsaid(question, sql, names), *notes(sql, {TABLE: self.table}, typed=False, ran=ran))
+        held = self._held(sql) if ran or self.table.in_memory else lambda text: True
+        return (*unsaid(question, sql, names, held), *notes(sql, {TABLE: self.table}, typed=False, ran=ran))
+
+    def _held(self, sql: str) -> Callable[[str], bool]:
+        """Whether a text that a query compares a column with is in it, as far as that is known."""
+        columns = {text.name: column for column, text in text_comparisons(sql)[1]}
+
+        def held(text: str) -> bool:
+            try:
+                content = self.table.content
+            except DataError:  # whoever runs the query is told
+                return True
+            return text not in columns or content.truncated or bool(spellings(self.table, content, columns[text], text))
+
+        return held
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked`."""

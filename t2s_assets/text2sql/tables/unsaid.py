@@ -112,25 +112,30 @@ _RULES = (
 """In the order in which their lines are given. A question's words are told by one rule, the first."""
 
 
-def unsaid(question: str, sql: str, names: Iterable[str]) -> tuple[str, ...]:
+def unsaid(
+    question: str, sql: str, names: Iterable[str], held: Callable[[str], bool] = lambda text: True
+) -> tuple[str, ...]:
     """A line for each thing that an English question asks for and `sql`, of the sketch, does not say.
 
     Words in `names`, those of columns and the table, and in the texts that the SQL compares with are about the data:
-    "not" in "Did not qualify" denies nothing. Nothing is said of SQL that does not parse.
+    "not" in "Did not qualify" denies nothing. Not so in a text that is not `held` by any row: "EU or US". Nothing is
+    said of SQL that does not parse.
     """
     try:
         tree = check_sql(sql, None)
     except RefusedSQL:
         return ()
     texts = [node.name for node in tree.find_all(exp.Literal)]
-    known = set(_words(" ".join([*names, *texts])))
+    known = " ".join(names)
     found: dict[str, str] = {}
     for rule in _RULES:
         if not rule.applies(tree):
             continue
         for match in rule.words.finditer(question):
             said = match.groupdict().get("said") or match.group()
-            if known.isdisjoint(_words(said)) and not any(_overlap(said, other) for other in found):
+            if any(_overlap(said, other) for other in (known, *found)):
+                continue
+            if not any(_overlap(said, text) and held(text) for text in texts):
                 found[said] = rule.line
                 break
     return tuple(f'the question says "{said}", and {line}' for said, line in found.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from t2s_assets.text2sql.tables.asked import asked_about
@@ -71,6 +73,18 @@ def test_nothing_is_said_of_what_the_sketch_can_say(question: str, sql: str) -> 
 def test_each_thing_is_told_once_and_in_one_line() -> None:
     lines = unsaid("which 3 largest regions are not in the EU, not ever, or per se?", PLAIN, NAMES)
     assert [line.split('"')[1] for line in lines] == ["not", "or", "3 largest"]
+
+
+def test_a_text_that_no_row_holds_hides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text("region,amount\nEU,1\nUS,2\nEU or UK,3\n")
+    about = asked_about(as_table(path), "sketch")
+    sql = 'SELECT COUNT("amount") FROM t WHERE "region" = \'{}\''
+    (line,) = about.notes_for(sql.format("EU or US"), ran=True, question="how many orders from EU or US?")
+    assert '"or"' in line
+    assert about.notes_for(sql.format("eu or uk"), ran=True, question="how many orders from EU or UK?") == ()
+    schema = asked_about(as_table("CREATE TABLE orders (region TEXT, amount REAL)"), "sketch")
+    assert schema.notes_for(sql.format("EU or US"), ran=False, question="how many orders from EU or US?") == ()
 
 
 def test_models_of_sql_text_say_anything() -> None:
