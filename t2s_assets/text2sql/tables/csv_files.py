@@ -38,6 +38,9 @@ _DELIMITERS = (";", "\t", "|", ",")
 _SEPARATOR = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
 """A first line in which Excel is told the delimiter."""
 
+_SHOWN = 100
+"""Rows that show whether blanks stand before cells."""
+
 _ONE_COMMA = r"\s*[-+−]?[1-9]\d{0,2},\d{3}\s*"
 
 
@@ -122,6 +125,7 @@ def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) 
                     if (table := _otherwise_delimited(path, file, alone, skipped)) is not None:
                         return table
                 found = _without_surplus(path, found, named)
+                found = _without_blanks_before(connection, path, file, found, sniffed)
                 columns = _columns(connection, found.slice(0, cap), reading)
                 if cap > fewer and sum(c.text_bytes for c in columns) > MAX_TEXT:
                     cap = fewer
@@ -201,6 +205,24 @@ def _cells_of_the_header(
     delimiter, quote, skipped = _sniffed(connection, file, options)
     # Where no cell is quoted, the sniffer has a word for that.
     return len(_header(path, file, skipped, delimiter, quote if len(quote) == 1 else '"'))
+
+
+def _without_blanks_before(
+    connection: duckdb.DuckDBPyConnection, path: Path, file: Path, found: pa.Table, options: str
+) -> pa.Table:
+    """The cells without the blanks that stand behind every delimiter, where the header has them too: `name, city`.
+    DuckDB takes them from the header and from quoted cells alone, so that a text would be spelt in two ways."""
+    if not any(pc.any(pc.starts_with(cells.slice(0, _SHOWN), " ")).as_py() for cells in found.columns[1:]):
+        return found
+    delimiter, quote, skipped = _sniffed(connection, file, options)
+    names = _header(path, file, skipped, delimiter, quote if len(quote) == 1 else '"')
+    if not all(name.startswith(" ") for name in names[1:]):
+        return found
+    for position in range(1, found.num_columns):
+        cells = pc.utf8_ltrim(found.column(position), characters=" ")
+        cells = pc.if_else(pc.equal(cells, pa.scalar("")), pa.scalar(None, cells.type), cells)
+        found = found.set_column(position, found.column_names[position], cells)
+    return found
 
 
 def _sniffed(connection: duckdb.DuckDBPyConnection, file: Path, options: str) -> tuple[str, str, int]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.tables import text_columns
 from t2s_assets.text2sql.tables.asked import asked_about
+from t2s_assets.text2sql.tables.csv_files import csv_table
 from t2s_assets.text2sql.tables.sources import open_source
 from t2s_assets.text2sql.tables.user_tables import UserTable
 
@@ -258,3 +259,23 @@ def test_a_title_with_another_delimiter_in_it_is_no_header(tmp_path: Path) -> No
     (tmp_path / "t.csv").write_text("Sales; 2024\na,b\n1,2\n")
     with pytest.raises(DataError, match=r"more cells than the header's 1.*remove lines that stand above the header"):
         open_source(db=tmp_path / "t.csv").table()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_blanks_behind_every_delimiter_are_none_of_the_cells(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "people.csv"
+    lines = ["name, city, metres", 'Ann, "Oslo", 1.7', "Bob,  Oslo, 1.9", "Cid, , 1.8", "Dan,Rome,"]
+    path.write_text("\n".join(line.replace(",", delimiter) for line in lines) + "\n")
+    table = csv_table(path)
+    assert table.header == ("name", "city", "metres")
+    assert table.content.data.to_pydict() == {
+        "c0": ["Ann", "Bob", "Cid", "Dan"],
+        "c1": ["Oslo", "Oslo", None, "Rome"],
+        "c2": [1.7, 1.9, 1.8, None],
+    }
+
+
+def test_a_blank_that_the_header_has_not_belongs_to_its_cell(tmp_path: Path) -> None:
+    path = tmp_path / "notes.csv"
+    path.write_text("name,note, more\nAnn, indented, x\nBob,plain,y\n")
+    assert csv_table(path).content.data.to_pydict()["c1"] == [" indented", "plain"]
