@@ -145,6 +145,7 @@ def test_keys_of_trained_experiments_stay(experiment: str, prompts: str, key: st
     """A version that adds a field must not train again what is trained; the key is an adapter's that exists."""
     configs = Path(__file__).resolve().parents[3] / "configs"
     config = Project(configs, configs).experiment("wikisql", experiment)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": 1e-3})})
     base = base_models.BaseModel(configs, "01a63a596b2dfb02", {})
     placement = base_models.Placement("cpu", "bfloat16", "sdpa", "none")
     assert training.training_key(config, prompts, base, placement) == key
