@@ -11,10 +11,11 @@ its own, so that neither finds the other's memory or warm kernels.
   it: prompt and completion columns, its own padding, loss, float type and optimizer.
 - ours: the experiment's settings, as `t2s train` runs them, with its process' environment.
 
-Both take the experiment's batch size, learning rate and schedule, and the examples in the same order, so that only the
-engine differs and the losses can be held against each other. TRL's own rate of 2e-5 learns next to nothing from LoRA
-in so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule. `questions_a_table` is left
-out: it would form other batches, and count tokens that are not computed.
+Both take the experiment's batch size and schedule, the same learning rate, and the examples in the same order, so that
+only the engine differs and the losses can be held against each other. The rate is 1e-3, since a higher one multiplies
+what the baseline's bfloat16 rounds away; `--learning-rate` is another. TRL's own rate of 2e-5 learns next to nothing
+from LoRA in so few steps; `--quickstart-rate` leaves the baseline its batch size, rate and schedule.
+`questions_a_table` is left out: it would form other batches, and count tokens that are not computed.
 
 TRL's defaults are bfloat16 by autocast over weights of the base's type, and gradient checkpointing, on a CPU too.
 `--tuned-baseline` gives it what its user would set first: the number format that ours runs in, and no checkpointing.
@@ -249,6 +250,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--validation", type=int, default=128, help="questions that both are measured on")
     parser.add_argument("--logging", type=int, default=8, help="steps between the losses shown")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of both sides")
     parser.add_argument("--quickstart-rate", action="store_true", help="the baseline keeps TRL's batch, rate, schedule")
     parser.add_argument(
         "--tuned-baseline", action="store_true", help="the baseline in our format, nothing computed twice"
@@ -260,6 +262,8 @@ def main() -> None:
     options = parser.parse_args()
     project = Project.find()
     config = project.experiment(*options.experiment.split("/"))
+    rate = {"learning_rate": options.learning_rate}
+    config = config.model_copy(update={"training": config.training.model_copy(update=rate)})
     if options.side:
         measured = {"baseline": baseline, "ours": ours}[options.side](project, options, config)
         options.json.write_text(json.dumps(measured))

@@ -258,7 +258,10 @@ raise SystemExit(main())
 
 @pytest.mark.parametrize(
     ("module", "owner", "method", "call"),
-    [("trainer", "BudgetTrainer", "prediction_step", 2), ("selection", "AnswerFigures", "_scored", 1)],
+    [
+        ("trainer", "BudgetTrainer", "prediction_step", 2),
+        pytest.param("selection", "AnswerFigures", "_scored", 1, marks=pytest.mark.slow),
+    ],
     ids=["its loss", "its answers"],
 )
 def test_one_rank_told_to_stop_breaks_off_the_evaluation_of_both(

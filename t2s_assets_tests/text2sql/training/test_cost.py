@@ -321,7 +321,7 @@ print("MEASURED", json.dumps([peak, model.config.to_dict()]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read as Linux tells it")
-@pytest.mark.parametrize("way", ["transformers", "fused"])
+@pytest.mark.parametrize("way", [pytest.param("transformers", marks=pytest.mark.slow), "fused"])
 def test_the_peak_is_within_a_fifth_of_what_is_measured(tmp_path: Path, way: str) -> None:
     """A model of 34 million weights, trained in a process of its own as the command does it."""
     config = TrainingConfig(max_steps=2, batch_size=8, eval_steps=2, save_steps=2)

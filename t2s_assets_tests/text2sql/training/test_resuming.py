@@ -34,6 +34,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LONG = {"max_steps": 8, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
 FUSED = LONG | {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
 BOTH = pytest.mark.parametrize("long", [LONG, FUSED], ids=["transformers' layers", "fused layers"])
+# Where layers are nothing to what is tested: the trainer's own are then one more case.
+FUSED_FIRST = pytest.mark.parametrize(
+    "long", [pytest.param(LONG, marks=pytest.mark.slow), FUSED], ids=["transformers' layers", "fused layers"]
+)
 
 
 # -------------------------------------------------------------------------------------- checkpoints to go on from
@@ -318,7 +322,7 @@ def written(folders: dict[int, Path]) -> dict[str, tuple[str, int]]:
     return {str(p): (file_hash(p), p.stat().st_mtime_ns) for p in files}
 
 
-@BOTH
+@FUSED_FIRST
 @pytest.mark.parametrize("step", [4, 8], ids=["on the way", "the last"])
 def test_a_stop_does_not_wait_for_an_evaluation_and_going_on_makes_it(
     towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, long: dict[str, Any], step: int
@@ -367,7 +371,7 @@ def test_an_evaluation_made_up_for_leaves_its_checkpoint_as_it_is(
     assert {n: resumed[n] for n in SAME} == {n: whole[n] for n in SAME}
 
 
-@BOTH
+@FUSED_FIRST
 @pytest.mark.parametrize("step", [4, 8], ids=["on the way", "the last"])
 def test_an_evaluation_is_broken_off_for_the_checkpoint_and_made_when_going_on(
     towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch, long: dict[str, Any], step: int
@@ -482,7 +486,12 @@ FORGOTTEN = """
 
 
 @pytest.mark.parametrize(
-    "interrupted", [TURNED.format(error="ImportError"), TURNED.format(error="ModelError"), FORGOTTEN]
+    "interrupted",
+    [
+        TURNED.format(error="ImportError"),
+        pytest.param(TURNED.format(error="ModelError"), marks=pytest.mark.slow),
+        FORGOTTEN,
+    ],
 )
 def test_an_interrupt_that_does_not_arrive_as_one_ends_it_all_the_same(
     towns: ProjectFiles, experiment: Make, tmp_path: Path, interrupted: str
