@@ -128,8 +128,7 @@ def train(
         if is_main() and not force and (find_manifest(folder, made_by=made_by) or {}).get("key") != key:
             same_training.take(project, dataset, experiment, key, log)
         _meet(config, placement, log)
-        manifest = find_manifest(folder, made_by=made_by) or {}
-        if not force and manifest.get("key") == key:
+        if not force and (manifest := find_manifest(folder, made_by=made_by) or {}).get("key") == key:
             log("already trained: data, base and settings are what they were; --force trains again")
             if is_main():
                 same_training.bring_up_to_date(folder, config, log)

@@ -137,6 +137,17 @@ def test_a_changed_setting_trains_again(towns: ProjectFiles, tiny_base: Path, ex
     assert second["data_version"] != first["data_version"]
 
 
+def test_force_trains_over_an_adapter_whose_records_are_broken(towns: ProjectFiles, experiment: Make) -> None:
+    name = experiment(max_steps=2)
+    first, _ = train(towns, name)
+    manifest = towns.project.path("towns", "adapter", name) / "manifest.json"
+    manifest.write_text("{")
+    with pytest.raises(T2SError, match=rf"is not JSON .* make it again with: t2s train towns/{name}"):
+        train(towns, name)
+    again, _ = train(towns, name, force=True)
+    assert again["data_version"] == first["data_version"]
+
+
 @pytest.mark.parametrize(
     ("experiment", "prompts", "key"),
     [("smollm2-cpu", "ac9af74f0230d6a7", "92d74329ca55c9ed")],
