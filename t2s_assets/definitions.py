@@ -25,11 +25,10 @@ def build_definitions(project: Project) -> dg.Definitions:
     file is broken has assets that say so and fail, and the log of the code location tells it and what is misnamed.
     """
     datasets, broken = _read(project)
-    assets = {name: dataset_assets(project, name, config) for name, config in datasets.items()}
+    sound = [asset for name, config in datasets.items() for asset in dataset_assets(project, name, config)]
     refused = [asset for name, problem in broken.items() for asset in refused_assets(project, name, problem)]
     schedules = [retrain_schedule(project, name, config.retrain) for name, config in datasets.items() if config.retrain]
     pipes = dg.PipesSubprocessClient(termination_timeout_seconds=_STOP_SECONDS)
-    sound = [asset for group in assets.values() for asset in group]
     return dg.Definitions(
         assets=[*sound, *refused],
         jobs=[dataset_job(name) for name in (*datasets, *broken)],

@@ -26,12 +26,7 @@ from t2s_assets.runs import UNFINISHED
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.gold import MADE_OF
-from t2s_assets.text2sql.storage import (
-    MANIFEST,
-    Project,
-    content_hash,
-    find_manifest,
-)
+from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, find_manifest
 
 # A folder that is being copied here is taken for whole when nothing in it has changed for so long.
 SETTLED_SECONDS = 10.0

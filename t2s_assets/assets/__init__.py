@@ -30,12 +30,12 @@ def refused_assets(project: Project, dataset: str, problem: ConfigError) -> list
 
 def _assets(project: Project, dataset: str, description: str, targets: Targets) -> list[dg.AssetsDefinition]:
     names = experiment_names(project.configs, dataset)
-    described = {name: _description(project, dataset, name) for name in names}
-    passed_over = {name: _description(project, dataset, name) for name in misnamed(project.configs, dataset)}
+    passed_over = misnamed(project.configs, dataset)
+    described = {name: _description(project, dataset, name) for name in (*names, *passed_over)}
     partitions = dg.StaticPartitionsDefinition(names)
     return [
         *data_assets(dataset, description, targets),
-        *experiment_assets(dataset, partitions, targets, described | passed_over),
+        *experiment_assets(dataset, partitions, targets, described),
     ]
 
 

@@ -64,15 +64,16 @@ def off_topic(question: str, schemas: Iterable[TableSchema], *more: str) -> bool
     what a column is called, with a number and its unit, or with a word such as "rows" that any table answers to.
     Questions in other languages share no words with English names whatever they are about: nothing is said of them.
     """
-    asked = _words(question)
+    asked = words(question)
     if not _ENGLISH.intersection(asked) or _OF_ANY_TABLE.intersection(asked):
         return False
     names = " ".join([*more, *(name for s in schemas for name in (s.name, *(c.name for c in s.columns)))])
-    known = _words(re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", names))  # itemPrice, item_price
+    known = words(re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", names))  # itemPrice, item_price
     return not (_stems([*asked, *_measured(asked)]) & _stems(known) or _units(question).intersection(known))
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words and numbers of a text, in lower case."""
     return re.findall(r"[^\W_]+", text.casefold())
 
 

@@ -12,7 +12,7 @@ from sqlglot import exp
 
 from t2s_assets.text2sql import checking
 from t2s_assets.text2sql.decoding.grounding import text_comparisons
-from t2s_assets.text2sql.errors import DataError, PromptError
+from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
 from t2s_assets.text2sql.schema import TABLE, TableSchema
 from t2s_assets.text2sql.stored_text import spellings
@@ -99,19 +99,20 @@ class OneTable:
     def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
         """See `unsaid.unsaid` and `notes.notes`."""
         names = [self.table.name, *self.table.header]
-        held = self._held(sql) if ran or self.table.in_memory else lambda text: True
-        return (*unsaid(question, sql, names, held), *notes(sql, {TABLE: self.table}, typed=False, ran=ran))
+        return (
+            *unsaid(question, sql, names, self._held(sql, ran)),
+            *notes(sql, {TABLE: self.table}, typed=False, ran=ran),
+        )
 
-    def _held(self, sql: str) -> Callable[[str], bool]:
+    def _held(self, sql: str, ran: bool) -> Callable[[str], bool]:
         """Whether a text that a query compares a column with is in it, as far as that is known."""
-        columns = {text.name: column for column, text in text_comparisons(sql)[1]}
 
         def held(text: str) -> bool:
-            try:
-                content = self.table.content
-            except DataError:  # whoever runs the query is told
+            content = self.table.looked_at(typed=False, ran=ran)
+            if content is None or content.truncated:
                 return True
-            return text not in columns or content.truncated or bool(spellings(self.table, content, columns[text], text))
+            columns = {value.name: column for column, value in text_comparisons(sql)[1]}
+            return text not in columns or bool(spellings(self.table, content, columns[text], text))
 
         return held
 

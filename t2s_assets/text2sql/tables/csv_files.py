@@ -203,8 +203,7 @@ def _cells_of_the_header(
     if not any(re.fullmatch(r"column\d+", name) for name in found.column_names):
         return found.num_columns
     delimiter, quote, skipped = _sniffed(connection, file, options)
-    # Where no cell is quoted, the sniffer has a word for that.
-    return len(_header(path, file, skipped, delimiter, quote if len(quote) == 1 else '"'))
+    return len(_header(path, file, skipped, delimiter, quote))
 
 
 def _without_blanks_before(
@@ -215,7 +214,7 @@ def _without_blanks_before(
     if not any(pc.any(pc.starts_with(cells.slice(0, _SHOWN), " ")).as_py() for cells in found.columns[1:]):
         return found
     delimiter, quote, skipped = _sniffed(connection, file, options)
-    names = _header(path, file, skipped, delimiter, quote if len(quote) == 1 else '"')
+    names = _header(path, file, skipped, delimiter, quote)
     if not all(name.startswith(" ") for name in names[1:]):
         return found
     for position in range(1, found.num_columns):
@@ -229,7 +228,8 @@ def _sniffed(connection: duckdb.DuckDBPyConnection, file: Path, options: str) ->
     """The delimiter, the quote and how many lines are skipped."""
     sql = f"SELECT Delimiter, Quote, SkipRows FROM sniff_csv({literal_path(file)}, {options})"
     ((delimiter, quote, skipped),) = connection.execute(sql).fetchall()
-    return delimiter, quote, skipped
+    # Where no cell is quoted, the sniffer has a word for that.
+    return delimiter, quote if len(quote) == 1 else '"', skipped
 
 
 def _header(path: Path, file: Path, skipped: int, delimiter: str, quote: str) -> list[str]:

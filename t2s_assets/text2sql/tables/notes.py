@@ -8,12 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlglot import exp
 
-from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import identifier
 from t2s_assets.text2sql.tables.text_columns import MISSING, NUMBER, count_of, matches
-from t2s_assets.text2sql.tables.user_tables import Cells, UserTable, shortened
+from t2s_assets.text2sql.tables.user_tables import Cells, Content, UserTable, shortened
 from t2s_assets.text2sql.tables.written_values import WRITTEN, spells, unlike
 
 _SIGN, _CURRENCY = "[-+\u2212]?", "[$€£¥₹₽₩₺₪฿]?"
@@ -38,12 +37,11 @@ def notes(sql: str, tables: Mapping[str, UserTable], *, typed: bool, ran: bool) 
     found: dict[str, None] = {}
     for table, position, ordered in _uses(tree, tables):
         found |= dict.fromkeys([table.remark] if table.remark else [])
-        if ran or table.in_memory:
-            found |= dict.fromkeys(_of_column(table, position, typed=typed, ordered=ordered))
-    if not typed:
-        for table in tables.values():
-            if ran or table.in_memory:
-                found |= dict.fromkeys(_of_values(tree, table))
+        if (content := table.looked_at(typed=typed, ran=ran)) is not None:
+            found |= dict.fromkeys(_of_column(table, content, position, ordered=ordered))
+    for table in () if typed else tables.values():
+        if (content := table.looked_at(typed=False, ran=ran)) is not None:
+            found |= dict.fromkeys(_of_values(tree, table, content))
     return tuple(found)
 
 
@@ -75,11 +73,7 @@ def _ordered(column: exp.Column) -> bool:
     )
 
 
-def _of_column(table: UserTable, position: int, *, typed: bool, ordered: bool) -> Iterator[str]:
-    try:
-        content = table.typed_content if typed else table.content
-    except DataError:  # whoever runs the query is told
-        return
+def _of_column(table: UserTable, content: Content, position: int, *, ordered: bool) -> Iterator[str]:
     name = identifier(table.header[position])
     if cells := content.made_null.get(position):
         kind = "numbers" if table.columns[position].type == "real" else "dates"
@@ -95,7 +89,7 @@ def _of_column(table: UserTable, position: int, *, typed: bool, ordered: bool) -
         yield from _of_text(name, content.data.column(position))
 
 
-def _of_values(tree: exp.Expression, table: UserTable) -> Iterator[str]:
+def _of_values(tree: exp.Expression, table: UserTable, content: Content) -> Iterator[str]:
     """A line for each date, time or truth value that is written otherwise than the cells that it is compared with."""
     written = {folded(c.name): i for i, c in enumerate(table.columns) if c.sql_type in WRITTEN}
     for test in tree.find_all(exp.Predicate) if written else ():
@@ -105,23 +99,15 @@ def _of_values(tree: exp.Expression, table: UserTable) -> Iterator[str]:
                 continue
             if (position := written.get(folded(column.name))) is None:
                 continue
-            kept, cells = table.columns[position].sql_type, _text_cells(table, position)
-            if cells is None or not spells(value.name, kept):
+            kept = table.columns[position].sql_type
+            if content.types[position] != "VARCHAR" or not spells(value.name, kept):
                 continue
-            if (cell := unlike(value.name, kept, cells)) is not None:
+            if (cell := unlike(value.name, kept, content.data.column(position))) is not None:
                 yield (
                     f"column {identifier(table.header[position])} holds {WRITTEN[kept][0]} written as "
                     f"{shortened(repr(cell))}, compared letter by letter here with {shortened(repr(value.name))}; a "
                     "database may find other rows, so ask with a value written as the cells are"
                 )
-
-
-def _text_cells(table: UserTable, position: int) -> pa.ChunkedArray | None:
-    try:
-        content = table.content
-    except DataError:  # whoever runs the query is told
-        return None
-    return content.data.column(position) if content.types[position] == "VARCHAR" else None
 
 
 def _of_nulls(name: str, kind: str, cells: Cells) -> str:

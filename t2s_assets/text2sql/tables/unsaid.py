@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
+from t2s_assets.text2sql.topic import words
 
 _Test = Callable[[exp.Expression], bool]
 
@@ -30,8 +31,8 @@ def _compares(tree: exp.Expression) -> bool:
     return tree.find(exp.GT, exp.LT) is not None
 
 
-def _has_two_bounds(tree: exp.Expression) -> bool:
-    return tree.find(exp.GT) is not None and tree.find(exp.LT) is not None
+def _lacks_a_bound(tree: exp.Expression) -> bool:
+    return tree.find(exp.GT) is None or tree.find(exp.LT) is None
 
 
 def _aggregates(tree: exp.Expression) -> bool:
@@ -72,7 +73,7 @@ _RULES = (
     _rule(
         rf"\bbetween\b(?=[^.?!]*{_NUMBER}[^.?!]*\band\b[^.?!]*{_NUMBER})",
         "the SQL does not have both bounds",
-        lambda tree: not _has_two_bounds(tree),
+        _lacks_a_bound,
     ),
     _rule(
         r"\b(?:per|each|every|grouped by|broken down by)\b",
@@ -142,8 +143,4 @@ def unsaid(
 
 
 def _overlap(one: str, other: str) -> bool:
-    return not set(_words(one)).isdisjoint(_words(other))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold())
+    return not set(words(one)).isdisjoint(words(other))

@@ -129,6 +129,14 @@ class UserTable:
         """The rows with their real types, read once. Raises DataError where only a schema was given."""
         return self._content(typed=True)
 
+    def looked_at(self, *, typed: bool, ran: bool) -> Content | None:
+        """The rows for what is said of an answer: those in memory, others only where its query `ran` on a copy of them.
+        None too where they cannot be read, which whoever runs the query is told."""
+        try:
+            return (self.typed_content if typed else self.content) if ran or self.in_memory else None
+        except DataError:
+            return None
+
     def _content(self, *, typed: bool) -> Content:
         if self.read is None:
             raise DataError(
