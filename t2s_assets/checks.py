@@ -101,7 +101,7 @@ def targets(report: Mapping[str, Any], wanted: Targets) -> list[dg.AssetCheckRes
     test = report["test"]
     found = []
     for measure, target in wanted.given.items():
-        measured, met = test["overall"][measure], report["targets"][reports.target_name(measure, target)]
+        measured, met = test["overall"][measure], bool(report["targets"][reports.target_name(measure, target)])
         metadata = {"target": target, "n": measured["n"], "of": test["of"]}
         got = "of no question"
         if measured["value"] is not None:
@@ -113,6 +113,6 @@ def targets(report: Mapping[str, Any], wanted: Targets) -> list[dg.AssetCheckRes
     timed = {} if p95 is None else {"p95_ms": p95}
     got = "of no query" if p95 is None else f"{p95:g} ms a query"
     words = f"p95 {got}, to be under {reports.LATENCY_TARGET_MS:g} ms"
-    met = report["targets"][reports.latency_target_name()]
+    met = bool(report["targets"][reports.latency_target_name()])
     found.append(_result("latency_target", met, words, blocking=False, **timed))
     return found

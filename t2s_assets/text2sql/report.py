@@ -133,7 +133,7 @@ def build_report(
     p95 = latency["total_ms"].get("p95")
     report["targets"] = {
         **{target_name(m, target): _over(overall[m], target) for m, target in targets.given.items()},
-        latency_target_name(): p95 is not None and p95 < LATENCY_TARGET_MS,
+        latency_target_name(): None if p95 is None else p95 < LATENCY_TARGET_MS,
         f"adapter < {targets.adapter_mb:g} MB": training["adapter_mb"] < targets.adapter_mb,
     }
     return report
@@ -149,8 +149,9 @@ def latency_target_name() -> str:
     return f"p95 < {LATENCY_TARGET_MS:g} ms"
 
 
-def _over(measured: Rate, target: float) -> bool:
-    return measured["value"] is not None and measured["value"] > target
+def _over(measured: Rate, target: float) -> bool | None:
+    """Whether a rate is over its target; None where nothing was asked."""
+    return None if measured["value"] is None else measured["value"] > target
 
 
 def error_table(rows: Sequence[Row], kinds: Sequence[str] = ERROR_KINDS) -> dict[str, int]:

@@ -86,9 +86,16 @@ def headline(report: Mapping[str, Any]) -> str:
     for name, compared in report["comparisons"].items():
         if compared:
             lines.append(f"  {'than ' + name:<16}{comparison_line(compared)}")
-    missed = [name for name, met in report["targets"].items() if not met]
-    lines.append(f"  targets    {'missed: ' + ', '.join(missed) if missed else 'met: ' + ', '.join(report['targets'])}")
+    lines.append(f"  targets    {target_line(report['targets'])}")
     return "\n".join(lines)
+
+
+def target_line(targets: Mapping[str, bool | None]) -> str:
+    """Which targets were missed, or that all were met, and which nothing was measured for."""
+    by_verdict = {verdict: [name for name, met in targets.items() if met is verdict] for verdict in (True, False, None)}
+    said = "missed" if by_verdict[False] else "met"
+    parts = [(said, by_verdict[said == "met"]), ("not measured", by_verdict[None])]
+    return "; ".join(f"{said}: {', '.join(names)}" for said, names in parts if names)
 
 
 def content_mark(report: Mapping[str, Any]) -> str:
@@ -109,7 +116,8 @@ def page(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
             f"(McNemar {p_value(base['ex_test']['p'])}). Of those won, the base's SQL did not run on "
             f"{base['won_by_validity']:,} (validity) and was wrong on {base['won_by_understanding']:,} (understanding)."
         )
-    targets = [f"{'met' if met else '**missed**'}: {name}" for name, met in report["targets"].items()]
+    verdicts = {True: "met", False: "**missed**", None: "not measured"}
+    targets = [f"{verdicts[met]}: {name}" for name, met in report["targets"].items()]
     parts.append("Targets: " + "; ".join(targets) + ".")
     parts.append(f"![accuracy by category]({images['accuracy']})")
     parts += data_parts(report.get("data"))

@@ -24,11 +24,11 @@ def build(
     base: list[dict[str, Any]] | None = None,
     *,
     of: int | None = None,
-    p95: float = 200.0,
+    p95: float | None = 200.0,
     adapter_mb: float = 19.6,
     targets: Targets = Targets(em=0.6, ex=0.55),
 ) -> dict[str, Any]:
-    latency = LATENCY | {"total_ms": {"p50": 100.0, "p95": p95, "p99": 900.0}}
+    latency = LATENCY | {"total_ms": {} if p95 is None else {"p50": 100.0, "p95": p95, "p99": 900.0}}
     tests = sum(r["split"] == "test" for r in rows)
     predictions = {"adapter_version": "a1", "of": {"test": of or tests, "validation": len(rows) - tests}}
     training = TRAINING | {"adapter_mb": adapter_mb}
@@ -196,11 +196,15 @@ def test_the_datasets_own_target_of_an_adapters_size() -> None:
     assert found == {"p95 < 500 ms": True, "adapter < 150 MB": True}
 
 
-def test_nothing_asked_is_no_target_met() -> None:
-    found = build([row("v", split="validation")])
+def test_nothing_asked_is_no_target_met_or_missed() -> None:
+    found = build([row("v", split="validation")], p95=None)
     assert found["test"]["overall"]["em"] == {"value": None, "low": None, "high": None, "n": 0}
-    assert found["targets"]["EM > 60 %"] is False
+    assert found["targets"] == {"EM > 60 %": None, "EX > 55 %": None, "p95 < 500 ms": None, "adapter < 100 MB": True}
     assert "no questions" in report_page.headline(found)
+    unmeasured = "not measured: EM > 60 %, EX > 55 %, p95 < 500 ms"
+    assert report_page.headline(found).endswith(f"targets    met: adapter < 100 MB; {unmeasured}")
+    assert "not measured: EM > 60 %" in report_page.page(found, IMAGES)
+    assert "**missed**" not in report_page.page(found, IMAGES)
 
 
 # ------------------------------------------------------------------------------------------------------- words
