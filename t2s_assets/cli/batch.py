@@ -24,6 +24,7 @@ from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import content_hash, file_hash, replacing_file
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable, from_ddl, from_json
 from t2s_assets.text2sql.tables.table_files import is_table_of_folder
+from t2s_assets.text2sql.text_encoding import encoding_of_file
 
 # Questions decoded together and written at once: a killed run loses at most these.
 CHUNK = 64
@@ -105,10 +106,10 @@ class Batch:
     def lines(self) -> Iterator[Line]:
         """The questions. Raises DataError where the file as a whole is unreadable."""
         try:
-            with self.questions.open(encoding="utf-8-sig", newline="") as f:
+            with self.questions.open(encoding=encoding_of_file(self.questions), newline="") as f:
                 yield from _csv_lines(f, self.questions) if _is_csv(self.questions) else _json_lines(f)
         except UnicodeDecodeError as e:
-            raise DataError(f"{self.questions}: not UTF-8 ({e}); convert it") from e
+            raise DataError(f"{self.questions}: neither UTF-8 nor UTF-16 with its mark ({e}); convert it") from e
 
     def done(self) -> Iterator[dict[str, Any]]:
         """The answers that are there, in order, less a last one cut short.

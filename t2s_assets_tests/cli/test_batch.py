@@ -213,11 +213,12 @@ def test_batch_leaves_a_file_of_something_else_alone(
     assert out.read_text() == "my notes\n"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_batch_reads_and_writes_csv_and_resumes_it(
-    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path
+    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path, encoding: str
 ) -> None:
     questions, out = tmp_path / "q.csv", tmp_path / "a.csv"
-    with questions.open("w", newline="") as f:
+    with questions.open("w", encoding=encoding, newline="") as f:
         rows = [["a", 'how high,\n"K2"?'], ["b", ""], ["c", "which are over 8,600?"], ["d", "Lhotse?"]]
         csv.writer(f).writerows([["id", "question"], *rows])
     words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks, "--run"]
@@ -249,7 +250,8 @@ def test_batch_reads_and_writes_csv_and_resumes_it(
         ("q.csv", "id,text\n1,x\n", "a.csv", "a column named question is wanted"),
         ("q.jsonl", "{}\n", "q.jsonl", "give another"),
         ("q.jsonl", "{}\n", "nowhere/a.jsonl", "there is no folder"),
-        ("q.jsonl", b'{"question": "\xe9"}\n', "a.jsonl", "not UTF-8"),
+        ("q.jsonl", b'{"question": "\xe9"}\n', "a.jsonl", "neither UTF-8 nor UTF-16 with its mark"),
+        ("q.jsonl", "{}".encode("utf-16")[:-1], "a.jsonl", "neither UTF-8 nor UTF-16 with its mark"),
     ],
 )
 def test_errors_of_batch_files(

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from t2s_assets.text2sql.text_encoding import in_utf8
+
 KEYS = ("question", "sql", "database", "tables", "split", "id")
 
 _THEIRS = {"query": "sql", "SQL": "sql", "db_id": "database"}
@@ -26,11 +28,14 @@ _NOT_TAKEN = {
 
 
 class QuestionFile:
-    """A file's records, each with its line, or in an array with its place there, from 1."""
+    """A file's records, each with its line, or in an array with its place there, from 1.
+
+    It is UTF-8, or UTF-16 with its mark.
+    """
 
     def __init__(self, path: Path, content: bytes) -> None:
         self.path = path
-        self._content = content
+        self._content = content = in_utf8(content)
         self.is_array = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
 
     def records(self, problems: list[str]) -> Iterator[tuple[int, Any]]:

@@ -25,12 +25,12 @@ from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason
 from t2s_assets.text2sql.tables.read_limits import Reading
 from t2s_assets.text2sql.tables.text_columns import TextColumn, count_of, matches, text_columns
 from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, row_cap, shortened
+from t2s_assets.text2sql.text_encoding import encoding_of
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
 # Bytes of all cells, numbers' as text too. A file with more is copied up to the lower cap, that of tables that are read
 # cell by cell.
 _MOST = 400_000_000
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _OTHERWISE = "cp1252"
 """What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
 
@@ -56,10 +56,10 @@ def csv_table(path: Path, *, alone: bool = True) -> UserTable:
         raise DataError(f"{path} is empty; a CSV needs a header line with the column names")
     try:
         with _unzipped(path) as f:
-            encoding = _BOMS.get(f.read(2))
+            encoding = encoding_of(f.read(2))
     except (OSError, EOFError, zlib.error) as e:
         raise DataError(f"{path} cannot be unpacked ({e})") from e
-    if encoding is None:
+    if encoding == "utf-8-sig":
         try:
             return _in_utf8(path, path, alone)
         except UnicodeError:

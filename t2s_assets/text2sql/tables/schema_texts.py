@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.schema import ColumnType
 from t2s_assets.text2sql.tables.user_tables import Source, UserTable, from_rows, of_tables, shortened
 
-_DIALECTS = ("duckdb", "postgres", "mysql", "sqlite", "tsql", "bigquery", "snowflake")
+_DIALECTS = ("duckdb", "postgres", "mysql", "sqlite", "tsql", "bigquery", "snowflake", "oracle")
 
 
 def from_ddl(text: str, *, where: str = "--ddl") -> Source:
@@ -39,21 +39,41 @@ def from_ddl(text: str, *, where: str = "--ddl") -> Source:
     return of_tables(where, [_created(c, where) for c in creates])
 
 
-def _creates(text: str, dialects: Sequence[str] = _DIALECTS) -> tuple[list[exp.Create], str]:
-    """What the first dialect that reads all of a text as SQL with a CREATE TABLE reads, and what the first one that
-    does not read it says."""
-    error = ""
-    for dialect in dialects:
-        try:
-            with _quiet_sqlglot():
-                trees = sqlglot.parse(text, read=dialect)
-        except (sqlglot.errors.SqlglotError, RecursionError) as e:
-            error = error or str(e).splitlines()[0]
-            continue
-        creates = [t for t in trees if isinstance(t, exp.Create) and t.kind == "TABLE" and not _is_partition(t)]
-        if creates:
-            return creates, error
-    return [], error
+def _creates(text: str) -> tuple[list[exp.Create], str]:
+    """What the best of the dialects that read all of a text as SQL with a CREATE TABLE reads, and what the first one
+    that does not read it says."""
+    errors: list[str] = []
+    return _best(_read(text, dialect, errors) for dialect in _DIALECTS), errors[0] if errors else ""
+
+
+def _read(text: str, dialect: str, errors: list[str]) -> list[exp.Create]:
+    """The CREATE TABLEs of a text, none where the dialect does not read all of it, which is added to `errors`."""
+    try:
+        with _quiet_sqlglot():
+            trees = sqlglot.parse(text, read=dialect)
+    except (sqlglot.errors.SqlglotError, RecursionError) as e:
+        errors.append(str(e).splitlines()[0])
+        return []
+    return [t for t in trees if isinstance(t, exp.Create) and t.kind == "TABLE" and not _is_partition(t)]
+
+
+def _best(readings: Iterable[list[exp.Create]]) -> list[exp.Create]:
+    """The first of those with the fewest types that their dialect does not know.
+
+    Most dialects take any word for a type: SQL Server's money is a number only to one that knows it.
+    """
+    best: list[exp.Create] = []
+    for creates in readings:
+        if creates and (not best or _unknown_types(creates) < _unknown_types(best)):
+            best = creates
+        if best and not _unknown_types(best):
+            break
+    return best
+
+
+def _unknown_types(creates: Sequence[exp.Create]) -> int:
+    types = (type for create in creates for type in create.find_all(exp.DataType))
+    return sum(type.this == exp.DataType.Type.USERDEFINED for type in types)
 
 
 def _is_partition(create: exp.Create) -> bool:
@@ -62,18 +82,21 @@ def _is_partition(create: exp.Create) -> bool:
 
 
 def _creates_of_each(statements: Sequence[str], where: str) -> list[exp.Create]:
-    """The statements as the first dialect reads them that reads all, or else each as the first that reads it."""
-    for dialect in _DIALECTS:
-        found = [_creates(statement, [dialect])[0] for statement in statements]
-        if all(found):
-            return [create for creates in found for create in creates]
-    read = []
+    """The statements as the best dialect reads them that reads all, or else each as the best that reads it."""
+    if creates := _best(_read_each(statements, dialect) for dialect in _DIALECTS):
+        return creates
     for statement in statements:
-        creates, error = _creates(statement)
-        if not creates:
+        found, error = _creates(statement)
+        if not found:
             raise DataError(f"{where}: {shortened(statement)!r} does not parse ({error}); mend or remove it")
-        read += creates
-    return read
+        creates += found
+    return creates
+
+
+def _read_each(statements: Sequence[str], dialect: str) -> list[exp.Create]:
+    """What a dialect reads of statements, none where it does not read them all."""
+    found = [_read(statement, dialect, []) for statement in statements]
+    return [create for creates in found for create in creates] if all(found) else []
 
 
 _NAME = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|[\w$]+)'
@@ -123,7 +146,7 @@ def _created(create: exp.Create, where: str) -> UserTable:
     return UserTable.of(path, [c.name for c in columns], kinds, where=where, sql_types=types)
 
 
-_NUMERIC = set(exp.DataType.NUMERIC_TYPES) - {exp.DataType.Type.BIT}
+_NUMERIC = {*exp.DataType.NUMERIC_TYPES, exp.DataType.Type.YEAR} - {exp.DataType.Type.BIT}
 
 
 def _kind_of(type: exp.Expression | None) -> ColumnType:

@@ -17,6 +17,7 @@ from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.tables.schema_texts import from_ddl, from_json
 from t2s_assets.text2sql.tables.table_files import from_arrow, from_connection, open_file, open_folder
 from t2s_assets.text2sql.tables.user_tables import Source, UserDatabase, UserTable, shortened
+from t2s_assets.text2sql.text_encoding import encoding_of_file
 
 __all__ = ["Source", "UserDatabase", "UserTable", "as_asked", "as_table", "from_ddl", "from_json", "open_source"]
 
@@ -52,8 +53,13 @@ def _text_of(path: Path, option: str, otherwise: str) -> str:
     try:
         if not path.is_file():
             raise DataError(f"{option}: {otherwise}: {shortened(str(path))!r}")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as e:  # a very long or NUL-holding "path", no permission, no UTF-8
+        return path.read_text(encoding=encoding_of_file(path))
+    except UnicodeDecodeError as e:
+        raise DataError(
+            f"{option}: {shortened(str(path))!r} is neither UTF-8 nor UTF-16 with its mark ({e}); convert it to UTF-8, "
+            "for instance by: iconv -f ENCODING -t UTF-8"
+        ) from e
+    except (OSError, ValueError) as e:  # a very long or NUL-holding "path", no permission
         raise DataError(f"{option}: {shortened(str(path))!r} cannot be read ({e})") from e
 
 

@@ -125,6 +125,35 @@ def test_dumps_are_read_around_what_sqlglot_does_not_know(ddl: str, tables: dict
     assert {name: list(source.table(name).header) for name in source.names} == tables
 
 
+@pytest.mark.parametrize(
+    ("ddl", "types"),
+    [
+        (
+            "CREATE TABLE [t]([a] [money], [b] [datetime2](7), [c] [smallmoney], [d] [smalldatetime]) ON [PRIMARY]\nGO",
+            ["DOUBLE", "TIMESTAMP", "DOUBLE", "TIMESTAMP"],
+        ),
+        ("CREATE TABLE t (a NUMBER(10,2), b VARCHAR2(20 CHAR), c CLOB)", ["DECIMAL(18,3)", "VARCHAR", "VARCHAR"]),
+        ("CREATE TABLE t (a money, b mood, c bigserial, d jsonb)", ["DOUBLE", "VARCHAR", "BIGINT", "VARCHAR"]),
+        ("CREATE TABLE t (a year, b enum('x'), c INT UNSIGNED)", ["BIGINT", "VARCHAR", "BIGINT"]),
+        ("CREATE TABLE t (a INT64, b STRING)", ["BIGINT", "VARCHAR"]),
+        ("CREATE TABLE t (a mood, b HUGEINT)", ["VARCHAR", "BIGINT"]),
+    ],
+)
+def test_types_are_read_by_the_dialect_that_knows_them(ddl: str, types: list[str]) -> None:
+    table = from_ddl(ddl).table()
+    assert [c.sql_type for c in table.columns] == types
+    assert [c.type for c in table.columns] == ["real" if t not in ("VARCHAR", "TIMESTAMP") else "text" for t in types]
+
+
+def test_a_script_in_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "shop.sql"
+    path.write_text(_SQL_SERVER, encoding="utf-16", newline="\r\n")
+    assert open_source(ddl=str(path)).names == ("dbo.Orders", "dbo.People")
+    path.write_bytes("CREATE TABLE größe (x INT)".encode("cp1252"))
+    with pytest.raises(DataError, match=r"shop\.sql' is neither UTF-8 nor UTF-16 with its mark .*; convert it .*iconv"):
+        open_source(ddl=str(path))
+
+
 def test_a_partition_is_no_table_of_its_own() -> None:
     partition = "CREATE TABLE a_1 PARTITION OF a FOR VALUES FROM (1) TO (2)"
     assert from_ddl(f"CREATE TABLE a (x INT) PARTITION BY RANGE (x); {partition}").names == ("a",)
