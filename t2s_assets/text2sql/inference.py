@@ -37,7 +37,7 @@ from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.stored_text import StoredText, as_stored
 from t2s_assets.text2sql.tables.asked import Asked, asked_about, named_in
 from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
-from t2s_assets.text2sql.tables.user_tables import rows_copied, tables_of
+from t2s_assets.text2sql.tables.user_tables import large_tables, rows_copied, tables_of
 from t2s_assets.text2sql.topic import off_topic
 from t2s_assets.text2sql.trained import find_adapter
 
@@ -239,9 +239,10 @@ class Text2SQL:
             DataError: only a schema was given.
         """
         typed, tables = self.answers_over_many, named_in(sql, tables_of(about))
-        relations = [t.own_relation(typed=typed) for t in tables]
+        among = large_tables(tables) if typed else None
+        relations = [t.own_relation(typed=typed, among=among) for t in tables]
         outcome = self._outcomes({0: Job(Database.of(*relations), sql)})[0]
-        return outcome, rows_copied(t.typed_content if typed else t.content for t in tables)
+        return outcome, rows_copied(t.rows(typed=typed, among=among) for t in tables)
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
         """All in one go; where a table does not load into the executor, each on its own."""

@@ -18,7 +18,7 @@ from t2s_assets.text2sql.schema import TABLE, TableSchema
 from t2s_assets.text2sql.stored_text import spellings
 from t2s_assets.text2sql.tables.notes import notes
 from t2s_assets.text2sql.tables.unsaid import unsaid
-from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, large_tables, rows_copied, tables_of
 
 
 class Asked(Protocol):
@@ -140,16 +140,19 @@ class NamedTables:
 
     @property
     def database(self) -> Database:
-        """The rows of all tables."""
-        return _database(self.tables)
+        """The first rows of all tables."""
+        return _database(self.tables, among=None)
 
     def database_for(self, sql: str) -> Database:
         """The rows of the tables that the query names."""
-        return _database(named_in(sql, self.tables))
+        named = named_in(sql, self.tables)
+        return _database(named, among=large_tables(named))
 
     def rows_copied_for(self, sql: str) -> int | None:
         """How many rows are copied of the first table that was cut, of those that the query names."""
-        return rows_copied(t.typed_content for t in named_in(sql, self.tables))
+        named = named_in(sql, self.tables)
+        among = large_tables(named)
+        return rows_copied(t.rows(typed=True, among=among) for t in named)
 
     def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
         """See `notes.notes`: SQL text says anything."""
@@ -170,7 +173,8 @@ def named_in(sql: str, tables: Sequence[UserTable]) -> tuple[UserTable, ...]:
     return tuple(t for t in tables if t.path[-1].lower() in named)
 
 
-def _database(tables: Sequence[UserTable]) -> Database:
-    """The tables together. Each is hashed once, whatever it stands with."""
-    parts = [t.database(t.path[-1], typed=True) for t in tables]
+def _database(tables: Sequence[UserTable], *, among: int | None) -> Database:
+    """The tables together, `among` of which are large. The same rows are hashed once, whatever they stand
+    with."""
+    parts = [t.database(t.path[-1], typed=True, among=among) for t in tables]
     return Database("+".join(p.key for p in parts), tuple(r for p in parts for r in p.relations))

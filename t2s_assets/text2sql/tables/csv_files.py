@@ -24,7 +24,7 @@ from t2s_assets.text2sql.query import identifier, string_literal
 from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
 from t2s_assets.text2sql.tables.read_limits import Reading
 from t2s_assets.text2sql.tables.text_columns import TextColumn, count_of, matches, text_columns
-from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, row_cap, shortened
+from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, Wanted, row_cap, shortened
 from t2s_assets.text2sql.text_encoding import encoding_of
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
@@ -115,7 +115,7 @@ def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) 
             with reading.on(connection):
                 relation = connection.sql(f"SELECT * FROM read_csv([{literal_path(file)}], {options})")
                 width = len(relation.columns)
-                cap, fewer = row_cap(width, columnar=alone), row_cap(width)
+                cap, fewer = row_cap(width, tables=1 if alone else None), row_cap(width)
                 rows = relation.limit(cap + 1)
                 found = reading.arrow(rows, enough=lambda count, size: size > _MOST and count > fewer)
                 if found.nbytes > _MOST:
@@ -139,10 +139,10 @@ def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) 
     made_null = {i: c.made_null for i, c in enumerate(columns) if c.made_null is not None}
     there = found.num_rows
 
-    def read(typed: bool) -> Content:
-        most = fewer if typed else cap
-        data = pa.Table.from_arrays([c.cells(typed) for c in columns], [f"c{i}" for i in range(len(columns))])
-        types = tuple(c.column.copied(typed) for c in columns)
+    def read(wanted: Wanted) -> Content:
+        most = min(cap, wanted.rows(width))
+        data = pa.Table.from_arrays([c.cells(wanted.typed) for c in columns], [f"c{i}" for i in range(len(columns))])
+        types = tuple(c.column.copied(wanted.typed) for c in columns)
         return Content(data.slice(0, most), types, there > most, made_null, remarks=remarks)
 
     return table_of(name, [c.column for c in columns], read, str(path), in_memory=True)

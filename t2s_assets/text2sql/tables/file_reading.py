@@ -9,7 +9,7 @@ from pathlib import Path
 from t2s_assets.text2sql.query import string_literal
 from t2s_assets.text2sql.tables.read_limits import DUCKDB_LIMITS
 from t2s_assets.text2sql.tables.table_types import Kept
-from t2s_assets.text2sql.tables.user_tables import Content, UserTable
+from t2s_assets.text2sql.tables.user_tables import Content, UserTable, Wanted
 
 CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", **DUCKDB_LIMITS}
 """DuckDB's settings: it never loads an extension."""
@@ -34,7 +34,7 @@ def reason(error: Exception) -> str:
 def table_of(
     name: str | tuple[str, ...],
     columns: Sequence[Kept],
-    read: Callable[[bool], Content],
+    read: Callable[[Wanted], Content],
     where: str,
     *,
     in_memory: bool = False,

@@ -228,7 +228,9 @@ def _json_table(record: Any, where: str) -> UserTable:
     ):
         raise DataError(f"{where}: rows: a list of lists of {len(header)} cells each is wanted")
     read = (
-        None if rows is None else lambda typed: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds])
+        None
+        if rows is None
+        else lambda wanted: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds])
     )
     return UserTable.of(name, header, kinds, read, where=where, in_memory=True)
 

@@ -31,10 +31,10 @@ from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason
 from t2s_assets.text2sql.tables.read_limits import Reading
 from t2s_assets.text2sql.tables.table_types import Kept, of_duckdb, of_sqlite
 from t2s_assets.text2sql.tables.user_tables import (
-    MAX_TEXT,
     Content,
     Source,
     UserTable,
+    Wanted,
     check_apart,
     from_rows,
     of_tables,
@@ -120,12 +120,12 @@ def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> list[Kep
 
 
 def _copied(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], typed: bool, reading: Reading
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: list[Kept], wanted: Wanted, reading: Reading
 ) -> Content:
     """The rows up to the cap. Before they are copied DuckDB says how long their texts are: the few that a dictionary or
     a constant holds take next to nothing there, and all of them a copy of thousands of rows at a time."""
-    types = tuple(c.copied(typed) for c in columns)
-    casts = ", ".join(f"{c.cast(identifier(c.name), typed)} AS c{i}" for i, c in enumerate(columns))
+    types = tuple(c.copied(wanted.typed) for c in columns)
+    casts = ", ".join(f"{c.cast(identifier(c.name), wanted.typed)} AS c{i}" for i, c in enumerate(columns))
     texts = [f"coalesce(sum(strlen(c{i})), 0)" for i, t in enumerate(types) if t == "VARCHAR"]
 
     def rows(cap: int) -> str:
@@ -135,8 +135,8 @@ def _copied(
         sql = f"SELECT {' + '.join(texts)} FROM ({rows(cap)})"
         return int(connection.execute(sql).fetchall()[0][0]) if texts else 0
 
-    cap = row_cap(len(columns), columnar=not typed)
-    if (found := size(cap)) > MAX_TEXT:
+    cap = wanted.rows(len(columns))
+    if (found := size(cap)) > wanted.text:
         cap = row_cap(len(columns))
         found = size(cap)
     reading.check(found)
@@ -222,9 +222,9 @@ def _duckdb_table(what: str, connect: _Connect) -> Iterator[tuple[duckdb.DuckDBP
             raise DataError(f"{reading.what} cannot be read ({reason(e)})") from e
 
 
-def _duckdb_rows(what: str, connect: _Connect, relation: str, columns: list[Kept], typed: bool) -> Content:
+def _duckdb_rows(what: str, connect: _Connect, relation: str, columns: list[Kept], wanted: Wanted) -> Content:
     with _duckdb_table(what, connect) as (connection, reading):
-        return _copied(connection, relation, columns, typed, reading)
+        return _copied(connection, relation, columns, wanted, reading)
 
 
 @contextmanager
@@ -280,11 +280,11 @@ def _stored(path: Path, table: str, column: str, reading: Reading) -> set[str]:
     return found
 
 
-def _sqlite_rows(path: Path, name: str, columns: list[Kept], typed: bool) -> Content:
+def _sqlite_rows(path: Path, name: str, columns: list[Kept], wanted: Wanted) -> Content:
     cells = ", ".join(identifier(c.name) for c in columns)
     sql = f"SELECT {cells} FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}"
     with _sqlite_query(path, sql, Reading(f"{path}: table {name!r}")) as rows:
-        return from_rows(list(rows), [c.copied(typed) for c in columns])
+        return from_rows(list(rows), [c.copied(wanted.typed) for c in columns])
 
 
 # ------------------------------------------------------------------------------------------- Parquet, JSON lines
@@ -316,15 +316,15 @@ def _scanned(path: Path, relation: str, kind: str, *, sniffed: bool = False) -> 
 
     columns = with_columns(lambda c, r, _: _described(c, r))
 
-    def copied(connection: duckdb.DuckDBPyConnection, rows: str, reading: Reading, typed: bool) -> Content:
+    def copied(connection: duckdb.DuckDBPyConnection, rows: str, reading: Reading, wanted: Wanted) -> Content:
         if sniffed:
-            cap = row_cap(len(columns), columnar=not typed)
+            cap = wanted.rows(len(columns))
             connection.execute(f"CREATE TEMP TABLE read_once AS SELECT * FROM {rows} LIMIT {cap + 1}")
             rows = "read_once"
-        return _copied(connection, rows, columns, typed, reading)
+        return _copied(connection, rows, columns, wanted, reading)
 
-    def read(typed: bool) -> Content:
-        return with_columns(lambda c, r, reading: copied(c, r, reading, typed))
+    def read(wanted: Wanted) -> Content:
+        return with_columns(lambda c, r, reading: copied(c, r, reading, wanted))
 
     return table_of(name, columns, read, str(path))
 
@@ -334,9 +334,7 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
     if data.num_columns == 0:
         raise DataError(f"table {name!r} has no columns; a question needs at least one to ask about")
     header = [str(n) for n in data.column_names]
-    plain = data.slice(0, row_cap(data.num_columns, columnar=True) + 1).rename_columns(
-        [f"c{i}" for i in range(len(header))]
-    )
+    plain = data.slice(0, row_cap(data.num_columns, tables=1) + 1).rename_columns([f"c{i}" for i in range(len(header))])
     with closing(duckdb.connect(config=CONFIG)) as connection:
         try:
             connection.register("given", plain)
@@ -345,7 +343,7 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
             for typed in (False, True):
                 reading = Reading(f"table {name!r}")
                 with reading.on(connection):
-                    contents[typed] = _copied(connection, "given", columns, typed, reading)
+                    contents[typed] = _copied(connection, "given", columns, Wanted(typed, tables=1), reading)
         except duckdb.Error as e:
             types = ", ".join(f"{h} {t}" for h, t in zip(header, data.schema.types))
             raise DataError(
@@ -353,4 +351,8 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
                 "does not know into text or numbers"
             ) from e
     columns = [replace(c, name=h) for c, h in zip(columns, header)]
-    return table_of(name, columns, contents.__getitem__, "table", in_memory=True)
+
+    def read(wanted: Wanted) -> Content:
+        return contents[wanted.typed].up_to(wanted.rows(len(columns)))
+
+    return table_of(name, columns, read, "table", in_memory=True)

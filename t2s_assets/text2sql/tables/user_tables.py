@@ -21,14 +21,14 @@ from t2s_assets.text2sql.query import identifier, number_literal, parse_number, 
 from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names, one_line
 
 MAX_CELLS = 10_000_000
-"""How much of a table is copied for `run` and for sample values; an answer over a larger table says so."""
+"""How much is copied of the tables that a query reads, for `run` and for sample values; an answer over more says so."""
 
 MAX_ROWS = 100_000
-"""The same, of sources that are read cell by cell, of tables with over `MAX_TEXT` bytes of text, and of tables of which
-a query may read several."""
+"""The same of a table in sources that are read cell by cell, of one with over `MAX_TEXT` bytes of text, and of all that
+a query might read."""
 
 MAX_TEXT = 150_000_000
-"""Bytes of text in a table of over `MAX_ROWS` rows: the executor's processes hold about twice as much."""
+"""Bytes of text in tables of over `MAX_ROWS` rows: the executor's processes hold about twice as much."""
 
 _SAMPLED_ROWS = 1_000
 _PLAIN = {"real": "DOUBLE", "text": "VARCHAR"}
@@ -64,6 +64,30 @@ class Content:
         """How many cells became NULL."""
         return sum(cells.count for cells in self.made_null.values())
 
+    def up_to(self, rows: int) -> Content:
+        """The same, of so many rows at most."""
+        if self.data.num_rows <= rows:
+            return self
+        return replace(self, data=self.data.slice(0, rows), truncated=True)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a table's rows: them as text and numbers alone, or with their real types (`typed`), and as many
+    as are copied of so many large `tables` together; None where a query might read any."""
+
+    typed: bool
+    tables: int | None
+
+    def rows(self, width: int) -> int:
+        """How many at most, of a table of `width` columns that is read by whole columns."""
+        return row_cap(width) if self.tables is None else max(row_cap(width), row_cap(width, tables=self.tables))
+
+    @property
+    def text(self) -> int:
+        """How many bytes of text they may hold, where they are more than `row_cap`."""
+        return MAX_TEXT // (self.tables or 1)
+
 
 def rows_copied(contents: Iterable[Content]) -> int | None:
     """How many rows there are of the first content that was cut; None where none was."""
@@ -76,14 +100,13 @@ class UserTable:
 
     `path` is its name, after its schema's where that is not the default one; `header` holds the column names as the
     user's database knows them, `columns` the same as prompts show them: in one line, unique ignoring case. `read`
-    gives the rows, as text and numbers alone (False), or with their real types (True); `in_memory`, it takes no time.
-    `remark` is what to know of all its cells.
+    gives the rows that are wanted; `in_memory`, it takes no time. `remark` is what to know of all its cells.
     """
 
     path: tuple[str, ...]
     header: tuple[str, ...]
     columns: tuple[Column, ...]
-    read: Callable[[bool], Content] | None = field(default=None, repr=False, compare=False)
+    read: Callable[[Wanted], Content] | None = field(default=None, repr=False, compare=False)
     in_memory: bool = field(default=False, compare=False)
     remark: str = field(default="", compare=False)
 
@@ -93,7 +116,7 @@ class UserTable:
         name: str | tuple[str, ...],
         header: Sequence[str],
         types: Sequence[ColumnType],
-        read: Callable[[bool], Content] | None = None,
+        read: Callable[[Wanted], Content] | None = None,
         *,
         where: str,
         sql_types: Sequence[str] = (),
@@ -122,12 +145,26 @@ class UserTable:
     @cached_property
     def content(self) -> Content:
         """The rows as text and numbers, read once. Raises DataError where only a schema was given."""
-        return self._content(typed=False)
+        return self._content(Wanted(typed=False, tables=1))
 
     @cached_property
     def typed_content(self) -> Content:
-        """The rows with their real types, read once. Raises DataError where only a schema was given."""
-        return self._content(typed=True)
+        """The first rows with their real types, read once. Raises DataError where only a schema was given."""
+        return self._content(Wanted(typed=True, tables=None))
+
+    def rows(self, *, typed: bool, among: int | None) -> Content:
+        """The rows for a query that reads this table: with real types those of `typed_content`, where they are all, and
+        else as many as are copied of so many large tables, `among` which it is; None where they are not known. They
+        are read once for each such number. Raises DataError where only a schema was given."""
+        if not typed or among is None or not self.typed_content.truncated:
+            return self.typed_content if typed else self.content
+        if among not in self._among:
+            self._among[among] = self._content(Wanted(typed=True, tables=among))
+        return self._among[among]
+
+    @cached_property
+    def _among(self) -> dict[int, Content]:
+        return {}
 
     def looked_at(self, *, typed: bool, ran: bool) -> Content | None:
         """The rows for what is said of an answer: those in memory, others only where its query `ran` on a copy of them.
@@ -137,12 +174,12 @@ class UserTable:
         except DataError:
             return None
 
-    def _content(self, *, typed: bool) -> Content:
+    def _content(self, wanted: Wanted) -> Content:
         if self.read is None:
             raise DataError(
                 f"table {self.name!r} is only a schema, it has no rows; give a database, CSV or Parquet file"
             )
-        return self.read(typed)
+        return self.read(wanted)
 
     @property
     def has_rows(self) -> bool:
@@ -165,18 +202,19 @@ class UserTable:
         return list(zip(*(_cells(column) for column in self.typed_content.data.slice(0, _SAMPLED_ROWS).columns)))
 
     @cached_property
-    def _databases(self) -> dict[tuple[str, bool], Database]:
+    def _databases(self) -> dict[tuple[str, bool, int], Database]:
         return {}
 
-    def database(self, name: str, *, typed: bool = False) -> Database:
-        """`relation` for execution, made once: its key is a hash of all rows."""
-        if (name, typed) not in self._databases:
-            self._databases[name, typed] = Database.of(self.relation(name, typed=typed))
-        return self._databases[name, typed]
+    def database(self, name: str, *, typed: bool = False, among: int | None = None) -> Database:
+        """`relation` for execution, made once of the same rows: its key is a hash of them all."""
+        key = name, typed, self.rows(typed=typed, among=among).data.num_rows
+        if key not in self._databases:
+            self._databases[key] = Database.of(self.relation(name, typed=typed, among=among))
+        return self._databases[key]
 
-    def relation(self, name: str, *, typed: bool = False) -> Relation:
-        """The rows under an SQL name: text compares ignoring case, as WikiSQL's does; or with real types, as it is."""
-        content = self.typed_content if typed else self.content
+    def relation(self, name: str, *, typed: bool = False, among: int | None = None) -> Relation:
+        """`rows` under an SQL name: text compares ignoring case, as WikiSQL's does; or with real types, as it is."""
+        content = self.rows(typed=typed, among=among)
         types = [t if typed or t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
         columns = tuple(zip((c.name for c in self.columns), types))
         return Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
@@ -185,9 +223,9 @@ class UserTable:
         """The schema as the user's database has it, for SQL that people write."""
         return TableSchema(self.path[-1], tuple(replace(c, name=h) for c, h in zip(self.columns, self.header)))
 
-    def own_relation(self, *, typed: bool) -> Relation:
-        """The rows under the names of `own_schema`."""
-        shown = self.relation(self.path[-1], typed=typed)
+    def own_relation(self, *, typed: bool, among: int | None) -> Relation:
+        """`rows` under the names of `own_schema`."""
+        shown = self.relation(self.path[-1], typed=typed, among=among)
         columns = tuple(zip(self.header, (t for _, t in shown.columns)))
         return Relation(shown.name, columns, shown.data.rename_columns(list(self.header)))
 
@@ -242,6 +280,11 @@ class UserDatabase:
     def create_table(self, *, typed: bool = True) -> str:
         """The schemas as CREATE TABLE texts, for people."""
         return ";\n".join(t.create_table(typed=typed) for t in self.tables)
+
+
+def large_tables(tables: Iterable[UserTable]) -> int:
+    """How many have more rows than `typed_content` holds, so that a query over all of them reads a share of each."""
+    return sum(table.typed_content.truncated for table in tables)
 
 
 def tables_of(about: UserTable | UserDatabase) -> tuple[UserTable, ...]:
@@ -344,10 +387,11 @@ def check_apart(where: str, names: Sequence[str], shown: Sequence[str]) -> None:
         raise DataError(f"{where}: two tables share a name among {', '.join(shown)}; rename one")
 
 
-def row_cap(width: int, *, columnar: bool = False) -> int:
-    """Rows that are copied of a table of `width` columns; `columnar` ones are read by whole columns, and alone."""
-    cells = max(1, MAX_CELLS // max(1, width))
-    return cells if columnar else min(MAX_ROWS, cells)
+def row_cap(width: int, *, tables: int | None = None) -> int:
+    """Rows that are copied of a table of `width` columns: of `tables` that are read by whole columns and share
+    `MAX_CELLS`, or, where that is None, of any."""
+    cells = max(1, MAX_CELLS // max(1, width) // (tables or 1))
+    return min(MAX_ROWS, cells) if tables is None else cells
 
 
 def from_rows(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Content:

@@ -52,14 +52,34 @@ def test_queries_over_other_tables_of_one_database_run_together(library: user_ta
     assert [outcome.rows for outcome in outcomes] == [((n,),) for n in (*counts.values(), 20, 1)]
 
 
+def test_tables_of_a_query_share_what_is_copied(
+    library: user_tables.UserDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All six books are read where a query reads nothing else, and half of them beside another table."""
+    books = next(t for t in library.tables if t.name == "books")
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 6 * len(books.columns))
+    asked = asked_about(library, "sql")
+    alone, joined = "SELECT count(*) FROM books", "SELECT count(*) FROM books WHERE EXISTS (SELECT 1 FROM Loans)"
+    with SqlExecutor(workers=1) as executor:
+        for _ in range(2):  # in turns: rows that are kept are those of the query
+            outcomes = executor.run([Job(asked.database_for(sql), sql) for sql in (alone, joined)])
+            assert [outcome.rows for outcome in outcomes] == [((6,),), ((3,),)]
+    assert [asked.rows_copied_for(sql) for sql in (alone, joined)] == [None, 3]
+    assert asked.database_for(alone).relations[0] is asked.database_for(alone).relations[0]
+    assert books.typed_content.data.num_rows == 2
+    assert all(relation.data.num_rows == 2 for relation in asked.database.relations)
+
+
 def test_only_a_cut_table_that_is_read_is_told(
     library: user_tables.UserDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_tables, "MAX_ROWS", 5)
+    books = next(t for t in library.tables if t.name == "books")
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 4)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 5 * len(books.columns))
     asked = asked_about(library, "sql")
     assert asked.rows_copied_for("SELECT name FROM authors") is None
     assert asked.rows_copied_for("SELECT name FROM authors JOIN books ON author_id = authors.id") == 5
-    books = next(t for t in library.tables if t.name == "books")
-    monkeypatch.setattr(user_tables, "MAX_CELLS", 5 * len(books.columns))
+    assert asked.rows_copied_for("SELECT title FROM books") == 5
     one = asked_about(books, "sketch")
     assert (one.database_for("SELECT title FROM t").relations[0].name, one.rows_copied_for("SELECT 1")) == ("t", 5)

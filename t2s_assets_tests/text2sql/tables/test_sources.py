@@ -21,7 +21,7 @@ import pytest
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.tables import csv_files, table_files, user_tables
+from t2s_assets.text2sql.tables import csv_files, user_tables
 from t2s_assets.text2sql.tables.asked import asked_about
 from t2s_assets.text2sql.tables.sources import as_asked, as_table, from_ddl, from_json, open_source
 
@@ -464,12 +464,16 @@ def test_a_table_of_columns_is_copied_up_to_a_number_of_cells_while_its_texts_ar
     table = open_source(db=path).table()
     assert (table.content.data.num_rows, table.content.truncated) == (4, True)
     assert (table.typed_content.data.num_rows, table.typed_content.truncated) == (2, True)  # may be joined with others
+    joined = [table.rows(typed=True, among=tables) for tables in (1, 2, 4)]
+    assert [(content.data.num_rows, content.truncated) for content in joined] == [(4, True), (2, True), (2, True)]
     monkeypatch.setattr(user_tables, "MAX_CELLS", 10)
     assert not open_source(db=path).table().content.truncated
-    for module in (table_files, csv_files):
+    assert not open_source(db=path).table().rows(typed=True, among=1).truncated
+    for module in (user_tables, csv_files):
         monkeypatch.setattr(module, "MAX_TEXT", 40)
-    cut = open_source(db=path).table().content
-    assert (cut.data.num_rows, cut.truncated) == (2, True)
+    cut = open_source(db=path).table()
+    for content in (cut.content, cut.rows(typed=True, among=1)):
+        assert (content.data.num_rows, content.truncated) == (2, True)
 
 
 def test_a_csv_of_too_many_bytes_is_copied_up_to_a_number_of_rows(
