@@ -14,7 +14,8 @@ from sqlglot import exp
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.schema import ColumnType
-from t2s_assets.text2sql.tables.user_tables import Source, UserTable, from_rows, of_tables, shortened
+from t2s_assets.text2sql.tables.python_rows import from_rows
+from t2s_assets.text2sql.tables.user_tables import Source, UserTable, of_tables, shortened
 
 _DIALECTS = ("duckdb", "postgres", "mysql", "sqlite", "tsql", "bigquery", "snowflake", "oracle")
 
@@ -230,7 +231,7 @@ def _json_table(record: Any, where: str) -> UserTable:
     read = (
         None
         if rows is None
-        else lambda wanted: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds])
+        else lambda wanted: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds], wanted)
     )
     return UserTable.of(name, header, kinds, read, where=where, in_memory=True)
 

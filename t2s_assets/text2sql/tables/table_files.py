@@ -28,6 +28,7 @@ from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, parse_number, string_literal
 from t2s_assets.text2sql.tables.csv_files import csv_table
 from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason, table_of, unpacked
+from t2s_assets.text2sql.tables.python_rows import from_rows
 from t2s_assets.text2sql.tables.read_limits import Reading
 from t2s_assets.text2sql.tables.table_types import Kept, of_duckdb, of_sqlite
 from t2s_assets.text2sql.tables.user_tables import (
@@ -36,7 +37,6 @@ from t2s_assets.text2sql.tables.user_tables import (
     UserTable,
     Wanted,
     check_apart,
-    from_rows,
     of_tables,
     row_cap,
     shortened,
@@ -282,9 +282,9 @@ def _stored(path: Path, table: str, column: str, reading: Reading) -> set[str]:
 
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], wanted: Wanted) -> Content:
     cells = ", ".join(identifier(c.name) for c in columns)
-    sql = f"SELECT {cells} FROM {identifier(name)} LIMIT {row_cap(len(columns)) + 1}"
+    sql = f"SELECT {cells} FROM {identifier(name)} LIMIT {wanted.rows(len(columns)) + 1}"
     with _sqlite_query(path, sql, Reading(f"{path}: table {name!r}")) as rows:
-        return from_rows(list(rows), [c.copied(wanted.typed) for c in columns])
+        return from_rows(rows, [c.copied(wanted.typed) for c in columns], wanted)
 
 
 # ------------------------------------------------------------------------------------------- Parquet, JSON lines

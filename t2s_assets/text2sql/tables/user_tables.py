@@ -17,15 +17,14 @@ import pyarrow as pa
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Relation
-from t2s_assets.text2sql.query import identifier, number_literal, parse_number, table_identifier
+from t2s_assets.text2sql.query import identifier, number_literal, table_identifier
 from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names, one_line
 
 MAX_CELLS = 10_000_000
 """How much is copied of the tables that a query reads, for `run` and for sample values; an answer over more says so."""
 
 MAX_ROWS = 100_000
-"""The same of a table in sources that are read cell by cell, of one with over `MAX_TEXT` bytes of text, and of all that
-a query might read."""
+"""The same of a table with over `MAX_TEXT` bytes of text, of a CSV among others, and of all that a query might read."""
 
 MAX_TEXT = 150_000_000
 """Bytes of text in tables of over `MAX_ROWS` rows: the executor's processes hold about twice as much."""
@@ -80,7 +79,7 @@ class Wanted:
     tables: int | None
 
     def rows(self, width: int) -> int:
-        """How many at most, of a table of `width` columns that is read by whole columns."""
+        """How many at most, of a table of `width` columns."""
         return row_cap(width) if self.tables is None else max(row_cap(width), row_cap(width, tables=self.tables))
 
     @property
@@ -388,50 +387,10 @@ def check_apart(where: str, names: Sequence[str], shown: Sequence[str]) -> None:
 
 
 def row_cap(width: int, *, tables: int | None = None) -> int:
-    """Rows that are copied of a table of `width` columns: of `tables` that are read by whole columns and share
-    `MAX_CELLS`, or, where that is None, of any."""
+    """Rows that are copied of a table of `width` columns: of `tables` that share `MAX_CELLS`; of any, where that is
+    None."""
     cells = max(1, MAX_CELLS // max(1, width) // (tables or 1))
     return min(MAX_ROWS, cells) if tables is None else cells
-
-
-def from_rows(rows: Sequence[Sequence[Any]], types: Sequence[str]) -> Content:
-    """Content of Python rows, up to the cap; in a column of numbers what spells none is NULL, as in evaluation.
-
-    `types` are DuckDB's: DOUBLE, VARCHAR, and BIGINT for columns whose numbers are whole.
-    """
-    cap = row_cap(len(types))
-    arrays: list[pa.Array] = []
-    made_null: dict[int, Cells] = {}
-    for position, kept in enumerate(types):
-        cells = [row[position] for row in rows[:cap]]
-        if kept in ("BIGINT", "DOUBLE"):
-            whole = kept == "BIGINT"
-            numbers = [_whole(c) if whole else _number(c) for c in cells]
-            arrays.append(pa.array(numbers, type=pa.int64() if whole else pa.float64()))
-            none = [(i, c) for i, (n, c) in enumerate(zip(numbers, cells), 1) if n is None and c not in (None, "")]
-            if none:
-                made_null[position] = Cells(len(none), str(none[0][1]), none[0][0])
-        else:
-            arrays.append(pa.array([None if c is None else str(c) for c in cells], type=pa.string()))
-    names = [str(i) for i in range(len(types))]
-    return Content(pa.Table.from_arrays(arrays, names=names), tuple(types), len(rows) > cap, made_null)
-
-
-def _whole(cell: Any) -> int | None:
-    """The integer that a cell holds or spells."""
-    if isinstance(cell, int):
-        return cell
-    number = _number(cell)
-    return int(number) if number is not None and number.is_integer() and abs(number) < 2**53 else None
-
-
-def _number(cell: Any) -> float | None:
-    if isinstance(cell, (int, float)):
-        try:
-            return float(cell)
-        except OverflowError:  # a whole number of over 308 digits
-            return None
-    return parse_number(cell) if isinstance(cell, str) else None
 
 
 def shortened(text: str) -> str:
