@@ -55,6 +55,7 @@ def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], hold
     Raises DialectError where that cannot be told, and what sqlglot raises.
     """
     tree = tree.copy()
+    _write_applies(tree)
     if dialect == "sqlite":
         _write_tables(tree)
         _write_strings(tree, schemas)
@@ -95,6 +96,15 @@ def _write_tables(tree: exp.Query) -> None:
     for node in tree.find_all(exp.Table, exp.Column):
         if folded(node.text("db")) == "main":
             node.set("db", None)
+
+
+def _write_applies(tree: exp.Query) -> None:
+    """OUTER APPLY keeps the rows for which its query finds none."""
+    for join in tree.find_all(exp.Join):
+        if isinstance(join.this, exp.Lateral) and join.this.args.get("cross_apply") is False:
+            join.this.set("cross_apply", None)
+            join.set("side", "LEFT")
+            join.set("on", exp.true())
 
 
 # Numbers ---------------------------------------------------------------------------------------------------

@@ -441,3 +441,16 @@ def test_functions_of_dates_that_are_refused_say_why(call: str, reason: str) -> 
     """Without rows to look at, no column is known to hold dates."""
     with pytest.raises(SqlTextError, match=re.escape(reason)):
         read_sql(f"SELECT {call} FROM orders", "sqlite", SCHEMAS, lambda sql: " FROM " not in sql)
+
+
+def test_outer_apply_keeps_rows_without_a_match(databases: Databases) -> None:
+    sql = (
+        "SELECT c.name, o.amount FROM cust c {} APPLY "
+        "(SELECT TOP 1 amount FROM orders WHERE orders.cust = c.id ORDER BY orders.id) o ORDER BY c.id"
+    )
+    for kind, wanted in {
+        "OUTER": [("Ann", 10.5), ("bob", None), ("Cy", None)],
+        "CROSS": [("Ann", 10.5), ("bob", None)],
+    }.items():
+        written = read_sql(sql.format(kind), "tsql", SCHEMAS)
+        assert databases[1].execute(written).fetchall() == wanted, written
