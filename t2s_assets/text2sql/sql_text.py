@@ -51,7 +51,9 @@ def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema], holds: Hold
     """
     tree = _parsed(sql, dialect)
     for options in tree.find_all(exp.LimitOptions):
-        if options.args.get("with_ties") or (options.args.get("percent") and isinstance(options.parent, exp.Fetch)):
+        # TOP rounds up what a percentage leaves, LIMIT of DuckDB down.
+        is_limit = dialect == "duckdb" and isinstance(options.parent, exp.Limit)
+        if options.args.get("with_ties") or (options.args.get("percent") and not is_limit):
             raise SqlTextError("no DuckDB counterpart: FETCH or TOP of a percentage or WITH TIES")
     if dialect != "duckdb":
         tree = _translated(tree, dialect, schemas, holds)

@@ -454,3 +454,9 @@ def test_outer_apply_keeps_rows_without_a_match(databases: Databases) -> None:
     }.items():
         written = read_sql(sql.format(kind), "tsql", SCHEMAS)
         assert databases[1].execute(written).fetchall() == wanted, written
+
+
+def test_a_percentage_is_left_out_where_it_is_rounded_otherwise() -> None:
+    with pytest.raises(SqlTextError, match="percentage"):
+        read_sql("SELECT TOP 50 PERCENT name FROM cust", "tsql", SCHEMAS)
+    assert read_sql("SELECT name FROM cust LIMIT 50 PERCENT", "duckdb", SCHEMAS).endswith("LIMIT 50 PERCENT")
