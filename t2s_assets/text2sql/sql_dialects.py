@@ -162,6 +162,13 @@ def _write_division(node: exp.Binary, kinds: tuple[Kind, ...], dialect: str, *, 
         node.replace(_truncated(exp.Div(**sides)))
     elif isinstance(node, exp.Div):
         node.replace(exp.IntDiv(**sides) if whole else exp.Div(**sides))
+    elif isinstance(node, exp.IntDiv) and _is_divisor(node):
+        node.replace(exp.Paren(this=node.copy()))  # a function DIV, which sqlglot writes as an operator
+
+
+def _is_divisor(node: exp.Expression) -> bool:
+    """Whether a node is multiplied or divided by, without parentheses around it."""
+    return isinstance(node.parent, (exp.Mul, exp.Div, exp.IntDiv, exp.Mod)) and node.parent.expression is node
 
 
 def _is_whole_division(node: exp.Div, kinds: tuple[Kind, ...], dialect: str) -> bool:

@@ -456,6 +456,11 @@ def test_outer_apply_keeps_rows_without_a_match(databases: Databases) -> None:
         assert databases[1].execute(written).fetchall() == wanted, written
 
 
+def test_a_function_that_divides_is_enclosed(databases: Databases) -> None:
+    written = read_sql("SELECT 12 / DIV(7, 2), 2 * DIV(7, 2)", "bigquery", SCHEMAS)
+    assert databases[1].execute(written).fetchall() == [(4.0, 6)]
+
+
 def test_a_percentage_is_left_out_where_it_is_rounded_otherwise() -> None:
     with pytest.raises(SqlTextError, match="percentage"):
         read_sql("SELECT TOP 50 PERCENT name FROM cust", "tsql", SCHEMAS)
