@@ -56,6 +56,7 @@ def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], hold
     """
     tree = tree.copy()
     _write_applies(tree)
+    _write_converts(tree)
     if dialect == "sqlite":
         _write_tables(tree)
         _write_strings(tree, schemas)
@@ -105,6 +106,14 @@ def _write_applies(tree: exp.Query) -> None:
             join.this.set("cross_apply", None)
             join.set("side", "LEFT")
             join.set("on", exp.true())
+
+
+def _write_converts(tree: exp.Query) -> None:
+    """CONVERT without a style is a cast."""
+    for node in list(tree.find_all(exp.Convert)):
+        if node.args.get("style") is None:
+            cast = exp.TryCast if node.args.get("safe") else exp.Cast
+            node.replace(cast(this=node.expression, to=node.this))
 
 
 # Numbers ---------------------------------------------------------------------------------------------------
@@ -196,8 +205,8 @@ def _write_cast(node: exp.Cast, kinds: tuple[Kind, ...], dialect: str) -> None:
         elif dialect == "sqlite" or not node.to.expressions:
             width = _PLAIN_DECIMALS.get(dialect)
             node.set("to", exp.DataType.build(f"DECIMAL({width[0]}, {width[1]})" if width else "DOUBLE"))
-    elif dialect == "sqlite" and node.to.is_type(*exp.DataType.REAL_TYPES):
-        node.set("to", exp.DataType.build("DOUBLE"))  # REAL of DuckDB has 7 digits, that of SQLite has 15
+    elif node.to.is_type(*_LONG_FLOATS.get(dialect, ())):
+        node.set("to", exp.DataType.build("DOUBLE"))  # REAL and FLOAT of DuckDB have 7 digits
     elif kinds and kinds[0] == "real":
         _truncate(node)
     elif kinds and kinds[0] in ("text", "unknown") and dialect not in _WHOLE_TEXT:
@@ -205,6 +214,12 @@ def _write_cast(node: exp.Cast, kinds: tuple[Kind, ...], dialect: str) -> None:
             node.set("this", type(node)(this=node.this, to=exp.DataType.build("DOUBLE")))
             _truncate(node)
 
+
+_LONG_FLOATS = {
+    "sqlite": tuple(exp.DataType.REAL_TYPES),
+    **dict.fromkeys(("tsql", "fabric", "oracle"), (exp.DataType.Type.FLOAT,)),
+}
+"""Types that have 15 digits in their dialect."""
 
 _WHOLE_TEXT = frozenset({"tsql", "fabric"})
 """Where text is cast to a whole number only if it is one."""

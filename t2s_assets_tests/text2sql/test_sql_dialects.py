@@ -456,6 +456,11 @@ def test_outer_apply_keeps_rows_without_a_match(databases: Databases) -> None:
         assert databases[1].execute(written).fetchall() == wanted, written
 
 
+def test_convert_of_sql_server_is_a_cast_and_its_floats_are_long(databases: Databases) -> None:
+    sql = "SELECT CONVERT(INT, 2.7), TRY_CONVERT(INT, 'x'), CAST(0.1 AS FLOAT), CONVERT(FLOAT, 0.1)"
+    assert databases[1].execute(read_sql(sql, "tsql", SCHEMAS)).fetchall() == [(2, None, 0.1, 0.1)]
+
+
 def test_a_function_that_divides_is_enclosed(databases: Databases) -> None:
     written = read_sql("SELECT 12 / DIV(7, 2), 2 * DIV(7, 2)", "bigquery", SCHEMAS)
     assert databases[1].execute(written).fetchall() == [(4.0, 6)]
