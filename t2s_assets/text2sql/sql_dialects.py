@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlglot
 from sqlglot import exp
 
+from t2s_assets.text2sql.dialect_dates import write_dates
 from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import names_given
 from t2s_assets.text2sql.schema import TableSchema
@@ -66,6 +67,8 @@ def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], hold
         write_likes(tree)
     _write_numbers(tree, dialect, schemas, holds)
     _write_weekdays(tree, dialect)
+    if dialect != "sqlite":
+        write_dates(tree, dialect)
     if dialect == "sqlite":
         write_bare_columns(tree, schemas, holds)
     return tree
@@ -249,14 +252,11 @@ def _enclosed(node: exp.Expression) -> exp.Expression:
 
 
 def _write_weekdays(tree: exp.Query, dialect: str) -> None:
-    for node in list(tree.find_all(exp.DayOfWeek, exp.Extract, exp.Anonymous, exp.TimeToStr)):
+    for node in list(tree.find_all(exp.DayOfWeek, exp.Extract, exp.Anonymous)):
         if isinstance(node, exp.Anonymous):
             if node.name.lower() == "weekday" and len(node.expressions) == 1:  # from 0 for Monday
                 day = exp.TsOrDsToDate(this=node.expressions[0])
                 node.replace(_shifted(exp.DayOfWeekIso(this=day), exp.Sub))
-        elif isinstance(node, exp.TimeToStr):
-            if dialect in ("postgres", "redshift", "oracle") and "%u" in node.args["format"].name:
-                raise DialectError("sqlglot cannot translate to_char with the day of the week")
         elif dialect in _SUNDAY_IS_ONE and (
             isinstance(node, exp.DayOfWeek) or node.name.upper() in ("DAYOFWEEK", "DOW", "WEEKDAY", "DW")
         ):

@@ -89,12 +89,12 @@ def operands(node: exp.Expression) -> list[exp.Expression]:
 def _typed(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema]) -> exp.Query:
     # SUM of INTEGER is a whole number in PostgreSQL, of BIGINT it is not. The tables do not say which a column was;
     # INTEGER is what most are.
-    whole = "INTEGER" if _is(dialect, Postgres) else "BIGINT"
+    whole = "INTEGER" if is_of(dialect, Postgres) else "BIGINT"
     tables = mapping(tuple(schemas), whole)
     qualified = qualify(tree, schema=tables, dialect="duckdb", quote_identifiers=False, validate_qualify_columns=False)
     _join_laterals(qualified)
     typed = annotate_types(qualified, schema=tables, expression_metadata=_rules(dialect))
-    if _is(dialect, SQLite):
+    if is_of(dialect, SQLite):
         _refuse_mixed(typed)
     return typed
 
@@ -122,8 +122,9 @@ def _refuse_mixed(typed: exp.Query) -> None:
             raise OptimizeError("a column of VALUES has whole numbers and others")
 
 
-def _is(dialect: str, family: type[sqlglot.Dialect]) -> bool:
-    return isinstance(sqlglot.Dialect.get_or_raise(dialect), family)
+def is_of(dialect: str, *families: type[sqlglot.Dialect]) -> bool:
+    """Whether a dialect is one of these, or one that is made of them."""
+    return isinstance(sqlglot.Dialect.get_or_raise(dialect), families)
 
 
 def _kind(node: exp.Expression) -> Kind:
@@ -174,17 +175,17 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         exp.TimestampTrunc: lambda annotator, node: _set(annotator, node, _Type.TIMESTAMP),
         **dict.fromkeys((exp.Round, exp.Trunc, exp.Floor, exp.Ceil, exp.Pow), _real_of_real),
     }
-    if _is(dialect, Postgres):
+    if is_of(dialect, Postgres):
         real = (exp.Round, exp.Trunc, exp.Floor, exp.Ceil, exp.Pow, exp.Extract)
         rules |= dict.fromkeys(real, lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= {exp.Sum: _sum_of_postgres}
-    if _is(dialect, TSQL) or _is(dialect, Presto):
+    if is_of(dialect, TSQL) or is_of(dialect, Presto):
         rules |= {exp.Round: lambda annotator, node: annotator._annotate_by_args(node, "this")}
-    if _is(dialect, Presto):
+    if is_of(dialect, Presto):
         rules |= {exp.TimeToUnix: lambda annotator, node: _set(annotator, node, _Type.DOUBLE)}
-    if _is(dialect, TSQL):
+    if is_of(dialect, TSQL):
         rules |= {exp.Avg: lambda annotator, node: annotator._annotate_by_args(node, "this")}
-    if _is(dialect, SQLite):
+    if is_of(dialect, SQLite):
         rules |= dict.fromkeys((exp.Round, exp.Pow), lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= dict.fromkeys((exp.Case, exp.If, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead), _choice)
         rules |= {exp.Neg: _number_of_sqlite, exp.Abs: _number_of_sqlite}

@@ -388,11 +388,6 @@ def test_days_of_the_week_are_numbered_as_documented(
     assert databases[1].execute(written).fetchall() == [(on_sunday * 10, on_monday)]
 
 
-def test_a_day_of_the_week_in_text_of_postgres_is_refused() -> None:
-    with pytest.raises(SqlTextError, match="cannot translate to_char"):
-        read_sql("SELECT TO_CHAR(DATE '2024-01-07', 'D')", "postgres", SCHEMAS)
-
-
 @pytest.mark.parametrize(
     "sql",
     [
