@@ -8,6 +8,7 @@ import sqlglot
 from sqlglot import exp
 
 from t2s_assets.text2sql.dialect_dates import write_dates
+from t2s_assets.text2sql.dialect_text import write_text
 from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import names_given
 from t2s_assets.text2sql.schema import TableSchema
@@ -69,6 +70,7 @@ def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], hold
     _write_weekdays(tree, dialect)
     if dialect != "sqlite":
         write_dates(tree, dialect)
+        write_text(tree, dialect, schemas)
     if dialect == "sqlite":
         write_bare_columns(tree, schemas, holds)
     return tree

@@ -80,6 +80,8 @@ def operands(node: exp.Expression) -> list[exp.Expression]:
     names = ("this", "low", "high", "expression", "substr", "query")
     if isinstance(node, (exp.Substring, exp.Replace)):
         names = ("this",)
+    if isinstance(node, exp.Convert):  # which has its type first
+        names = ("expression",)
     found = [node.args[name] for name in names if isinstance(node.args.get(name), exp.Expression)]
     if isinstance(node, exp.In):
         found += node.expressions
@@ -185,6 +187,7 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         rules |= {exp.TimeToUnix: lambda annotator, node: _set(annotator, node, _Type.DOUBLE)}
     if is_of(dialect, TSQL):
         rules |= {exp.Avg: lambda annotator, node: annotator._annotate_by_args(node, "this")}
+        rules |= {exp.Convert: lambda annotator, node: _set(annotator, node, node.this), exp.Add: _sum_of_sql_server}
     if is_of(dialect, SQLite):
         rules |= dict.fromkeys((exp.Round, exp.Pow), lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= dict.fromkeys((exp.Case, exp.If, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead), _choice)
@@ -210,6 +213,14 @@ def _arithmetic(annotator: TypeAnnotator, node: exp.Binary) -> None:
         _set(annotator, node, _Type.BIGINT)
     else:  # the number in a text is known when the query runs
         _set(annotator, node, _Type.UNKNOWN)
+
+
+def _sum_of_sql_server(annotator: TypeAnnotator, node: exp.Add) -> None:
+    """`+` joins text too."""
+    if _kind(node.left) == _kind(node.right) == "text":
+        _set(annotator, node, _Type.VARCHAR)
+    else:
+        _arithmetic(annotator, node)
 
 
 def _of_real_and_other(node: exp.Binary) -> _Type:
