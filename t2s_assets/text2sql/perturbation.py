@@ -23,6 +23,7 @@ from sqlglot import exp
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.storage import content_hash
+from t2s_assets.text2sql.tables.user_tables import python_values
 
 # Copies of a longer table hold a sample of its rows, and conditions of a sample of its gold queries.
 MAX_ROWS = 500
@@ -163,7 +164,7 @@ def _value(node: exp.Expression) -> str | int | float | None:
 def _copy(relation: Relation, queries: Sequence[Sequence[Test]], draw: random.Random) -> Relation:
     """One copy of a table: rows dropped, cells swapped within columns, rows added around the queries' conditions."""
     types = relation.data.schema.types
-    rows = [list(row) for row in zip(*(column.to_pylist() for column in relation.data.columns))]
+    rows = [list(row) for row in zip(*map(python_values, relation.data.columns))]
     kept = [row for row in rows if draw.random() >= _DROPPED] or rows[:1]
     if len(kept) > MAX_ROWS:
         kept = [kept[i] for i in sorted(draw.sample(range(len(kept)), MAX_ROWS))]

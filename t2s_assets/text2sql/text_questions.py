@@ -16,6 +16,7 @@ from t2s_assets.text2sql.gold import Compared, Verdict
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sql_text import SqlTextError, read_sql, shape
+from t2s_assets.text2sql.tables.user_tables import python_values
 
 _SAMPLED_ROWS = 1_000
 
@@ -54,7 +55,8 @@ class OwnDatabase:
     @cached_property
     def sample_rows(self) -> tuple[tuple[tuple[Any, ...], ...], ...]:
         """The first rows of each table."""
-        return tuple(tuple(tuple(r.values()) for r in t.data.slice(0, _SAMPLED_ROWS).to_pylist()) for t in self.tables)
+        sampled = (t.data.slice(0, _SAMPLED_ROWS).columns for t in self.tables)
+        return tuple(tuple(zip(*map(python_values, columns))) for columns in sampled)
 
     @cached_property
     def database(self) -> Database:

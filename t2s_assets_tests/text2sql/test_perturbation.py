@@ -116,6 +116,13 @@ def test_a_table_without_rows_gets_some(verdict: Suite) -> None:
     assert not verdict(GOLD, 'SELECT "Name" FROM t WHERE "Year" < 0', database=database)
 
 
+def test_dates_that_python_has_not_stand_in_no_copy(verdict: Suite) -> None:
+    days = pa.array([2**31 - 1, -(2**31) + 1, 19000], pa.int32()).cast(pa.date32())  # infinity, -infinity, 2022-01-08
+    database = Database.of(Relation("t", (("day", "DATE"),), pa.table({"day": days})))
+    assert verdict("SELECT COUNT(day) FROM t", "SELECT COUNT(day) FROM t", database=database)
+    assert not verdict("SELECT COUNT(day) FROM t", "SELECT 3", database=database)
+
+
 @pytest.mark.parametrize(
     ("sql_type", "cells", "condition"),
     [

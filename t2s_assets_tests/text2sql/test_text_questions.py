@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -45,3 +47,11 @@ def test_a_verdict(towns: OwnDatabase, gold: str, text: str, em: bool, errors: l
     assert (found.em, found.errors) == (em, errors)
     assert found.em is (found.errors == [])
     assert (found.parsed is None) is (errors == ["unparsable"]) is (found.unparsed_because != "")
+
+
+def test_sample_rows_have_nothing_for_dates_that_python_has_not(tmp_path: Path) -> None:
+    days = pa.array([2**31 - 1, 19000], pa.int32()).cast(pa.date32())  # the first is DuckDB's infinity
+    pq.write_table(pa.table({"day": days}), tmp_path / "t.parquet")
+    schema = TableSchema("t", (Column("day", "text", "DATE"),))
+    found = OwnDatabase("d", (TableFile(schema, ("DATE",), tmp_path / "t.parquet"),))
+    assert found.sample_rows == (((None,), (dt.date(2022, 1, 8),)),)

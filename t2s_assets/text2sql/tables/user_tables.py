@@ -198,7 +198,7 @@ class UserTable:
         """The first rows with their real types, as training with sample values saw them; None without rows."""
         if not self.has_rows:
             return None
-        return list(zip(*(_cells(column) for column in self.typed_content.data.slice(0, _SAMPLED_ROWS).columns)))
+        return list(zip(*(python_values(column) for column in self.typed_content.data.slice(0, _SAMPLED_ROWS).columns)))
 
     @cached_property
     def _databases(self) -> dict[tuple[str, bool, int], Database]:
@@ -239,12 +239,12 @@ class UserTable:
         return f"CREATE TABLE {self.sql_name()} (\n{body}\n)"
 
 
-def _cells(column: pa.ChunkedArray) -> list[Any]:
+def python_values(column: pa.ChunkedArray) -> list[Any]:
     """A column's values; None for what Python has no date for, such as DuckDB's infinity."""
     try:
         return column.to_pylist()
     except (OverflowError, ValueError):
-        return [_cells(column.slice(at, 1))[0] if len(column) > 1 else None for at in range(len(column))]
+        return [python_values(column.slice(at, 1))[0] if len(column) > 1 else None for at in range(len(column))]
 
 
 def _as_text(value: Any) -> str | None:
