@@ -17,8 +17,8 @@ from t2s_assets.text2sql.datasets.question_files import KEYS, QuestionFile, know
 from t2s_assets.text2sql.datasets.sqlite_types import kept_otherwise
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.tables.table_files import is_table_of_folder, open_file, open_folder
-from t2s_assets.text2sql.tables.user_tables import UserTable, shortened
+from t2s_assets.text2sql.tables.table_files import is_table_of_folder, kept_open, open_file, open_folder
+from t2s_assets.text2sql.tables.user_tables import Source, UserTable, shortened
 
 SPLITS = ("train", "validation", "test")
 _SHOWN = 50
@@ -150,7 +150,14 @@ def read_database(path: Path, log: Log = lambda line: None) -> tuple[OwnTable, .
         DataError: it or a table cannot be read, it has no table, or a column's name cannot stand in one line of a
             prompt.
     """
-    source = open_folder(path) if path.is_dir() else open_file(path)
+    if path.is_dir():
+        return _tables_in(path, open_folder(path), log)
+    source = open_file(path)
+    with kept_open(path):
+        return _tables_in(path, source, log)
+
+
+def _tables_in(path: Path, source: Source, log: Log) -> tuple[OwnTable, ...]:
     other = [name for name, known_as in zip(source.names, source.paths) if len(known_as) > 1]
     if source.paths and len(other) == len(source.paths):
         raise DataError(

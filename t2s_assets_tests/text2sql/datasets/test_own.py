@@ -245,6 +245,29 @@ def test_tables_of_other_schemas_are_left_out_and_said(project_files: ProjectFil
     assert any("left out old.u" in line for line in said)
 
 
+def test_a_duckdb_file_is_not_opened_anew_for_each_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "many.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        for number in range(5):
+            connection.execute(f"CREATE TABLE t{number} AS SELECT {number} AS n")
+    opened = []
+    connect = duckdb.connect
+
+    def counted(*args: Any, **options: Any) -> duckdb.DuckDBPyConnection:
+        """Marks what it opens by a setting that all connections to one instance share."""
+        connection = connect(*args, **options)
+        setting = "perfect_ht_threshold"
+        opened.append(connection.execute(f"SELECT current_setting('{setting}')").fetchall() != [(7,)])
+        connection.execute(f"SET GLOBAL {setting} = 7")
+        return connection
+
+    monkeypatch.setattr(duckdb, "connect", counted)
+    assert [t.data["n"].to_pylist() for t in read_database(path)] == [[n] for n in range(5)]
+    assert sum(opened) == 2  # once for the names of its tables
+    with connect(str(path)) as connection:  # nothing is left open
+        connection.execute("DROP TABLE t0")
+
+
 def test_what_is_broken_in_other_schemas_is_left_out_unread(tmp_path: Path) -> None:
     path = tmp_path / "schemas.duckdb"
     with closing(duckdb.connect(str(path))) as connection:
