@@ -7,6 +7,7 @@ import re
 import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.bigquery import BigQuery
+from sqlglot.dialects.hive import Hive
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.dialects.presto import Presto
@@ -153,6 +154,13 @@ def _write_formats(tree: exp.Query, dialect: str) -> None:
             given = format_time(mapped.name, rules.INVERSE_TIME_MAPPING, rules.INVERSE_TIME_TRIE) or ""
             written = _strftime_format(given, _TEMPLATES | _TEMPLATES_OF_POSTGRES, _NAMES)
             node.set("format", exp.Literal.string(written))
+    elif is_of(dialect, TSQL, Hive):
+        for node in tree.find_all(exp.TimeToStr):
+            left = re.search(r"[A-Za-z]+", _DIRECTIVE.sub("", node.args["format"].name))
+            if left is not None:
+                raise DialectError(
+                    f"{left.group()!r} in a format of dates has no DuckDB counterpart: {node.sql(dialect)}"
+                )
     elif dialect in _TO_CHAR:
         for node in list(tree.find_all(exp.ToChar)):
             given = node.args.get("format")
@@ -160,6 +168,8 @@ def _write_formats(tree: exp.Query, dialect: str) -> None:
                 written = _strftime_format(given.name, _TEMPLATES, _TO_CHAR[dialect])
                 node.replace(exp.TimeToStr(this=node.this, format=exp.Literal.string(written)))
 
+
+_DIRECTIVE = re.compile(r"%-?[A-Za-z](strict)?")  # as sqlglot reads the MM of Spark
 
 _TO_CHAR = {"oracle": {"Mon": "%b", "Dy": "%a"}, "snowflake": {"MON": "%b", "Mon": "%b", "DY": "%a", "MMMM": "%B"}}
 """Dialects whose to_char sqlglot does not read, with their names of months and days."""

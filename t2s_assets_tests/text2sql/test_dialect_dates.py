@@ -99,6 +99,8 @@ def test_formats_of_to_char(dialect: str, format: str, wanted: str) -> None:
         ("postgres", "TO_CHAR(hired, 'D')", "'D' in its format"),
         ("postgres", "TO_CHAR(hired, 'WW')", "'WW' in its format"),
         ("oracle", "TO_CHAR(id, '999.99')", "to_char of a number"),
+        ("tsql", "FORMAT(hired, 'hh:mm tt')", "'tt' in a format"),
+        ("spark", "DATE_FORMAT(hired, 'yyyy-Q')", "'Q' in a format"),
         ("mysql", "WEEK(born, 1)", "no weeks of that mode"),
         ("mysql", "YEARWEEK(born)", "YEARWEEK"),
         ("tsql", "DATEPART(week, born)", "begin on 1 January"),
@@ -108,6 +110,12 @@ def test_formats_of_to_char(dialect: str, format: str, wanted: str) -> None:
 def test_what_duckdb_has_not_is_left_out_with_its_reason(dialect: str, sql: str, reason: str) -> None:
     with pytest.raises(SqlTextError, match=reason):
         read_sql(f"SELECT {sql} FROM staff", dialect, [STAFF])
+
+
+def test_formats_of_which_all_is_read() -> None:
+    assert value("FORMAT(hired, 'dd MMM yyyy')", "tsql") == "31 Jan 2020"
+    assert value("DATENAME(weekday, hired)", "tsql") == "Friday"
+    assert value("DATE_FORMAT(hired, 'yyyy-MM-dd HH:mm')", "spark") == "2020-01-31 10:15"
 
 
 def test_formats_of_duckdb_are_left_alone() -> None:
