@@ -59,8 +59,8 @@ def as_meant(tree: exp.Query, dialect: str, schemas: Sequence[TableSchema], hold
     tree = tree.copy()
     _write_applies(tree)
     _write_converts(tree)
+    _write_tables(tree, dialect)
     if dialect == "sqlite":
-        _write_tables(tree)
         _write_strings(tree, schemas)
         write_functions(tree)
         write_points_in_time(tree, schemas, holds)
@@ -97,10 +97,20 @@ def _write_strings(tree: exp.Query, schemas: Sequence[TableSchema]) -> None:
             column.replace(exp.Literal.string(name.name))
 
 
-def _write_tables(tree: exp.Query) -> None:
-    """`main` is the schema of all tables of a SQLite file."""
+_DEFAULT_SCHEMAS = {
+    "sqlite": "main",
+    **dict.fromkeys(("postgres", "redshift", "materialize", "risingwave", "snowflake"), "public"),
+    **dict.fromkeys(("tsql", "fabric"), "dbo"),
+}
+"""The schema in which a dialect's tables are where nothing else is said. A copy's are in none."""
+
+
+def _write_tables(tree: exp.Query, dialect: str) -> None:
+    """Names in the default schema without it. A CTE of the same name would stand in for such a table."""
+    default, own = _DEFAULT_SCHEMAS.get(dialect), {folded(cte.alias) for cte in tree.find_all(exp.CTE)}
     for node in tree.find_all(exp.Table, exp.Column):
-        if folded(node.text("db")) == "main":
+        table = node.name if isinstance(node, exp.Table) else node.table
+        if not node.text("catalog") and folded(node.text("db")) == default and folded(table) not in own:
             node.set("db", None)
 
 

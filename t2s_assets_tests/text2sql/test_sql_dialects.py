@@ -465,3 +465,30 @@ def test_a_percentage_is_left_out_where_it_is_rounded_otherwise() -> None:
     with pytest.raises(SqlTextError, match="percentage"):
         read_sql("SELECT TOP 50 PERCENT name FROM cust", "tsql", SCHEMAS)
     assert read_sql("SELECT name FROM cust LIMIT 50 PERCENT", "duckdb", SCHEMAS).endswith("LIMIT 50 PERCENT")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("tsql", "SELECT [dbo].[orders].[id] FROM [dbo].[orders] WHERE qty > 0"),
+        ("tsql", "SELECT o.id FROM dbo.orders AS o WHERE o.qty > 0"),
+        ("postgres", "SELECT public.orders.id FROM public.orders WHERE orders.qty > 0"),
+        ("snowflake", "SELECT id FROM PUBLIC.ORDERS WHERE qty > 0"),
+    ],
+)
+def test_the_default_schema_is_left_away(databases: Databases, dialect: str, sql: str) -> None:
+    assert databases[1].execute(read_sql(sql, dialect, SCHEMAS)).fetchall() == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("tsql", "SELECT id FROM sales.orders"),
+        ("postgres", "SELECT id FROM dbo.orders"),
+        ("postgres", "SELECT id FROM shop.public.orders"),
+        ("postgres", "WITH orders AS (SELECT id FROM public.orders WHERE qty > 0) SELECT id FROM public.orders"),
+    ],
+)
+def test_tables_of_other_schemas_are_refused(dialect: str, sql: str) -> None:
+    with pytest.raises(SqlTextError, match="refused"):
+        read_sql(sql, dialect, SCHEMAS)
