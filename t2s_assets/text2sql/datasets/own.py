@@ -17,7 +17,7 @@ from t2s_assets.text2sql.datasets.question_files import KEYS, QuestionFile, know
 from t2s_assets.text2sql.datasets.sqlite_types import kept_otherwise
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.tables.table_files import is_table_of_folder, kept_open, open_file, open_folder
+from t2s_assets.text2sql.tables.table_files import is_table_of_folder, open_file, open_folder
 from t2s_assets.text2sql.tables.user_tables import Source, UserTable, shortened
 
 SPLITS = ("train", "validation", "test")
@@ -150,10 +150,8 @@ def read_database(path: Path, log: Log = lambda line: None) -> tuple[OwnTable, .
         DataError: it or a table cannot be read, it has no table, or a column's name cannot stand in one line of a
             prompt.
     """
-    if path.is_dir():
-        return _tables_in(path, open_folder(path), log)
-    source = open_file(path)
-    with kept_open(path):
+    source = open_folder(path) if path.is_dir() else open_file(path)
+    with source.held():
         return _tables_in(path, source, log)
 
 

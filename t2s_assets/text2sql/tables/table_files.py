@@ -15,7 +15,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -43,7 +43,6 @@ from t2s_assets.text2sql.tables.user_tables import (
 )
 
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
-_DUCKDB = b"DUCK"
 _JSON_LINES = {".jsonl", ".ndjson"}
 
 
@@ -68,7 +67,7 @@ def open_file(path: Path, *, alone: bool = True) -> Source:
         raise DataError(f"{path} cannot be read ({e})") from e
     if head.startswith(b"SQLite format 3\0"):
         return _sqlite(path)
-    if head[8:12] == _DUCKDB:
+    if head[8:12] == b"DUCK":
         return _duckdb(path)
     suffix = unpacked(path).suffix.lower()
     kind = "parquet" if head.startswith(b"PAR1") else _SUFFIXES.get(suffix)
@@ -170,16 +169,6 @@ def _way_out(error: duckdb.Error) -> str:
     return ""
 
 
-@contextmanager
-def kept_open(path: Path) -> Iterator[None]:
-    """While it lasts, connections to a DuckDB file share what the first one read of it: each table has its own, and to
-    open a file anew takes longer than to read a small table."""
-    with path.open("rb") as f:
-        is_duckdb = f.read(16)[8:12] == _DUCKDB
-    with closing(_connect(path)) if is_duckdb else nullcontext():
-        yield
-
-
 def _duckdb(path: Path) -> Source:
     return _duckdb_source(str(path), lambda: _connect(path))
 
@@ -219,7 +208,7 @@ def _duckdb_source(where: str, connect: _Connect) -> Source:
             columns = _described(connection, relation)
         return table_of(known_as, columns, partial(_duckdb_rows, what, connect, relation, columns), where)
 
-    return Source(where, tuple(full), opened)
+    return Source(where, tuple(full), opened, held=lambda: closing(connect()))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import decimal
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -293,11 +294,15 @@ def tables_of(about: UserTable | UserDatabase) -> tuple[UserTable, ...]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where tables come from: their paths, as `UserTable` has them, and each table when it is asked for."""
+    """Where tables come from: their paths, as `UserTable` has them, and each table when it is asked for.
+
+    While `held` lasts, what was read of a file once is not read again for each of its tables.
+    """
 
     where: str
     paths: tuple[tuple[str, ...], ...]
     open: Callable[[tuple[str, ...]], UserTable] = field(repr=False, compare=False)
+    held: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -329,11 +334,12 @@ class Source:
                 f"none; choose one table with --table; there are: {self._listed}"
             )
         tables, problems = [], []
-        for path in self._default:
-            try:
-                tables.append(self.open(path))
-            except DataError as e:
-                problems.append(e)
+        with self.held():
+            for path in self._default:
+                try:
+                    tables.append(self.open(path))
+                except DataError as e:
+                    problems.append(e)
         if not tables:
             raise problems[0]
         return UserDatabase(self.name, tuple(tables), tuple(one_line(str(e)) for e in problems))
