@@ -49,7 +49,8 @@ class SqlExecutor:
     """Runs queries in child processes, each within `limits`, each independent of the others.
 
     A context manager; `close` ends the workers. `workers` is their number at most (default: the cores that
-    this process may use, up to 8); they start when first needed. Calls from several threads take turns.
+    this process may use, up to 8); they start when first needed. Calls from several threads take turns. A forked
+    child of the process has workers of its own.
 
     Raises ExecutionError when the module itself cannot work: a worker that does not start, or a database
     that does not load within the limits. What a query does is never an exception but an `Outcome`.
@@ -70,10 +71,25 @@ class SqlExecutor:
         self._size = workers or min(available_cores(), 8)
         self._guard = _guard
         self._address_space = _address_space
+        self._renew()
+        _LIVING.add(self)
+
+    def _renew(self) -> None:
+        """Be as one that has started no worker."""
         self._lock = threading.Lock()
         self._workers: list[WorkerProcess] = []
-        self._cwd = tempfile.mkdtemp(prefix="t2s-sql-")
-        self._finalizer = weakref.finalize(self, _end, self._workers, self._cwd)
+        self._folders: list[str] = []
+        self._finalizer = weakref.finalize(self, _end, self._workers, self._folders)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the workers, their folder and a lock that another thread may hold are the parent's. Two
+        processes on one worker's pipes would get each other's answers."""
+        for worker in self._workers:
+            worker.leave()
+        if self._finalizer.detach() is None:
+            self._lock = threading.Lock()
+        else:
+            self._renew()
 
     def __enter__(self) -> SqlExecutor:
         return self
@@ -144,7 +160,10 @@ class SqlExecutor:
             self._turn(batch)
 
     def _spawn(self) -> WorkerProcess:
-        return WorkerProcess(self.limits, self._cwd, address_space=self._address_space)
+        # Made when first needed: a forked child that runs nothing leaves none behind.
+        if not self._folders:
+            self._folders.append(tempfile.mkdtemp(prefix="t2s-sql-"))
+        return WorkerProcess(self.limits, self._folders[0], address_space=self._address_space)
 
     def _feed(self, batch: Batch) -> None:
         """Give every worker with room its next queries; queries that the guard refuses end here."""
@@ -308,8 +327,20 @@ class SqlExecutor:
             batch.try_alone(item)
 
 
-def _end(workers: list[WorkerProcess], cwd: str) -> None:
+def _end(workers: list[WorkerProcess], folders: list[str]) -> None:
     for worker in workers:
         worker.kill()
     workers.clear()
-    shutil.rmtree(cwd, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_LIVING: weakref.WeakSet[SqlExecutor] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for executor in list(_LIVING):
+        executor._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -164,6 +164,13 @@ class WorkerProcess:
         self.process.stdout.close()
         return code
 
+    def leave(self) -> None:
+        """In a forked child: close its copies of the pipes, so that the worker, which is the parent's, sees the parent
+        go; and let Popen find out that it is no child of this process."""
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.poll()
+
     def exit_code(self) -> int:
         """The exit code of a worker that closed its output; it gets a moment to exit, then is killed."""
         with contextlib.suppress(subprocess.TimeoutExpired):

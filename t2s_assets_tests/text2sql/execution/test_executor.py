@@ -256,7 +256,7 @@ def run_hostile(database: Database, queries: list[str], folder: Path, *, guard: 
         jobs.append(Job(database, control(number)))
     with SqlExecutor(workers=2, limits=TIGHT, _guard=guard) as executor:
         outcomes = executor.run(jobs)
-        assert os.listdir(executor._cwd) == []
+        assert os.listdir(executor._folders[0]) == []
     for number, outcome in enumerate(outcomes[1::2]):
         expected = tuple((name, number) for (name,) in NAMES)
         assert outcome.rows == expected, (jobs[2 * number].sql, outcome)
@@ -380,7 +380,7 @@ def test_a_worker_has_no_files_environment_or_group_of_its_parent(
         limits = {
             line[:25].strip(): line[25:].split()[0] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
         }
-        assert os.readlink(f"/proc/{pid}/cwd") == executor._cwd
+        assert os.readlink(f"/proc/{pid}/cwd") == executor._folders[0]
     assert b"tweet" not in environment and b"PATH=" not in environment
     assert {target.partition(":")[0] for target in targets} <= {"pipe", "/dev/null"}
     for name in ("Max file size", "Max core file size", "Max processes", "Max open files"):
@@ -598,7 +598,7 @@ def test_closing_ends_the_workers_and_removes_their_folder(database: Database) -
     executor = SqlExecutor(workers=2)
     executor.run([Job(database, control(n)) for n in range(200)])
     processes = [worker.process for worker in executor._workers]
-    folder = executor._cwd
+    folder = executor._folders[0]
     executor.close()
     executor.close()
     assert processes and all(process.poll() is not None for process in processes)
@@ -625,6 +625,36 @@ def test_workers_do_not_outlive_an_executor_that_nobody_closed(database: Databas
     process = executor._workers[0].process
     del executor
     assert process.wait(timeout=10) is not None
+
+
+def answered_in_a_child(executor: SqlExecutor, database: Database, numbers: range) -> int:
+    """Fork a child that asks the executor for each number; it exits with status 0 if it was given all of them."""
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.alarm(60)
+    status = 1
+    try:
+        right = all(executor.run_one(database, f"SELECT {n}").rows == ((n,),) for n in numbers)
+        executor.close()
+        status = 0 if right else 2
+    finally:
+        os._exit(status)
+
+
+def test_a_forked_child_has_workers_of_its_own(database: Database) -> None:
+    with SqlExecutor(workers=1) as executor:
+        assert executor.run_one(database, "SELECT 1").ok
+        pid = executor._workers[0].process.pid
+        with executor._lock:  # as where another thread of the parent is in the midst of a run
+            child = answered_in_a_child(executor, database, range(1000, 1100))
+        assert [executor.run_one(database, f"SELECT {n}").rows for n in range(100)] == [((n,),) for n in range(100)]
+        assert os.waitpid(child, 0)[1] == 0
+        assert executor._workers[0].process.pid == pid  # the child's closing ended none of the parent's
+        os.kill(pid, signal.SIGKILL)
+        assert executor.run_one(database, "SELECT 2").ok  # nor took it the folder in which a new one starts
+    child = answered_in_a_child(executor, database, range(1))
+    assert os.waitpid(child, 0)[1] == 1 << 8  # what was closed stays closed
 
 
 def test_an_interrupted_run_does_not_answer_into_the_next(database: Database) -> None:
