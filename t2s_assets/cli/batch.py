@@ -32,7 +32,7 @@ CHUNK = 64
 _FIELDS = (
     *("line", "id", "question", "table", "sql", "valid", "problem", "sequence_probability"),
     *("probability", "abstained", "withheld_sql", "text_in_any_case", "uses_table_content"),
-    *("result", "error", "model", "settings", "data"),
+    *("notes", "result", "error", "model", "settings", "data"),
 )
 # A result of many rows, or a schema of many tables, is one cell.
 csv.field_size_limit(2**31 - 1)

@@ -219,7 +219,7 @@ def test_batch_reads_and_writes_csv_and_resumes_it(
 ) -> None:
     questions, out = tmp_path / "q.csv", tmp_path / "a.csv"
     with questions.open("w", encoding=encoding, newline="") as f:
-        rows = [["a", 'how high,\n"K2"?'], ["b", ""], ["c", "which are over 8,600?"], ["d", "Lhotse?"]]
+        rows = [["a", 'how high,\n"K2"?'], ["b", ""], ["c", "which are over 8,600?"], ["d", "which are not K2?"]]
         csv.writer(f).writerows([["id", "question"], *rows])
     words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--db", peaks, "--run"]
     ended = t2s(*words)
@@ -231,6 +231,7 @@ def test_batch_reads_and_writes_csv_and_resumes_it(
     assert [r["valid"] for r in answers] == ["true", "", "true", "true"]
     assert [r["uses_table_content"] for r in answers] == ["false", "", "false", "false"]
     assert {"probability", "abstained"} <= answers[0].keys()
+    assert answers[0]["notes"] == "[]" and 'the question says "not"' in json.loads(answers[3]["notes"])[0]
     assert "the question is empty" in answers[1]["error"]
     assert json.loads(answers[0]["result"])["status"] == "ok"
     out.write_bytes(whole[:-30])
