@@ -25,7 +25,14 @@ from t2s_assets.text2sql.execution.batch import Batch
 from t2s_assets.text2sql.execution.guard import allow_sql
 from t2s_assets.text2sql.execution.jobs import Database, Job, Limits, Outcome
 from t2s_assets.text2sql.execution.lexer import RefusedSQL, encoded
-from t2s_assets.text2sql.execution.process import HELLO, LOAD, WATCH_SECONDS, WorkerProcess, resident_bytes
+from t2s_assets.text2sql.execution.process import (
+    HELLO,
+    LOAD,
+    LOAD_SECONDS,
+    WATCH_SECONDS,
+    WorkerProcess,
+    resident_bytes,
+)
 
 # Queries that a worker holds beyond the one it runs: enough that it never waits for the parent, even one that another
 # of its threads keeps busy.
@@ -243,8 +250,8 @@ class SqlExecutor:
         if item in (HELLO, LOAD):
             if message["status"] == "broken":
                 reason = wire.said(message)
-                code = worker.kill()
-                self._bury(worker, batch, Outcome("crashed", message=f"{reason} ({code})"))
+                worker.kill()
+                self._bury(worker, batch, Outcome("crashed", message=reason))
                 return False
             # Before the item is taken off, so that a hello that is none is charged to the hello.
             if item == HELLO:
@@ -280,7 +287,7 @@ class SqlExecutor:
 
     def _expired(self, worker: WorkerProcess, batch: Batch) -> None:
         worker.kill()
-        outcome = Outcome("timeout", message=f"took more than {self.limits.seconds:g} s", seconds=self.limits.seconds)
+        outcome = Outcome("timeout", message=f"took more than {worker.allowed:g} s", seconds=worker.allowed)
         self._bury(worker, batch, outcome)
 
     def _died(self, worker: WorkerProcess, batch: Batch) -> None:
@@ -314,11 +321,14 @@ class SqlExecutor:
             if worker.started_queries > len(rest):
                 batch.take_back(rest)
                 return
-            job = batch.jobs[rest[0]] if rest else None
-            tables = [relation.name for relation in job.database.relations] if job else []
+            relations = batch.jobs[rest[0]].database.relations if rest else ()
+            size = sum(relation.data.nbytes for relation in relations) / 1e6
+            # DuckDB's own advice, in the lines behind the first, is about settings that are locked.
+            reason = outcome.message.partition("\n")[0]
             raise ExecutionError(
-                f"the tables {tables} cannot be loaded within memory_mb={self.limits.memory_mb} and"
-                f" {self.limits.seconds:g} s: {outcome.message}"
+                f"the tables {[relation.name for relation in relations]} ({size:,.0f} MB) cannot be loaded within"
+                f" memory_mb={self.limits.memory_mb} and {LOAD_SECONDS:g} s: {reason}; give tables or views of fewer"
+                " columns, of fewer rows, or of shorter cells"
             )
         batch.take_back(rest)
         if final or worker.started_queries == 1 + len(rest):

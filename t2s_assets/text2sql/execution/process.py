@@ -139,12 +139,14 @@ class WorkerProcess:
         return self.pending.popleft()
 
     @property
+    def allowed(self) -> float:
+        """Seconds that the first pending item may take."""
+        return {HELLO: START_SECONDS, LOAD: LOAD_SECONDS}.get(self.pending[0], self.limits.seconds)
+
+    @property
     def deadline(self) -> float | None:
         """When the first pending item has had its time, on the monotonic clock; None when idle."""
-        if not self.pending:
-            return None
-        allowed = {HELLO: START_SECONDS, LOAD: LOAD_SECONDS}
-        return self.since + allowed.get(self.pending[0], self.limits.seconds + GRACE_SECONDS)
+        return self.since + self.allowed + GRACE_SECONDS if self.pending else None
 
     def over_memory(self) -> bool:
         """Whether a worker without an address-space limit has outgrown the limit on resident memory."""

@@ -594,6 +594,16 @@ def test_a_hello_that_is_none_is_charged_to_the_hello(
         executor.run_one(database, "SELECT 1")
 
 
+def test_what_did_not_load_in_time_is_told_with_the_time_it_had(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "START_SECONDS", 0.0)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.001)
+    with SqlExecutor(workers=1, limits=Limits(seconds=5.0)) as executor:
+        with pytest.raises(ExecutionError, match="does not start: took more than 0 s"):
+            executor.run_one(database, "SELECT 1")
+
+
 def test_closing_ends_the_workers_and_removes_their_folder(database: Database) -> None:
     executor = SqlExecutor(workers=2)
     executor.run([Job(database, control(n)) for n in range(200)])
@@ -681,12 +691,17 @@ def test_large_tables_are_not_all_copied_before_a_worker_takes_them() -> None:
 # Our own mistakes -----------------------------------------------------------------------------------------
 
 
-def test_a_database_that_does_not_fit_is_our_error_not_the_querys(executor: SqlExecutor) -> None:
+@pytest.mark.parametrize("memory_mb", [64, 200])  # too little for the rows as they come, and for the table of them
+def test_a_database_that_does_not_fit_is_our_error_not_the_querys(executor: SqlExecutor, memory_mb: int) -> None:
     rows = [(f"{n}" + "x" * 2000,) for n in range(60_000)]
     database = Database.of(Relation.from_rows("t", [("v", "VARCHAR")], rows))
-    with SqlExecutor(workers=1, limits=Limits(memory_mb=64)) as small:
-        with pytest.raises(ExecutionError, match=r"\['t'\] cannot be loaded within memory_mb=64"):
+    with SqlExecutor(workers=1, limits=Limits(memory_mb=memory_mb)) as small:
+        with pytest.raises(ExecutionError) as raised:
             small.run_one(database, "SELECT 1")
+    told = str(raised.value)
+    assert told.startswith(f"the tables ['t'] (121 MB) cannot be loaded within memory_mb={memory_mb} and 60 s: ")
+    assert told.endswith("; give tables or views of fewer columns, of fewer rows, or of shorter cells")
+    assert "\n" not in told and "SET " not in told
     assert executor.run_one(database, "SELECT count(*) FROM t").rows == ((60_000,),)
 
 
