@@ -25,6 +25,8 @@ _SUPERLATIVE = (
 )
 _MORE = r"(?:more|higher|greater|larger|bigger|longer|later|older|above|over)"
 _LESS = r"(?:less|fewer|lower|smaller|shorter|earlier|younger|below|under)"
+# "3 or more", and not "under 3 or more than 7", which are two conditions.
+_OR_BEYOND = rf"or (?:{_MORE}|{_LESS})\b(?! than\b| [$€£]?{_NUMBER}\b)"
 
 
 def _compares(tree: exp.Expression) -> bool:
@@ -62,11 +64,11 @@ _RULES = (
         "a model of single tables excludes nothing: it writes no NOT",
     ),
     _rule(
-        rf"\b(?:either|or(?! {_MORE}\b| {_LESS}\b))\b",
+        rf"\b(?:either|(?!{_OR_BEYOND})or)\b",
         "a model of single tables joins conditions by AND alone",
     ),
     _rule(
-        rf"\b(?:at least|at most|no (?:{_MORE}|{_LESS}) than|or (?:{_MORE}|{_LESS})|up to)\b",
+        rf"\b(?:at least|at most|no (?:{_MORE}|{_LESS}) than|{_OR_BEYOND}|up to)\b",
         "a model of single tables compares by < and > alone, so the bound itself is left out",
         _compares,
     ),
