@@ -26,9 +26,9 @@ def unpacked(path: Path) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line."""
+    """What an error says, in one line; DuckDB's may quote a row of the file, however long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or type(error).__name__
+    return " ".join(line if len(line) <= 300 else line[:300] + "..." for line in lines[:3]) or type(error).__name__
 
 
 def table_of(

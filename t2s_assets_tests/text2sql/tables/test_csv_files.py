@@ -279,3 +279,11 @@ def test_a_blank_that_the_header_has_not_belongs_to_its_cell(tmp_path: Path) -> 
     path = tmp_path / "notes.csv"
     path.write_text("name,note, more\nAnn, indented, x\nBob,plain,y\n")
     assert csv_table(path).content.data.to_pydict()["c1"] == [" indented", "plain"]
+
+
+def test_a_row_too_long_to_read_is_not_printed_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("name,body\na," + "x" * 3_000_000 + "\n")
+    with pytest.raises(DataError, match="Maximum line size") as raised:
+        open_source(db=path).table()
+    assert "a,xxx" in str(raised.value) and len(str(raised.value)) < 1_000
