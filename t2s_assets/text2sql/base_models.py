@@ -29,6 +29,8 @@ from t2s_assets.text2sql.storage import Project, content_hash, file_hash, replac
 
 Log = Callable[[str], None]
 
+_LOG = logging.getLogger(__name__)
+
 _CLEARLY_LESS = 0.8
 """A float32 product has to take less than this share of a bfloat16 one's time: that has half the memory to move."""
 
@@ -224,6 +226,8 @@ def place(hardware: Hardware) -> Placement:
             "it, or hardware.device: cpu"
         )
     dtype = hardware.dtype if hardware.dtype != "auto" else _best_dtype(device)
+    if device == "cpu":
+        _warn_if_emulated(dtype)
     attention = hardware.attention if hardware.attention != "auto" else _best_attention(device, dtype)
     if attention == "flash_attention_2" and not (device == "cuda" and _has_flash_attention()):
         raise ModelError(
@@ -249,6 +253,22 @@ def place_answering(hardware: Hardware) -> Placement:
     if hardware.attention in ("auto", "flash_attention_2"):
         hardware = hardware.model_copy(update={"attention": "sdpa"})
     return place(hardware)
+
+
+@functools.cache
+def _warn_if_emulated(dtype: str) -> None:
+    """Say once where this CPU has no instructions for a number format: oneDNN has no products of it then, and those of
+    PyTorch itself took a hundred times float32's time on cores with AVX2 alone."""
+    import torch
+
+    if dtype == "float32" or not torch.backends.mkldnn.is_available():
+        return
+    onednn = torch.ops.mkldnn
+    known = onednn._is_mkldnn_bf16_supported if dtype == "bfloat16" else onednn._is_mkldnn_fp16_supported
+    if not known():
+        _LOG.warning(
+            "hardware.dtype: %s is emulated on this CPU, at a small part of float32's speed; set float32 or auto", dtype
+        )
 
 
 def _best_dtype(device: str) -> str:

@@ -206,17 +206,16 @@ def test_on_a_cpu_bfloat16_is_chosen_only_where_it_is_fast(
 ) -> None:
     import torch
 
-    multiply = torch.mm
-
     def slower(a: Any, b: Any) -> Any:
-        """The slow one takes a core for 10 ms; the other waits for one that long."""
+        """The slow one takes a core for 10 ms; the other waits for one that long. Neither multiplies, which a CPU that
+        emulates bfloat16 does for longer than that."""
         until = time.thread_time() + 0.01
         if a.dtype != getattr(torch, slow):
             time.sleep(0.02)
         else:
             while time.thread_time() < until:
                 pass
-        return multiply(a, b)
+        return a
 
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
@@ -226,6 +225,25 @@ def test_on_a_cpu_bfloat16_is_chosen_only_where_it_is_fast(
         assert place(Hardware(device="cpu")).dtype == dtype
     finally:
         base_models._cpu_multiplies_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(("dtype", "asked"), [("bfloat16", "bf16"), ("float16", "fp16")])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_number_format_that_the_cpu_emulates_is_told_of_once(
+    dtype: Any, asked: str, there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{asked}_supported", lambda: there)
+    base_models._warn_if_emulated.cache_clear()
+    try:
+        for _ in range(2):
+            assert place(Hardware(device="cpu", dtype=dtype)).dtype == dtype
+            place(Hardware(device="cpu", dtype="float32"))
+    finally:
+        base_models._warn_if_emulated.cache_clear()
+    told = f"hardware.dtype: {dtype} is emulated on this CPU, at a small part of float32's speed; set float32 or auto"
+    assert [record.getMessage() for record in caplog.records] == ([] if there else [told])
 
 
 def test_a_device_that_is_not_here() -> None:
