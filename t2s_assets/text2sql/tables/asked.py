@@ -174,7 +174,6 @@ def named_in(sql: str, tables: Sequence[UserTable]) -> tuple[UserTable, ...]:
 
 
 def _database(tables: Sequence[UserTable], *, among: int | None) -> Database:
-    """The tables together, `among` of which are large. The same rows are hashed once, whatever they stand
-    with."""
+    """The tables together, `among` of which are large. The same rows are hashed once, whatever they stand with."""
     parts = [t.database(t.path[-1], typed=True, among=among) for t in tables]
     return Database("+".join(p.key for p in parts), tuple(r for p in parts for r in p.relations))

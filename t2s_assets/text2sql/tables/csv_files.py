@@ -28,8 +28,7 @@ from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable,
 from t2s_assets.text2sql.text_encoding import encoding_of
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
-# Bytes of all cells, numbers' as text too. A file with more is copied up to the lower cap, that of tables that are read
-# cell by cell.
+# Bytes of all cells, numbers' as text too. A file with more is copied up to the lower cap, that of tables among others.
 _MOST = 400_000_000
 _OTHERWISE = "cp1252"
 """What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
