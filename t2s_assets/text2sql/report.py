@@ -10,6 +10,7 @@ from t2s_assets.text2sql import adapters, comparison, plots
 from t2s_assets.text2sql.calibration import calibration
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.examination import gold_version
 from t2s_assets.text2sql.gold import MADE_OF
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.predictions import decoded_otherwise, load_predictions
@@ -35,8 +36,8 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     """Write `report` from `predictions` and the adapter's records. Returns its manifest.
 
     Raises:
-        DataError: one of them is not there, or the predictions are another adapter's or decoded otherwise than the
-            experiment now says.
+        DataError: one of them is not there, or the predictions are another adapter's, decoded otherwise than the
+            experiment now says, or scored on other data than there are now.
     """
     trains, evaluates = (f"t2s {command} {dataset}/{experiment}" for command in ("train", "evaluate"))
     predictions = read_manifest(project.path(dataset, "predictions", experiment), made_by=evaluates)
@@ -53,6 +54,11 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
         raise DataError(
             f"{dataset}/{experiment}: its predictions were decoded otherwise ({'; '.join(changed)}); evaluate again "
             f"with: {evaluates}, or put the settings back"
+        )
+    if predictions.get("gold_version") != gold_version(project, dataset):
+        raise DataError(
+            f"{dataset}/{experiment}: its predictions were scored on other questions, tables or gold than there are "
+            f"now; evaluate again with: t2s run {dataset}/{experiment}"
         )
     training = read_json(adapter / adapters.METRICS, made_by=trains)
     history = read_json(adapter / "trainer_state.json", made_by=trains)["log_history"]

@@ -11,10 +11,11 @@ import pytest
 from t2s_assets.text2sql import report, report_page
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
+from t2s_assets.text2sql.examination import gold_version
 from t2s_assets.text2sql.metrics import ERROR_KINDS
 from t2s_assets.text2sql.storage import write_manifest
 from t2s_assets_tests.projects import ProjectFiles
-from t2s_assets_tests.scored import LATENCY, TRAINING, row, save
+from t2s_assets_tests.scored import LATENCY, TRAINING, prepare_gold, row, save
 
 IMAGES = dict.fromkeys(report_page.PLOTS, "x.png")
 
@@ -280,8 +281,8 @@ def test_the_page_leaves_out_what_is_not_known() -> None:
 @pytest.fixture
 def saved(project_files: ProjectFiles) -> ProjectFiles:
     rows = [*rights(6, 4), row("v", split="validation")]
-    project_files.dataset("towns")
-    save(project_files.project, "towns", "tiny", rows, base=[row(str(i), right=i == 9) for i in range(10)])
+    base = [row(str(i), right=i == 9) for i in range(10)]
+    save(project_files.project, "towns", "tiny", rows, base=base, gold=prepare_gold(project_files))
     return project_files
 
 
@@ -321,7 +322,8 @@ def test_the_same_predictions_give_the_same_report_whatever_the_timings(
     rows = [*rights(6, 4), row("v", split="validation")]
     slower = LATENCY | {"total_ms": {"p50": 300.0, "p95": 900.0, "p99": 950.0}, "cold_load_ms": 5000.0}
     base = [row(str(i), right=i == 9) for i in range(10)]
-    save(saved.project, "towns", "tiny", rows, base=base, latency=slower, training=TRAINING | {"minutes": 9.0})
+    took = {"latency": slower, "training": TRAINING | {"minutes": 9.0}}
+    save(saved.project, "towns", "tiny", rows, base=base, **took, gold=gold_version(saved.project, "towns"))
     timed = report.make_report(saved.project, "towns", "tiny", [].append)
     assert timed["data_version"] == first["data_version"]
     old, new = json.loads(before), json.loads((folder_of(saved) / "report.json").read_text())
@@ -332,7 +334,8 @@ def test_the_same_predictions_give_the_same_report_whatever_the_timings(
 
 def test_other_predictions_give_another_version(saved: ProjectFiles) -> None:
     first = report.make_report(saved.project, "towns", "tiny", [].append)
-    save(saved.project, "towns", "tiny", [*rights(7, 3), row("v", split="validation")])
+    rows = [*rights(7, 3), row("v", split="validation")]
+    save(saved.project, "towns", "tiny", rows, gold=gold_version(saved.project, "towns"))
     assert report.make_report(saved.project, "towns", "tiny", [].append)["data_version"] != first["data_version"]
 
 
@@ -346,6 +349,17 @@ def test_predictions_of_another_adapter_are_not_mixed_with_this_one_s_figures(sa
     before = (folder_of(saved) / "report.json").read_bytes()
     write_manifest(saved.project.path("towns", "adapter", "tiny"), "trained since", {})
     with pytest.raises(DataError, match="is now trained since; evaluate again with: t2s evaluate towns/tiny"):
+        report.make_report(saved.project, "towns", "tiny", [].append)
+    assert (folder_of(saved) / "report.json").read_bytes() == before
+
+
+def test_predictions_on_data_that_have_changed_are_not_reported_as_those_on_today_s(saved: ProjectFiles) -> None:
+    report.make_report(saved.project, "towns", "tiny", [].append)
+    before = (folder_of(saved) / "report.json").read_bytes()
+    prepare_gold(saved, trained=2)  # more training questions leave scores as they are
+    report.make_report(saved.project, "towns", "tiny", [].append)
+    prepare_gold(saved, answer="Lhotse")
+    with pytest.raises(DataError, match=r"other questions, tables or gold than there are now.*t2s run towns/tiny"):
         report.make_report(saved.project, "towns", "tiny", [].append)
     assert (folder_of(saved) / "report.json").read_bytes() == before
 
