@@ -129,8 +129,10 @@ def train(
             same_training.take(project, dataset, experiment, key, log)
         _meet(config, placement, log)
         if not force and (manifest := find_manifest(folder, made_by=made_by) or {}).get("key") == key:
-            log("already trained: data, base and settings are what they were; --force trains again")
             if is_main():
+                stopped = checkpoints.last_whole(work, log)
+                forced = "trains again" if stopped is None else f"goes on from {stopped.name} of one that broke off"
+                log(f"already trained: data, base and settings are what they were; --force {forced}")
                 same_training.bring_up_to_date(folder, config, log)
             return manifest
         run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)

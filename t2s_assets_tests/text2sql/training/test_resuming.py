@@ -263,9 +263,12 @@ def test_a_forced_training_that_broke_off_goes_on_when_forced_again(towns: Proje
     whole, _ = train(towns, name)
     with pytest.raises(KeyboardInterrupt):
         training.train(towns.project, "towns", name, force=True, log=stop_at(6, []))
+    kept, lines = train(towns, name)
+    assert (kept, lines[0].partition("; ")[2]) == (whole, "--force goes on from checkpoint-4 of one that broke off")
     resumed, lines = train(towns, name, force=True)
     assert "going on from checkpoint-4" in lines
     assert resumed["data_version"] == whole["data_version"]
+    assert train(towns, name)[1][0].endswith("; --force trains again")
 
 
 # --------------------------------------------------------------------------------------------------- told to stop
