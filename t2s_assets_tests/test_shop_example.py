@@ -16,9 +16,10 @@ import duckdb
 import pytest
 from sqlglot import exp, parse_one
 
+from t2s_assets.text2sql.decoding.acceptance import Acceptance
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.predictions import make_predictions
-from t2s_assets.text2sql.prepare import make_questions, make_sql, make_tables
+from t2s_assets.text2sql.prepare import load_questions, load_tables, make_questions, make_sql, make_tables
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.report import make_report
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
@@ -149,6 +150,17 @@ def test_sql_covers_the_whole_range(questions: list[dict[str, str]]) -> None:
     }
     wanted = dict.fromkeys(counts, 6) | {"filter": 60, "aggregate": 60, "GROUP BY": 35, "sub-query": 30, "dates": 20}
     assert {k: n for k, n in counts.items() if n < wanted[k]} == {}
+
+
+def test_a_model_may_write_every_query(tmp_path: Path, questions: list[dict[str, str]]) -> None:
+    """So that `t2s check-data shop` finds nothing, as the page says."""
+    files = ProjectFiles(tmp_path)
+    shutil.copytree(SHOP, files.project.configs / "shop")
+    for make in (make_tables, make_questions):
+        make(files.project, "shop", [].append)
+    acceptance = Acceptance(load_tables(files.project, "shop")["shop"].schemas)
+    stops = {q.text: acceptance.stops_at(q.sql) for q in load_questions(files.project, "shop")}
+    assert len(stops) == len(questions) and {text: stop for text, stop in stops.items() if stop is not None} == {}
 
 
 def test_the_whole_chain(tmp_path: Path, tiny_base: Path) -> None:
