@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.base_models import BaseModel, Placement
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import ModelError
-from t2s_assets.text2sql.prompts import PromptFormat
-from t2s_assets.text2sql.storage import Project, read_json, read_manifest
+from t2s_assets.text2sql.prompts import FORMAT_FILE, PromptFormat
+from t2s_assets.text2sql.storage import MANIFEST, Project, file_hash, is_made, read_json, read_manifest
 
 RESOLVED_CONFIG = "experiment.json"
 METRICS = "training.json"
+CURVE = "trainer_state.json"
+PEFT_CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 EXPORTED = "exported"
 """In the manifest of an exported folder: what it holds, `merged` or `adapter`."""
@@ -22,16 +25,20 @@ EXPORTED = "exported"
 SCHEDULE = "schedule.json"
 """What a clock decided in the training, such as its number of steps: with it another training does the same."""
 
+_RECORDS = (MANIFEST, RESOLVED_CONFIG, METRICS, CURVE, FORMAT_FILE, PEFT_CONFIG)
+
 
 @dataclass(frozen=True)
 class Adapter:
-    """The folder of one trained adapter, checked to be whole."""
+    """The folder of one trained adapter."""
 
     folder: Path
     experiment: Experiment
     format: PromptFormat
     base_identity: str
     version: str
+    made_by: str = field(compare=False)
+    """The way out where a file of it turns out to be broken."""
 
     @property
     def size_mb(self) -> float:
@@ -56,7 +63,31 @@ def open_adapter(folder: Path, *, made_by: str) -> Adapter:
         format=PromptFormat.load(folder),
         base_identity=resolved["base_identity"],
         version=manifest["data_version"],
+        made_by=made_by,
     )
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a trained adapter, or None where they are whole or none was trained."""
+    if not is_made(folder):
+        return None
+    records = {*_RECORDS, *(path.name for path in folder.glob("*.json"))}
+    for name in sorted(records):
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except ValueError as e:
+            return f"{name} is not JSON ({e})"
+    if not (folder / WEIGHTS).is_file():
+        return f"{WEIGHTS} is missing"
+    if file_hash(folder / WEIGHTS, length=16) != read_manifest(folder, made_by="")["data_version"]:
+        return f"{WEIGHTS} does not hold the weights that {MANIFEST} tells of"
+    try:
+        base_models.tokenizer_from(folder)
+    except ModelError as e:
+        return str(e)
+    return None
 
 
 def trained_otherwise(adapter: Adapter, config: Experiment) -> list[str]:
@@ -119,7 +150,15 @@ def _base_of(adapter: Adapter, project: Project) -> BaseModel:
 def _with_adapter(base: Any, adapter: Adapter) -> Any:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, str(adapter.folder))
+    try:
+        return PeftModel.from_pretrained(base, str(adapter.folder))
+    except MemoryError:
+        raise
+    except Exception as e:  # peft and safetensors raise whatever a broken file makes them
+        raise ModelError(
+            f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e}); train again with: "
+            f"{adapter.made_by}"
+        ) from e
 
 
 def check_base(adapter: Adapter, base: BaseModel) -> None:

@@ -26,7 +26,6 @@ from t2s_assets.text2sql.trained import find_adapter
 
 Log = Callable[[str], None]
 
-_ADAPTER_CONFIG = "adapter_config.json"
 _SPREAD = ("processes", "sharding")
 """Of the settings of a training: how it was spread over ranks, which says nothing of the adapter."""
 
@@ -68,7 +67,8 @@ def export(
     if file_hash(adapter.folder / adapters.WEIGHTS, length=16) != adapter.version:
         raise ModelError(
             f"{adapter.folder}: {adapters.WEIGHTS} does not hold the weights that its {MANIFEST} tells of "
-            f"({adapter.version}), so no card could say what they are; train again"
+            f"({adapter.version}), so no card could say what they are; train again with: "
+            f"{adapter.made_by}"
         )
     source = source_of(project, adapter, device, log)
     if source.base.folder.resolve().is_relative_to(folder):
@@ -85,13 +85,13 @@ def _merged(source: Source, folder: Path, dtype: str | None, log: Log) -> Export
     before = None
     if probe:
         log(f"asking {len(probe)} validation examples of the adapter beside its base, in {placement.dtype}")
-        unmerged, tokenizer = _loaded(adapters.load_unmerged, adapter, source.project, placement)
+        unmerged, tokenizer = adapters.load_unmerged(adapter, source.project, placement)
         before = parity.said(unmerged, tokenizer, probe)
         del unmerged
     else:
         log(f"warning: {adapter.folder} has no {parity.PROBE}, so whether merging changes answers is not checked")
     log(f"merging in {wanted}")
-    model, tokenizer = _loaded(adapters.load_tuned, adapter, source.project, placement, dtype=wanted)
+    model, tokenizer = adapters.load_tuned(adapter, source.project, placement, dtype=wanted)
     settings = _generation(source.base, adapter, tokenizer)
     _settle(model, tokenizer, settings)
     with writing(folder) as fresh:
@@ -127,7 +127,7 @@ def _adapter(source: Source, folder: Path, dtype: str | None, log: Log) -> Expor
     with writing(folder) as fresh:
         log(f"writing {adapter.size_mb:,.1f} MB of weights to {folder}")
         shutil.copyfile(adapter.folder / adapters.WEIGHTS, fresh / adapters.WEIGHTS)
-        write_json(fresh / _ADAPTER_CONFIG, _adapter_config(adapter))
+        write_json(fresh / adapters.PEFT_CONFIG, _adapter_config(adapter))
         settings.save_pretrained(fresh)
         _save_tokenizer(tokenizer, fresh)
         write_json(fresh / adapters.RESOLVED_CONFIG, _resolved(source))
@@ -140,7 +140,7 @@ def _adapter_config(adapter: Adapter) -> dict[str, Any]:
 
     A name that is none of the hub's would be looked for there. `target_modules` is a set, in another order each time.
     """
-    config = read_json(adapter.folder / _ADAPTER_CONFIG, made_by="t2s train")
+    config = read_json(adapter.folder / adapters.PEFT_CONFIG, made_by=adapter.made_by)
     source = adapter.experiment.base_model
     hub = isinstance(source, HubModel)
     config["base_model_name_or_path"] = source.repo if hub else None
@@ -205,15 +205,6 @@ def _describe(subject: Subject, tokenizer: Any, folder: Path) -> None:
     facts |= {"dtype": subject.dtype} if subject.what == "merged" else {}
     facts[FILES] = sorted(p.name for p in folder.iterdir())
     write_manifest(folder, subject.adapter.version, facts | dict(subject.facts))
-
-
-def _loaded(load: Callable[..., tuple[Any, Any]], adapter: Adapter, *given: Any, **options: Any) -> tuple[Any, Any]:
-    try:
-        return load(adapter, *given, **options)
-    except (ModelError, MemoryError):
-        raise
-    except Exception as e:  # peft and safetensors raise whatever a broken file makes them
-        raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
 
 
 def _size(model: Any) -> int:

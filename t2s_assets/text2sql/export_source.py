@@ -49,10 +49,10 @@ def source_of(project: Project, adapter: Adapter, device: str | None, log: Log) 
     adapters.check_base(adapter, base)
     hardware = adapter.experiment.hardware
     here = base_models.place_answering(hardware if device is None else hardware.model_copy(update={"device": device}))
-    resolved = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by="t2s train")
+    resolved = read_json(adapter.folder / adapters.RESOLVED_CONFIG, made_by=adapter.made_by)
     trained = resolved.get("placement") or here.as_dict()
     address = _address(project, adapter, resolved)
-    manifest = read_manifest(adapter.folder, made_by="t2s train")
+    manifest = read_manifest(adapter.folder, made_by=adapter.made_by)
     facts = {name: manifest[name] for name in _FACTS if manifest.get(name) is not None}
     if (prompts := _asset(project, "prompts", address)) is not None:
         if prompts["data_version"] == facts.get("prompts_version"):

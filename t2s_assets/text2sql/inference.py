@@ -81,12 +81,7 @@ class Text2SQL:
         if device is not None:
             hardware = hardware.model_copy(update={"device": device})
         placement = base_models.place_answering(hardware)
-        try:
-            network, tokenizer = load_ready(adapter, project, placement, decoding)
-        except T2SError:
-            raise
-        except Exception as e:  # peft and safetensors raise whatever a broken file makes them
-            raise ModelError(f"{adapter.folder}: the adapter cannot be loaded ({type(e).__name__}: {e})") from e
+        network, tokenizer = load_ready(adapter, project, placement, decoding)
         from t2s_assets.text2sql.decoding import Decoder
 
         return cls(adapter, Decoder(network, tokenizer, options(decoding, waited_for=True)), tokenizer)

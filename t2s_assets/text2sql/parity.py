@@ -72,9 +72,9 @@ def save_probe(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 def load_probe(adapter: Adapter, project: Project) -> list[dict[str, str]]:
     """The adapter's probe; of one that has none, validation prompts of its project; [] where they are gone too."""
     if (adapter.folder / PROBE).is_file():
-        return list(read_json(adapter.folder / PROBE, made_by="t2s train"))
+        return list(read_json(adapter.folder / PROBE, made_by=adapter.made_by))
     try:
-        address = read_json(adapter.folder / RESOLVED_CONFIG, made_by="t2s train").get("address", ["", ""])
+        address = read_json(adapter.folder / RESOLVED_CONFIG, made_by=adapter.made_by).get("address", ["", ""])
         read_manifest(project.path(address[0], "prompts", address[1]), made_by="t2s prepare")
         return load_prompts(project, *address)["validation"].to_list()[:PROBE_EXAMPLES]
     except DataError:

@@ -61,7 +61,7 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
             f"now; evaluate again with: t2s run {dataset}/{experiment}"
         )
     training = read_json(adapter / adapters.METRICS, made_by=trains)
-    history = read_json(adapter / "trainer_state.json", made_by=trains)["log_history"]
+    history = read_json(adapter / adapters.CURVE, made_by=trains)["log_history"]
     own = comparison.verdicts(experiment, predictions, rows)
     others = comparison.references(project, dataset, experiment, own)
     compared = {name: comparison.compare(own, other) for name, other in others.items()}

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import base_models, launching
+from t2s_assets.text2sql import adapters, base_models, launching
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
@@ -27,7 +27,7 @@ from t2s_assets.text2sql.storage import (
     MANIFEST,
     Project,
     content_hash,
-    find_manifest,
+    is_made,
     read_json,
     read_manifest,
     restore_interrupted,
@@ -117,7 +117,6 @@ def train(
     placement = base_models.place_training(config)
     key = training_key(config, prompts_version, base, placement)
     folder, beside = project.path(dataset, "adapter", experiment), project.path(dataset, "checkpoints", experiment)
-    made_by = f"t2s train {dataset}/{experiment}"
     restore_interrupted(folder)
     with _storage_errors(beside), ExitStack() as held:
         if is_main():
@@ -125,10 +124,12 @@ def train(
         work = beside / key
         if is_main() and checkpoints.older(work, folder / MANIFEST):
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
-        if is_main() and not force and (find_manifest(folder, made_by=made_by) or {}).get("key") != key:
+        if is_main() and not force and (problem := adapters.damage(folder)) is not None:
+            log(f"{folder}: {problem}, so it is trained again")
+        if is_main() and not force and _trained(folder, key) is None:
             same_training.take(project, dataset, experiment, key, log)
         _meet(config, placement, log)
-        if not force and (manifest := find_manifest(folder, made_by=made_by) or {}).get("key") == key:
+        if not force and (manifest := _trained(folder, key)) is not None:
             if is_main():
                 stopped = checkpoints.last_whole(work, log)
                 forced = "trains again" if stopped is None else f"goes on from {stopped.name} of one that broke off"
@@ -138,6 +139,14 @@ def train(
         run = TrainingRun(project, dataset, experiment, config, base, placement, key, work, log)
         run.replay, run.signal = replay, signal or run.signal
         return run.train(prompts_version)
+
+
+def _trained(folder: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of the adapter in a folder where it is whole and was trained by `key`."""
+    if not is_made(folder) or adapters.damage(folder) is not None:
+        return None
+    manifest = read_manifest(folder, made_by="")
+    return manifest if manifest.get("key") == key else None
 
 
 def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = print) -> None:

@@ -10,7 +10,6 @@ from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.storage import (
     Project,
-    file_hash,
     find_manifest,
     read_json,
     read_manifest,
@@ -34,11 +33,11 @@ def take(project: Project, dataset: str, experiment: str, key: str, log: Log) ->
     source = _source(project, dataset, config, key)
     if source is None:
         return
+    if (problem := adapters.damage(source)) is not None:
+        log(f"{source}: {problem}, so it is not taken")
+        return
     manifest = read_manifest(source, made_by="")
     version = manifest.pop("data_version")
-    if file_hash(source / adapters.WEIGHTS, length=16) != version:
-        log(f"{source}: the weights are not those that its manifest tells of, so they are not taken")
-        return
     trained_by = manifest.get(TAKEN_FROM, f"{dataset}/{source.name}")
     with replacing_folder(project.path(dataset, "adapter", experiment)) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True)

@@ -304,7 +304,7 @@ class TrainingRun:
             PromptFormat.load(source).save(fresh)
             parity.save_probe(fresh, self.probe)
             history = trainer.state.log_history
-            write_json(fresh / "trainer_state.json", {"log_history": history, "global_step": facts["steps"]})
+            write_json(fresh / adapters.CURVE, {"log_history": history, "global_step": facts["steps"]})
             facts["adapter_mb"] = round((fresh / adapters.WEIGHTS).stat().st_size / 1e6, 2)
             write_json(
                 fresh / adapters.RESOLVED_CONFIG,

@@ -93,7 +93,7 @@ def test_weights_that_are_not_their_manifests_are_not_taken(tmp_path: Path, tiny
     broken = files.project.path("towns", "adapter", "tiny") / adapters.WEIGHTS
     broken.write_bytes(broken.read_bytes()[:-1])
     facts, lines = train(files, "free", "like: tiny\ndecoding: {grammar: none}")
-    assert "taken_from" not in facts and any("so they are not taken" in line for line in lines)
+    assert "taken_from" not in facts and any("so it is not taken" in line for line in lines)
 
 
 # ------------------------------------------------------------------------------------- a folder that was moved away

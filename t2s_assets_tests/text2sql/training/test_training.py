@@ -142,10 +142,26 @@ def test_force_trains_over_an_adapter_whose_records_are_broken(towns: ProjectFil
     first, _ = train(towns, name)
     manifest = towns.project.path("towns", "adapter", name) / "manifest.json"
     manifest.write_text("{")
-    with pytest.raises(T2SError, match=rf"is not JSON .* make it again with: t2s train towns/{name}"):
-        train(towns, name)
     again, _ = train(towns, name, force=True)
     assert again["data_version"] == first["data_version"]
+
+
+def test_an_adapter_whose_files_are_damaged_is_trained_again(towns: ProjectFiles, experiment: Make) -> None:
+    """As what finds them so tells its user to."""
+    name = experiment(max_steps=2)
+    first, _ = train(towns, name)
+    folder = towns.project.path("towns", "adapter", name)
+    for file, content, problem in (
+        ("manifest.json", "{", "manifest.json is not JSON"),
+        ("experiment.json", None, "experiment.json is missing"),
+        (adapters.WEIGHTS, None, f"{adapters.WEIGHTS} is missing"),
+        (adapters.WEIGHTS, "cut off", f"{adapters.WEIGHTS} does not hold the weights that manifest.json tells of"),
+        ("tokenizer.json", "{}", f"{folder}: no tokenizer can be loaded"),
+    ):
+        (folder / file).unlink() if content is None else (folder / file).write_text(content)
+        again, lines = train(towns, name)
+        assert lines[0].startswith(f"{folder}: {problem}") and lines[0].endswith(", so it is trained again")
+        assert again["data_version"] == first["data_version"] and adapters.damage(folder) is None
 
 
 @pytest.mark.parametrize(
