@@ -46,7 +46,11 @@ def choose_champion(project: Project, dataset: str, log: Callable[[str], None] =
 
 
 def _choose(project: Project, dataset: str, log: Callable[[str], None]) -> dict[str, Any]:
-    serving = serving_experiment(project, dataset)
+    try:
+        serving = serving_experiment(project, dataset)
+    except DataError as e:  # the way out that it names is to choose again
+        log(f"{e}. Nothing tells which experiment served, so one is chosen as if none had")
+        serving = None
     predicted = _predicted(project, dataset)
     candidates, left_out = _candidates(project, dataset, serving, predicted)
     for name in left_out:

@@ -7,11 +7,12 @@ as the previous ones. Made again from the same predictions, a report keeps its t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql.champion import serving_experiment
+from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.paired import Pairs, verdict
 from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.storage import Project, find_manifest, read_json, restore_interrupted
@@ -35,13 +36,19 @@ def verdicts(experiment: str, predictions: Mapping[str, Any], rows: Sequence[Map
     }
 
 
-def references(project: Project, dataset: str, experiment: str, own: Verdicts) -> dict[str, Verdicts | None]:
+def references(
+    project: Project, dataset: str, experiment: str, own: Verdicts, log: Callable[[str], None]
+) -> dict[str, Verdicts | None]:
     """What a report on `own` is compared with, each None where there is none.
 
     `previous`: the last report of the same experiment on other predictions. `champion`: the experiment that serves
     now, if it is another one; once this one serves itself, the one that served when it was first reported.
     """
-    kept = _kept(project.path(dataset, "report", experiment))
+    try:
+        kept = _kept(project.path(dataset, "report", experiment))
+    except DataError as e:  # the way out that it names is to report again
+        log(f"{e}. Nothing tells what was reported before, so this report is compared with no earlier one")
+        kept = {}
     same = bool(kept) and kept["own"]["predictions"] == own["predictions"]
     carried = kept if same else {"previous": kept.get("own"), "champion": None}
     serving = serving_experiment(project, dataset)

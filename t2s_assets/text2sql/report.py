@@ -63,7 +63,7 @@ def make_report(project: Project, dataset: str, experiment: str, log: Callable[[
     training = read_json(adapter / adapters.METRICS, made_by=trains)
     history = read_json(adapter / adapters.CURVE, made_by=trains)["log_history"]
     own = comparison.verdicts(experiment, predictions, rows)
-    others = comparison.references(project, dataset, experiment, own)
+    others = comparison.references(project, dataset, experiment, own, log)
     compared = {name: comparison.compare(own, other) for name, other in others.items()}
     targets = project.dataset(dataset).targets
     report = build_report(f"{dataset}/{experiment}", rows, base, latency, training, predictions, compared, targets)

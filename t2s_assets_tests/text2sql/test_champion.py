@@ -203,9 +203,14 @@ def test_predictions_decoded_otherwise_are_left_out(project_files: ProjectFiles,
     assert (chosen["experiment"], chosen["left_out"]) == ("plain", ["other"])
 
 
-def test_a_broken_record_says_what_writes_it(project_files: ProjectFiles) -> None:
+def test_a_broken_record_says_what_writes_it_and_that_does(project_files: ProjectFiles, scored: Scored) -> None:
+    scored("good", "rrrw")
     folder = project_files.project.path("towns", "champion")
     folder.mkdir(parents=True)
     (folder / CHAMPION).write_text("{")
     with pytest.raises(DataError, match="make it again with: t2s champion towns"):
         serving_experiment(project_files.project, "towns")
+    lines: list[str] = []
+    assert choose_champion(project_files.project, "towns", lines.append)["experiment"] == "good"
+    assert lines[0].endswith("so one is chosen as if none had")
+    assert serving_experiment(project_files.project, "towns") == "good"

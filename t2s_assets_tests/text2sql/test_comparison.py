@@ -106,6 +106,13 @@ def test_made_again_it_is_the_same_byte_for_byte(project_files: ProjectFiles, re
     assert json.loads(before[COMPARED])["previous"]["right"] == ["t00", "t02"]
 
 
+def test_a_broken_record_of_the_report_before_is_made_anew(project_files: ProjectFiles, reported: Reported) -> None:
+    reported("a", "wwww")
+    (folder(project_files, "a") / COMPARED).write_text("{")
+    assert reported("a", "rrrr")["comparisons"]["previous"] is None
+    assert reported("a", "rrrw")["comparisons"]["previous"]["lost_questions"] == ["t03"]
+
+
 def test_a_challenger_is_compared_with_the_champion(project_files: ProjectFiles, reported: Reported) -> None:
     reported("old", "rrww", validated="rrrrrrrw" + "w" * 8)
     choose_champion(project_files.project, "towns", [].append)
