@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from t2s_assets.text2sql.data_verdicts import DataVerdict
     from t2s_assets.text2sql.storage import Project
@@ -205,7 +205,7 @@ def list_all() -> None:
     from t2s_assets.cli import show
     from t2s_assets.text2sql.champion import serving_experiment
     from t2s_assets.text2sql.config_files import dataset_names, experiment_names, misnamed
-    from t2s_assets.text2sql.errors import ConfigError
+    from t2s_assets.text2sql.errors import ConfigError, DataError
     from t2s_assets.text2sql.storage import Project
 
     project = Project.find()
@@ -218,12 +218,15 @@ def list_all() -> None:
         table.add_row(name, ", ".join(made) or "nothing", escape("\n".join(lines)))
 
     for dataset in datasets:
-        made = {n: f for n in ("tables", "questions", "sql") if (f := _manifest(project, dataset, n)) is not None}
-        add(dataset, made, [_description(project.dataset, dataset), *_dataset_figures(made)])
-        serving = serving_experiment(project, dataset)
+        made, broken = _made(project, dataset, ("tables", "questions", "sql"))
+        serving = None
+        try:
+            serving = serving_experiment(project, dataset)
+        except DataError as e:
+            broken.append(f"error: {e}")
+        add(dataset, made, [_description(project.dataset, dataset), *_dataset_figures(made), *broken])
         for name in experiment_names(project.configs, dataset):
-            assets = ("prompts", "adapter", "predictions", "report")
-            made = {n: f for n in assets if (f := _manifest(project, dataset, n, name)) is not None}
+            made, broken = _made(project, dataset, ("prompts", "adapter", "predictions", "report"), name)
             figures = [_description(project.experiment, dataset, name)]
             figures += ["champion"] if name == serving else []
             if "adapter" in made:
@@ -232,7 +235,7 @@ def list_all() -> None:
                 rates = made["report"]
                 shown = [f"{k.upper()} {100 * rates[k]:.1f} %" for k in ("em", "ex") if rates.get(k) is not None]
                 figures.append(f"{', '.join(shown)} on {rates['n']:,} of {rates['of']:,} test questions")
-            add(f"  {dataset}/{name}", made, figures)
+            add(f"  {dataset}/{name}", made, figures + broken)
         for name in misnamed(project.configs, dataset):
             add(f"  {dataset}/{name}", {}, [_description(project.experiment, dataset, name)])
         table.add_section()
@@ -241,10 +244,22 @@ def list_all() -> None:
     show.print_table(table)
 
 
-def _manifest(project: Project, dataset: str, asset: str, experiment: str | None = None) -> dict[str, Any] | None:
+def _made(
+    project: Project, dataset: str, assets: Iterable[str], experiment: str | None = None
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """(the manifests of those assets that are there, by name; a line for each that cannot be read)."""
+    from t2s_assets.text2sql.errors import DataError
     from t2s_assets.text2sql.storage import find_manifest
 
-    return find_manifest(project.path(dataset, asset, experiment), made_by="t2s run")
+    made_by = f"t2s run {dataset}/{experiment}" if experiment else f"t2s prepare {dataset}"
+    made, broken = {}, []
+    for asset in assets:
+        try:
+            if (manifest := find_manifest(project.path(dataset, asset, experiment), made_by=made_by)) is not None:
+                made[asset] = manifest
+        except DataError as e:
+            broken.append(f"error: {e}")
+    return made, broken
 
 
 def _description(read: Callable[..., Any], *address: str) -> str:

@@ -45,6 +45,21 @@ def test_list_describes_what_it_can_read(t2s: T2S, shop: ProjectFiles, monkeypat
     assert "shop/tiny" in out and "error: " in out and "colour: unknown key" in out
 
 
+def test_list_shows_the_rest_where_a_record_is_broken(
+    t2s: T2S, shop: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(shop, monkeypatch)
+    for asset, file in (("tables", "manifest.json"), ("champion", "champion.json"), ("report/tiny", "manifest.json")):
+        broken = shop.project.path("shop", asset) / file
+        broken.parent.mkdir(parents=True)
+        broken.write_text("{")
+    ended = t2s("list")
+    out = " ".join(re.sub("[│┃]", " ", ended.out).split())
+    assert ended.status == 0 and "shop/tiny" in out
+    for command in ("t2s prepare shop", "t2s champion shop", "t2s run shop/tiny"):
+        assert f"make it again with: {command}" in out
+
+
 def test_prepare_refuses_a_leak_between_splits(
     t2s: T2S, project_files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
