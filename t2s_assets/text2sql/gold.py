@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Outcome
 from t2s_assets.text2sql.schema import TableSchema
@@ -127,11 +130,15 @@ class Gold(Protocol):
         """What a report says of the data: how it was split, what was left out."""
 
 
-def existing(path: Path, dataset: str) -> Path:
-    """`path`. Raises DataError where it is not there yet."""
+def read_prepared(path: Path, dataset: str, **options: Any) -> pa.Table:
+    """A Parquet file of `tables`, `questions` or `sql`. Raises DataError where it is not there yet, or is broken."""
+    made_by = f"t2s prepare {dataset}"
     if not path.exists():
-        raise DataError(f"{path} is not there; make it with: t2s prepare {dataset}")
-    return path
+        raise DataError(f"{path} is not there; make it with: {made_by}")
+    try:
+        return pq.read_table(path, **options)
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"{path} cannot be read ({e}); make it again with: {made_by}") from e
 
 
 MADE_OF = "made_of"

@@ -23,7 +23,7 @@ from t2s_assets.text2sql.datasets import read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, existing, made_of, sql_facts
+from t2s_assets.text2sql.gold import Compared, Log, Verdict, every, made_of, read_prepared, sql_facts
 from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.metrics import ERROR_KINDS, error_kinds, exact_match, parse_prediction
 from t2s_assets.text2sql.query import (
@@ -234,10 +234,10 @@ def _questions_arrow(source: Source) -> pa.Table:
 
 def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, Table]:
     """The prepared tables by id, of all splits or some."""
-    path = existing(project.path(dataset, "tables") / "tables.parquet", dataset)
+    path = project.path(dataset, "tables") / "tables.parquet"
     filters = [("split", "in", list(splits))] if splits is not None else None
     found = {}
-    for row in pq.read_table(path, filters=filters).to_pylist():
+    for row in read_prepared(path, dataset, filters=filters).to_pylist():
         columns = tuple(Column(n, t) for n, t in zip(row["columns"], row["types"]))
         schema = TableSchema(row["id"], columns)
         rows = tuple(tuple(r) for r in row["rows"])
@@ -276,8 +276,7 @@ def same_content_across_splits(tables: dict[str, Table]) -> list[tuple[str, str]
 def make_questions(project: Project, dataset: str, log: Log) -> dict[str, Any]:
     """Write `questions` from what the source gave. Returns the facts, exact duplicates among them."""
     made = made_of(project, dataset, "questions")  # before they are read
-    source = existing(project.path(dataset, "tables") / "source_questions.parquet", dataset)
-    table = pq.read_table(source)
+    table = read_prepared(project.path(dataset, "tables") / "source_questions.parquet", dataset)
     keys = Counter(zip(table["table_id"].to_pylist(), (q.lower() for q in table["question"].to_pylist())))
     folder = project.path(dataset, "questions")
     with replacing_folder(folder) as fresh:
@@ -294,13 +293,13 @@ def make_questions(project: Project, dataset: str, log: Log) -> dict[str, Any]:
 
 def load_questions(project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[Question]:
     """The prepared questions in their order, of all splits or some."""
-    path = existing(project.path(dataset, "questions") / "questions.parquet", dataset)
+    path = project.path(dataset, "questions") / "questions.parquet"
     filters = [("split", "in", list(splits))] if splits is not None else None
     return [
         Question(
             r["id"], r["split"], r["table_id"], r["question"], Query.from_json(json.loads(r["query"]), width=1 << 30)
         )
-        for r in pq.read_table(path, filters=filters).to_pylist()
+        for r in read_prepared(path, dataset, filters=filters).to_pylist()
     ]
 
 

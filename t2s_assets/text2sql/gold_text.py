@@ -23,7 +23,7 @@ from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import OwnTable, read_own
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
-from t2s_assets.text2sql.gold import Facts, Log, every, existing, made_of, sql_facts
+from t2s_assets.text2sql.gold import Facts, Log, every, made_of, read_prepared, sql_facts
 from t2s_assets.text2sql.gold_results import SCORED, keep, results_path
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
@@ -155,7 +155,7 @@ def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = N
     """The prepared databases by name; `splits` makes no difference, since a database may serve several."""
     folder = project.path(dataset, "tables")
     found: dict[str, list[TableFile]] = {}
-    for row in pq.read_table(existing(folder / "tables.parquet", dataset)).to_pylist():
+    for row in read_prepared(folder / "tables.parquet", dataset).to_pylist():
         columns = tuple(Column(*c) for c in zip(row["columns"], row["types"], row["sql_types"]))
         table = TableFile(TableSchema(row["name"], columns), tuple(row["sql_types"]), folder / row["file"])
         found.setdefault(row["database"], []).append(table)
@@ -164,8 +164,8 @@ def load_tables(project: Project, dataset: str, splits: Iterable[str] | None = N
 
 def tables_version(project: Project, dataset: str, splits: Iterable[str]) -> str:
     """What names the content of all databases, whatever the splits."""
-    listed = existing(project.path(dataset, "tables") / "tables.parquet", dataset)
-    files = sorted({row["file"] for row in pq.read_table(listed, columns=["file"]).to_pylist()})
+    listed = project.path(dataset, "tables") / "tables.parquet"
+    files = sorted({row["file"] for row in read_prepared(listed, dataset, columns=["file"]).to_pylist()})
     files += [_KEPT] if (listed.parent / _KEPT).exists() else []
     return content_hash(file_hash(listed), *(file_hash(listed.parent / file) for file in files))
 
@@ -182,7 +182,7 @@ def make_questions(project: Project, dataset: str, log: Log) -> Facts:
     made = made_of(project, dataset, "questions")  # before they are read
     config = project.dataset(dataset)
     assert isinstance(config, OwnDataset)
-    source = pq.read_table(existing(project.path(dataset, "tables") / "source_questions.parquet", dataset)).to_pylist()
+    source = read_prepared(project.path(dataset, "tables") / "source_questions.parquet", dataset).to_pylist()
     databases = load_tables(project, dataset)
     kept, left_out = [], []
     with _Translator(config.dialect, databases, _read_kept(project, dataset)) as translator:
@@ -284,18 +284,18 @@ def _deal_out(rows: list[dict[str, Any]], config: OwnDataset, log: Log) -> str:
 
 def load_questions(project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[TextQuestion]:
     """The questions whose SQL can be read, in their order, of all splits or some."""
-    path = existing(project.path(dataset, "questions") / "questions.parquet", dataset)
+    path = project.path(dataset, "questions") / "questions.parquet"
     filters = [("split", "in", list(splits))] if splits is not None else None
     return [
         TextQuestion(r["id"], r["split"], r["table_id"], r["question"], r["sql"], tuple(r["tables"]), r["where"])
-        for r in pq.read_table(path, filters=filters).to_pylist()
+        for r in read_prepared(path, dataset, filters=filters).to_pylist()
     ]
 
 
 def load_usable(project: Project, dataset: str, splits: Iterable[str] | None = None) -> list[TextQuestion]:
     """The questions whose gold runs: those train and are scored."""
-    path = existing(project.path(dataset, "sql") / "sql.parquet", dataset)
-    table = pq.read_table(path, columns=["id", "status"])
+    path = project.path(dataset, "sql") / "sql.parquet"
+    table = read_prepared(path, dataset, columns=["id", "status"])
     runs = {i for i, status in zip(*(table[c].to_pylist() for c in ("id", "status"))) if status == "ok"}
     return [q for q in load_questions(project, dataset, splits) if q.id in runs]
 

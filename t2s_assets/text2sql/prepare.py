@@ -6,11 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.gold import Facts, Gold, Log, existing
+from t2s_assets.text2sql.gold import Facts, Gold, Log, read_prepared
 from t2s_assets.text2sql.storage import Project
 
 
@@ -75,9 +73,9 @@ def gold_against_gold(project: Project, dataset: str, log: Log = print) -> dict[
 
 def load_sql(project: Project, dataset: str, splits: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """The rows of `sql` by question id, of all splits or some."""
-    path = existing(project.path(dataset, "sql") / "sql.parquet", dataset)
+    path = project.path(dataset, "sql") / "sql.parquet"
     filters = [("split", "in", list(splits))] if splits is not None else None
-    return {r["id"]: r for r in pq.read_table(path, filters=filters).to_pylist()}
+    return {r["id"]: r for r in read_prepared(path, dataset, filters=filters).to_pylist()}
 
 
 def sample(items: list[Any], limit: int | None, *, seed: int, key: Callable[[Any], str]) -> Iterator[Any]:

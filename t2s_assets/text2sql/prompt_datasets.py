@@ -223,11 +223,21 @@ def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def load_prompts(project: Project, dataset: str, experiment: str) -> Any:
-    """The saved `datasets.DatasetDict` of an experiment. Raises DataError as `prompts_manifest` does."""
+    """The saved `datasets.DatasetDict` of an experiment.
+
+    Raises:
+        DataError: as `prompts_manifest` does, or its files are broken.
+    """
     from datasets import load_from_disk
 
     prompts_manifest(project, dataset, experiment)
-    return load_from_disk(str(project.path(dataset, "prompts", experiment) / "dataset"))
+    folder = project.path(dataset, "prompts", experiment) / "dataset"
+    try:
+        return load_from_disk(str(folder))
+    except Exception as e:  # datasets and pyarrow raise whatever a broken file makes them
+        raise DataError(
+            f"{folder} cannot be read ({type(e).__name__}: {e}); make it again with: t2s prepare {dataset}/{experiment}"
+        ) from e
 
 
 def first_example(folder: Path) -> dict[str, Any] | None:

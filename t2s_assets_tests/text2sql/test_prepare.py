@@ -330,6 +330,18 @@ def test_assets_that_are_not_there_say_how_to_make_them(project_files: ProjectFi
             load(project, "shop")
 
 
+def test_assets_that_are_cut_off_say_how_to_make_them_again(project_files: ProjectFiles) -> None:
+    project_files.dataset("shop")
+    project = project_files.project
+    for make in (make_tables, make_questions, make_sql):
+        make(project, "shop", silent)
+    for asset, load in (("tables", load_tables), ("questions", load_questions), ("sql", load_sql)):
+        file = project.path("shop", asset) / f"{asset}.parquet"
+        file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(DataError, match=rf"{asset}.parquet cannot be read .*make it again with: t2s prepare shop"):
+            load(project, "shop")
+
+
 # ------------------------------------------------------------------------------------------------ odd but allowed
 
 

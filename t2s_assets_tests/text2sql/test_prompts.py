@@ -422,6 +422,15 @@ def test_prompts_that_are_not_there_say_how_to_make_them(shop: ProjectFiles) -> 
         make_prompts(shop.project, "shop", "tiny", silent)
 
 
+@pytest.mark.parametrize("file", ["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"])
+def test_prompts_that_are_cut_off_say_how_to_make_them_again(shop: ProjectFiles, tiny_base: Path, file: str) -> None:
+    with_format(prepared(shop), tiny_base)
+    broken = shop.project.path("shop", "prompts", "tiny") / "dataset" / file
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"dataset cannot be read .*make it again with: t2s prepare shop/tiny"):
+        load_prompts(shop.project, "shop", "tiny")
+
+
 def test_spoilt_examples_are_found(tokenizer: Any) -> None:
     rows = [
         {"prompt": "p", "completion": "SELECT 1"},
