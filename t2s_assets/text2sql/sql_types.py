@@ -181,7 +181,7 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         real = (exp.Round, exp.Trunc, exp.Floor, exp.Ceil, exp.Pow, exp.Extract)
         rules |= dict.fromkeys(real, lambda annotator, node: _set(annotator, node, _Type.DOUBLE))
         rules |= {exp.Sum: _sum_of_postgres}
-    if is_of(dialect, TSQL) or is_of(dialect, Presto):
+    if is_of(dialect, TSQL, Presto):
         rules |= {exp.Round: lambda annotator, node: annotator._annotate_by_args(node, "this")}
     if is_of(dialect, Presto):
         rules |= {exp.TimeToUnix: lambda annotator, node: _set(annotator, node, _Type.DOUBLE)}

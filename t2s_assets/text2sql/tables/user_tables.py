@@ -81,7 +81,7 @@ class Wanted:
 
     def rows(self, width: int) -> int:
         """How many at most, of a table of `width` columns."""
-        return row_cap(width) if self.tables is None else max(row_cap(width), row_cap(width, tables=self.tables))
+        return max(row_cap(width), row_cap(width, tables=self.tables))
 
     @property
     def text(self) -> int:

@@ -27,7 +27,7 @@ from t2s_assets.text2sql.storage import (
     MANIFEST,
     Project,
     content_hash,
-    is_made,
+    find_manifest,
     read_json,
     read_manifest,
     restore_interrupted,
@@ -124,10 +124,11 @@ def train(
         work = beside / key
         if is_main() and checkpoints.older(work, folder / MANIFEST):
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
-        if is_main() and not force and (problem := adapters.damage(folder)) is not None:
-            log(f"{folder}: {problem}, so it is trained again")
-        if is_main() and not force and _trained(folder, key) is None:
-            same_training.take(project, dataset, experiment, key, log)
+        if is_main() and not force:
+            if (problem := adapters.damage(folder)) is not None:
+                log(f"{folder}: {problem}, so it is trained again")
+            if problem is not None or (find_manifest(folder, made_by="") or {}).get("key") != key:
+                same_training.take(project, dataset, experiment, key, log)
         _meet(config, placement, log)
         if not force and (manifest := _trained(folder, key)) is not None:
             if is_main():
@@ -143,10 +144,8 @@ def train(
 
 def _trained(folder: Path, key: str) -> dict[str, Any] | None:
     """The manifest of the adapter in a folder where it is whole and was trained by `key`."""
-    if not is_made(folder) or adapters.damage(folder) is not None:
-        return None
-    manifest = read_manifest(folder, made_by="")
-    return manifest if manifest.get("key") == key else None
+    manifest = None if adapters.damage(folder) else find_manifest(folder, made_by="")
+    return manifest if manifest is not None and manifest.get("key") == key else None
 
 
 def show_plan(project: Project, dataset: str, experiment: str, *, log: Log = print) -> None:
