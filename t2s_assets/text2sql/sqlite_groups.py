@@ -141,7 +141,7 @@ class _Grouped:
         """The nodes of a clause outside of aggregates, sub-queries and what is grouped by."""
 
         def ends(node: exp.Expression) -> bool:
-            aggregate = isinstance(node, exp.AggFunc) and not _is_windowed(node)
+            aggregate = isinstance(node, (exp.AggFunc, exp.Filter)) and not _is_windowed(node)
             return aggregate or isinstance(node, exp.Query) or self._identity(node) in keys
 
         for node in clause.walk(prune=ends):

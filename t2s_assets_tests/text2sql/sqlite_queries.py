@@ -160,6 +160,8 @@ WRITTEN = [
     "SELECT COALESCE(name, 0) FROM student",
     "SELECT IIF(gpa > 3, 'good', 0) FROM student",
     # Functions, names and shares.
+    "SELECT COUNT(*) FILTER (WHERE gpa > 3), MAX(gpa) FILTER (WHERE dept_name = 'Math') FROM student",
+    "SELECT dept_name, COUNT(*) FILTER (WHERE gpa > 3) FROM student GROUP BY dept_name",
     "SELECT TOTAL(grade), TOTAL(points) / 2 FROM takes",
     "SELECT PRINTF('%.2f', gpa) FROM student",
     "SELECT HEX(name) FROM student",
