@@ -193,6 +193,8 @@ def _rules(dialect: str) -> dict[type[exp.Expr], dict[str, Any]]:
         rules |= dict.fromkeys((exp.Case, exp.If, exp.Coalesce, exp.Greatest, exp.Least, exp.Lag, exp.Lead), _choice)
         rules |= {exp.Neg: _number_of_sqlite, exp.Abs: _number_of_sqlite}
         rules |= {exp.Sum: _sum_of_sqlite, exp.Cast: _cast_of_sqlite}
+        rules |= {exp.Replace: lambda annotator, node: _set(annotator, node, _Type.VARCHAR)}
+        rules |= {exp.Collate: lambda annotator, node: _set(annotator, node, node.this.type)}
         rules |= dict.fromkeys((exp.Union, exp.Intersect, exp.Except), _set_operation)
     return found | {node: {"annotator": rule} for node, rule in rules.items()}
 

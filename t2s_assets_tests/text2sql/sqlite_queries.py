@@ -157,6 +157,10 @@ WRITTEN = [
     "SELECT LENGTH(credits), SUBSTR(credits, 1, 1) FROM course ORDER BY id",
     "SELECT name || ' ' || id FROM student ORDER BY id",
     "SELECT name || gpa FROM student ORDER BY id",
+    "SELECT SUM(CAST(REPLACE(code, 'abc', '') AS REAL)) FROM student",
+    "SELECT CAST(REPLACE(REPLACE(code, 'a', ''), 'bc', '') AS INTEGER) FROM student ORDER BY id",
+    "SELECT REPLACE(code, 'abc', '0') + 1, LENGTH(REPLACE(code, 'a', '')) FROM student ORDER BY id",
+    "SELECT name FROM student WHERE name COLLATE NOCASE = 'BOB'",
     "SELECT COALESCE(name, 0) FROM student",
     "SELECT IIF(gpa > 3, 'good', 0) FROM student",
     # Functions, names and shares.
