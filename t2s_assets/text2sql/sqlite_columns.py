@@ -163,8 +163,22 @@ def always(value: exp.Expression, test: Callable[[str], str], schemas: Sequence[
     return holds(f"SELECT 1{rows} WHERE NOT COALESCE({text} IS NULL OR ({test(text)}), FALSE) LIMIT 1")
 
 
+def _origin(value: exp.Expression, schemas: Sequence[TableSchema]) -> exp.Expression:
+    """What a value is one of, for all its rows: of an extreme, a sub-query's value and its column, what those take."""
+    value = value.unnest()
+    if isinstance(value, (exp.Max, exp.Min)) and not value.expressions:
+        return _origin(value.this, schemas)
+    if isinstance(value, exp.Select) and len(value.selects) == 1:
+        return _origin(value.selects[0].unalias(), schemas)
+    if isinstance(value, exp.Column) and (found := source_of(value, schemas)) is not None and not found[1].schema:
+        selected = found[1].output(value.name)
+        return _origin(selected, schemas) if selected is not None else value
+    return value
+
+
 def _standing_alone(value: exp.Expression, schemas: Sequence[TableSchema]) -> tuple[str, str] | None:
     """A value as DuckDB SQL over one table, and the table's name, empty where it needs none."""
+    value = _origin(value, schemas)
     if value.find(exp.Query, exp.AggFunc, exp.Window):
         return None
     found = [base_of(column, schemas) for column in value.find_all(exp.Column)]

@@ -133,6 +133,12 @@ WRITTEN = [
     "SELECT SUBSTR(born, 1, 4) FROM student WHERE SUBSTR(born, 1, 4) >= '2000' ORDER BY id",
     "SELECT name FROM student WHERE SUBSTR(born, 1, 4) = 2001",
     "SELECT CAST(SUBSTR(born, 1, 4) AS INTEGER) FROM student ORDER BY id",
+    "SELECT STRFTIME('%Y', MAX(born)), JULIANDAY(MAX(joined)) - JULIANDAY(MIN(joined)) FROM student",
+    "SELECT dept_id, STRFTIME('%Y', MIN(joined)) FROM student GROUP BY dept_id",
+    "SELECT STRFTIME('%Y', joined) - STRFTIME('%Y', (SELECT MIN(starts) FROM course)) FROM student ORDER BY id",
+    "SELECT STRFTIME('%Y', d) FROM (SELECT joined AS d FROM student) AS x WHERE STRFTIME('%m', x.d) > '05'",
+    "WITH x AS (SELECT id, zip AS z FROM student) SELECT z + 1, CAST(z AS INTEGER) / 10 FROM x ORDER BY id",
+    "SELECT CAST(MAX(code) AS INTEGER) FROM student",
     # Text and numbers.
     "SELECT CAST(code AS INTEGER) FROM student ORDER BY id",
     "SELECT CAST(code AS REAL) FROM student ORDER BY id",
