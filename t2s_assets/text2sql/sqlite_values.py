@@ -14,6 +14,7 @@ from t2s_assets.text2sql.sqlite_columns import ADDED, LOOSE, Holds, affinity, al
 
 _NUMBERS = frozenset({"whole", "real", "boolean"})
 _SPELT = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_PADDED = rf"\s*{_SPELT}\s*"
 _WHOLE_SPELT = r"[-+]?\d{1,9}"
 _REAL_PREFIX = rf"^\s*{_SPELT}|0$"
 _WHOLE_PREFIX = r"^\s*[-+]?\d+|0$"
@@ -94,12 +95,20 @@ class _Meeting:
     def _compare_several(self, node: exp.Expression, kinds: Sequence[Kind]) -> None:
         this, *others = operands(node)
         told = node.sql("sqlite")
+        is_query = bool(node.args.get("query"))
         for other, kind in zip(others, kinds[1:]):
+            other = _listed(other) if is_query else other
+            parent, key, index = other.parent, other.arg_key, other.index
             kept, made = self._alike(this, other, kinds[0], kind, node)
             if kept is not this:
-                raise _untold("it compares text with numbers", told)
+                if not is_query:
+                    raise _untold("it compares text with numbers", told)
+                node.set("this", kept)
             if made is not other:
-                other.replace(made)
+                if isinstance(other, exp.Subquery) and is_query:  # of several rows
+                    raise _untold("it compares text with numbers", told)
+                assert parent is not None and key is not None
+                parent.set(key, made, index)
 
     def _alike(
         self, left: exp.Expression, right: exp.Expression, kind: Kind, other: Kind, node: exp.Expression
@@ -132,7 +141,7 @@ class _Meeting:
     def _spelt(self, text: exp.Expression, node: exp.Expression) -> exp.Expression:
         """The number that a text spells; of one that spells none SQLite makes none."""
         plain = text.unnest()
-        if isinstance(plain, exp.Literal) and re.fullmatch(rf"\s*{_SPELT}\s*", plain.name):
+        if isinstance(plain, exp.Literal) and re.fullmatch(_PADDED, plain.name):
             return _literal(plain.name.strip())
         if is_whole_text(plain) or always(plain, matches(_WHOLE_SPELT), self._schemas, self._holds):
             return cast_to(text, "BIGINT")
@@ -172,6 +181,14 @@ class _Meeting:
             raise _untold("it is text in some rows and a number in others", node)
         if _is_mixed(kinds[of_values:]):
             raise _untold("it compares text with a number", node)
+
+
+def _listed(query: exp.Expression) -> exp.Expression:
+    """What an IN's query selects, where that can be written in another way without a change to its rows."""
+    inner = query.unnest()
+    if not isinstance(inner, exp.Select) or len(inner.selects) > 1 or inner.is_star or inner.args.get("limit"):
+        return query
+    return query if isinstance(inner.selects[0], exp.Alias) else inner.selects[0]
 
 
 def _refuse_mixed(node: exp.Expression, columns: Sequence[Sequence[Kind]]) -> None:

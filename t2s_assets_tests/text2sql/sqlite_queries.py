@@ -167,6 +167,13 @@ WRITTEN = [
     "SELECT CAST(REPLACE(REPLACE(code, 'a', ''), 'bc', '') AS INTEGER) FROM student ORDER BY id",
     "SELECT REPLACE(code, 'abc', '0') + 1, LENGTH(REPLACE(code, 'a', '')) FROM student ORDER BY id",
     "SELECT name FROM student WHERE name COLLATE NOCASE = 'BOB'",
+    "SELECT name FROM student WHERE dept_id NOT IN (SELECT zip FROM student WHERE zip IS NOT NULL) ORDER BY id",
+    "SELECT name FROM student WHERE id IN (SELECT zip FROM student) ORDER BY id",
+    "SELECT name FROM student WHERE zip IN (SELECT id + 2 FROM course UNION SELECT 9)",
+    "SELECT name FROM student WHERE zip IN (SELECT student_id + 2 FROM takes) ORDER BY id",
+    "SELECT name FROM student WHERE code IN (SELECT COUNT(*) + 9 FROM takes GROUP BY course_id)",
+    "SELECT name FROM student WHERE id IN (SELECT zip FROM student ORDER BY 1 LIMIT 5)",
+    "SELECT title FROM course WHERE credits IN (SELECT code FROM student)",
     "SELECT COALESCE(name, 0) FROM student",
     "SELECT IIF(gpa > 3, 'good', 0) FROM student",
     # Functions, names and shares.
