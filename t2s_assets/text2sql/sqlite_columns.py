@@ -25,6 +25,10 @@ numbers in a column of dates, or whole numbers beside others."""
 UNTYPED = {"VARCHAR": "TEXT", "BIGINT": "INTEGER"}
 """By its copy's type, the type in a schema of a column that holds such values alone but has another affinity."""
 
+TEXT_OF_NUMBERS = "NCHAR"
+"""The type, in a schema, of a column of text alone that is declared as numbers (DATE, DECIMAL): of a text that it is
+compared with, SQLite makes the number that it spells."""
+
 ADDED = "t2s_added"
 """Of a cast that the translation wrote."""
 
@@ -143,7 +147,7 @@ def affinity(node: exp.Expression, schemas: Sequence[TableSchema]) -> Affinity:
     if found is None:
         return "unknown"
     if (of_table := found[1].column(node.name)) is not None:
-        if of_table.sql_type in (LOOSE, *UNTYPED.values()):
+        if of_table.sql_type in (LOOSE, TEXT_OF_NUMBERS, *UNTYPED.values()):
             return "unknown"
         return "text" if of_table.type == "text" else "number"
     selected = found[1].output(node.name)

@@ -10,7 +10,7 @@ from sqlglot import exp
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sql_types import DialectError, Kind, choices, operand_kinds, operands, write_around
 from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
-from t2s_assets.text2sql.sqlite_columns import ADDED, LOOSE, Holds, affinity, always, base_of
+from t2s_assets.text2sql.sqlite_columns import ADDED, LOOSE, TEXT_OF_NUMBERS, Holds, affinity, always, base_of
 
 _NUMBERS = frozenset({"whole", "real", "boolean"})
 _SPELT = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
@@ -21,6 +21,7 @@ _WHOLE_PREFIX = r"^\s*[-+]?\d+|0$"
 _WHOLE_FORMAT = re.compile(r"(%[YmdHMSjwWs])")
 
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ)
+_ORDERING = (exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between)
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg)
 _OF_NUMBERS = (exp.Sum, exp.Avg, exp.Abs, exp.Round)
 _OF_TEXT = (
@@ -121,7 +122,29 @@ class _Meeting:
             return made[1], made[0]
         if {kind, other} == {"text", "unknown"} and not any(isinstance(v.unnest(), exp.Null) for v in (left, right)):
             raise _untold("it compares text with what may be a number", node)
+        if kind == other == "text" and isinstance(node, _ORDERING):
+            self._check_order(left, right, node)
         return left, right
+
+    def _check_order(self, left: exp.Expression, right: exp.Expression, node: exp.Expression) -> None:
+        """Refuse text beside a column of text that is declared as numbers, where it may become a number in SQLite: all
+        text is greater than that."""
+        for value, other in ((left.unnest(), right.unnest()), (right.unnest(), left.unnest())):
+            base = base_of(value, self._schemas) if isinstance(value, exp.Column) else None
+            if base is not None and base[1].sql_type == TEXT_OF_NUMBERS and self._may_spell_a_number(other):
+                raise _untold(
+                    f"the column {base[1].name} is declared as numbers and holds text, and {other.sql('sqlite')} may "
+                    "be a number beside it, than which all text is greater",
+                    node,
+                )
+
+    def _may_spell_a_number(self, text: exp.Expression) -> bool:
+        """Of a literal, a column or part of a date; what else is computed seldom is one, and is taken for text."""
+        if isinstance(text, exp.Literal):
+            return re.fullmatch(_PADDED, text.name) is not None
+        if isinstance(text, exp.Column):
+            return not always(text, _spells_none, self._schemas, self._holds)
+        return is_whole_text(text)
 
     def _text_and_number(
         self, text: exp.Expression, number: exp.Expression, kind: Kind, node: exp.Expression
@@ -239,6 +262,10 @@ def _spells_or_begins_with_none(spelt: str, sql_type: str) -> Callable[[str], st
 def matches(pattern: str) -> Callable[[str], str]:
     """SQL that tests whether all of a text fits a pattern."""
     return lambda text: f"REGEXP_FULL_MATCH({text}, '{pattern}')"
+
+
+def _spells_none(text: str) -> str:
+    return f"NOT {matches(_PADDED)(text)}"
 
 
 def _is_short(number: str) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, string_literal
-from t2s_assets.text2sql.sqlite_columns import LOOSE, UNTYPED
+from t2s_assets.text2sql.sqlite_columns import LOOSE, TEXT_OF_NUMBERS, UNTYPED
 from t2s_assets.text2sql.tables.read_limits import Reading
 
 
 def kept_otherwise(path: Path, types: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """By table and column, what such a column is to SQLite: LOOSE, or a type of UNTYPED. `types` are the copies'.
+    """By table and column, what such a column is to SQLite: LOOSE, TEXT_OF_NUMBERS, or a type of UNTYPED.
+
+    `types` are the copies'.
 
     Raises:
         DataError: the file cannot be read.
@@ -63,4 +65,4 @@ def _kept(connection: sqlite3.Connection, table: str, column: str, affinity: str
         return LOOSE
     if copied == "DOUBLE":
         return "" if affinity != "BLOB" else LOOSE
-    return UNTYPED[copied]
+    return TEXT_OF_NUMBERS if copied == "VARCHAR" and affinity != "BLOB" else UNTYPED[copied]

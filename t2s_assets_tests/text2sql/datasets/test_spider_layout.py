@@ -167,6 +167,11 @@ def test_check_data_puts_broken_records_of_an_array_aside(project_files: Project
         # DECIMAL keeps 10 as a whole number beside 12.5, so that 10 / 4 is 2.
         ("SELECT fee / 4 FROM visitor", "whether fee is one in fee / 4 cannot be told"),
         ("SELECT joined FROM visitor WHERE joined > 2010", "compares text with a number"),
+        # DATE makes the number 2010 of '2010', and all text is greater.
+        ("SELECT name FROM visitor WHERE joined > '2010'", "the column joined is declared as numbers"),
+        ("SELECT name FROM visitor WHERE joined BETWEEN '2019' AND '2020-01-01'", "'2019' may be a number beside it"),
+        ("SELECT name FROM visitor WHERE joined > age", "age may be a number beside it"),
+        ("SELECT name FROM visitor WHERE strftime('%Y', joined) <= joined", "than which all text is greater"),
         ("SELECT hall FROM visit WHERE year > '2019'", "the column year holds text and numbers"),
         ("SELECT name, count(*) FROM visitor", "selects name without grouping by it"),
     ],
