@@ -55,5 +55,6 @@ def spellings(table: UserTable, content: Content, column: str, text: str) -> lis
     for at, (known, kind) in enumerate(zip(table.columns, content.types)):
         if known.name.casefold() == column.casefold() and kind == "VARCHAR":
             cells = content.data.column(at)
-            return cells.filter(pc.equal(pc.utf8_lower(cells), text.lower())).unique().to_pylist()
+            # Python makes other small letters of İ and of Σ at a word's end than DuckDB and this.
+            return cells.filter(pc.equal(pc.utf8_lower(cells), pc.utf8_lower(text))).unique().to_pylist()
     return []

@@ -11,7 +11,9 @@ from t2s_assets.text2sql.stored_text import as_stored
 from t2s_assets.text2sql.tables.sources import as_table
 from t2s_assets.text2sql.tables.user_tables import UserTable
 
-CELLS = "Name,Country,Height\nK2,Pakistan,8611\nLhotse,Nepal,8516\nlhotse,NEPAL,8500\nO'Neill,Élan,1\n"
+CELLS = (
+    "Name,Country,Height\nK2,Pakistan,8611\nLhotse,Nepal,8516\nlhotse,NEPAL,8500\nO'Neill,Élan,1\nİstanbul,ΕΛΛΑΣ,2\n"
+)
 
 
 @pytest.fixture
@@ -28,6 +30,8 @@ def peaks(tmp_path: Path) -> UserTable:
         ("\"Name\" = 'k2' AND \"Country\" = 'PAKISTAN'", "\"Name\" = 'K2' AND \"Country\" = 'Pakistan'", True, False),
         ("\"Name\" = 'o''neill'", "\"Name\" = 'O''Neill'", True, False),
         ("\"Country\" = 'éLAN'", "\"Country\" = 'Élan'", True, False),
+        ("\"Name\" = 'İSTANBUL'", "\"Name\" = 'İstanbul'", True, False),
+        ("\"Country\" = 'ΕΛΛΑΣ'", "\"Country\" = 'ΕΛΛΑΣ'", True, False),
         ("\"Name\" = 'lhotse'", "\"Name\" = 'lhotse'", True, True),
         ("\"Name\" = 'k3'", "\"Name\" = 'k3'", False, False),
         ("\"Name\" > 'k2'", "\"Name\" > 'k2'", False, False),
