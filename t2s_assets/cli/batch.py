@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -134,7 +136,26 @@ class Batch:
             yield row
 
     def work(self, model: Text2SQL, *, force: bool) -> None:
-        """Answer what is not answered, and say how it went."""
+        """Answer what is not answered, and say how it went.
+
+        Raises T2SError where another batch is writing these answers.
+        """
+        with ExitStack() as held:
+            self._hold(self.answers, held)
+            self._work(model, held, force=force)
+
+    def _hold(self, path: Path, held: ExitStack) -> None:
+        """Keep other batches from a file of the answers until `held` ends; the system does where the process dies."""
+        opened = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        held.callback(os.close, opened)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise T2SError(
+                f"--out: another t2s batch is writing {self.answers}; wait for it or stop it, or give another file"
+            ) from None
+
+    def _work(self, model: Text2SQL, held: ExitStack, *, force: bool) -> None:
         kept = [] if force else list(self.done())
         others = {r.get("model") for r in kept} - {model.adapter.version}
         if others:
@@ -151,6 +172,7 @@ class Batch:
         kept = self._of_these_rows(kept, model)
         with replacing_file(self.answers) as fresh:
             fresh.write_text(self._header() + "".join(map(self._row, kept)), encoding="utf-8", newline="")
+            self._hold(fresh, held)  # before it takes the place of the file that is held
         progress = _Progress(self.total, len(kept))
         counts = Counter(kind for row in kept for kind in _kinds(row))
         waiting = islice(self.lines(), len(kept), None)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from t2s_assets.cli.batch import CHUNK
+from t2s_assets.cli.batch import CHUNK, Batch
 from t2s_assets.text2sql.confidence import Confidence, decoded_as
 from t2s_assets.text2sql.config import DecodingConfig
+from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.tables import user_tables
+from t2s_assets.text2sql.tables.sources import from_ddl
 from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.cli.conftest import FRUIT, T2S
 from t2s_assets_tests.projects import ProjectFiles
@@ -84,6 +86,30 @@ def test_batch_goes_on_where_it_was(t2s: T2S, serving: ProjectFiles, tmp_path: P
     assert [json.loads(line)["sql"] for line in out.read_text().splitlines()] == [json.loads(x)["sql"] for x in lines]
     again = t2s(*words)
     assert f"({CHUNK + 6} were there already)" in again.err
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_second_batch_on_the_same_answers_is_refused_and_the_first_keeps_them(
+    t2s: T2S, serving: ProjectFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    asked = [{"question": f"which fruit costs {n}?"} for n in range(CHUNK + 6)]
+    questions, out = _jsonl(tmp_path / "q.jsonl", list(asked)), tmp_path / "a.jsonl"
+    words = ["batch", "-m", "peaks/tiny", "--in", questions, "--out", out, "--ddl", FRUIT]
+    answered, refused = Text2SQL.ask_many, []
+
+    def second_meanwhile(model: Text2SQL, chunk: object, **settings: object) -> object:
+        job = Batch(questions, out, from_ddl(FRUIT), None)
+        with pytest.raises(T2SError) as caught:
+            job.work(model, force=force)
+        refused.append(str(caught.value))
+        return answered(model, chunk, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Text2SQL, "ask_many", second_meanwhile)
+    ended = t2s(*words)
+    assert ended.status == 0 and f"{CHUNK + 6} answered" in ended.err
+    assert len(refused) == 2 and all(f"another t2s batch is writing {out}" in told for told in refused)
+    assert [r["question"] for r in _answers(out)] == [a["question"] for a in asked]
+    assert [p.name for p in tmp_path.iterdir() if "a.jsonl" in p.name] == ["a.jsonl"]
 
 
 def test_batch_refuses_answers_to_other_questions_or_of_another_model(
