@@ -5,7 +5,8 @@ features of IRNet, Guo et al. 2019, arXiv:1905.08205, and RAT-SQL, Wang et al. 2
 idf weights over the schema. RESDSQL (Li et al. 2023, arXiv:2302.05965) ranks tables and columns with a trained model
 instead and finds more; nothing is trained here, so it works on a database that nobody has asked about before.
 
-1. Names and the question become words: lower case, no accents, split at signs, at digits and at camelCase.
+1. Names and the question become words: lower case, no accents, split at signs, at digits and at camelCase, and of
+   Chinese each character one.
 2. A question word and a name's word are alike by 1 when equal; else by the shorter one's share of the longer one when
    it opens it (`order`, `orders`); else by the Dice coefficient of their trigrams from 0.5 on.
 3. A word weighs log(1 + N / n): N names in the schema, n of them with that word. A name's score is the weight of its
@@ -44,7 +45,9 @@ from t2s_assets.text2sql.schema import TableSchema
 Place = tuple[int, int]
 """A column: its table's position and its own."""
 
-_WORD = re.compile(r"[^\W\d_]+|\d+")
+# Chinese and Japanese have no blank between words, and most of their characters tell by themselves.
+_HAN = r"\u2e80-\u2fdf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 KEY_WORDS = frozenset("id key code no nr num number uuid guid".split())
 LABEL_WORDS = frozenset("name title label caption".split())

@@ -43,6 +43,25 @@ def test_the_column_that_the_question_names_is_kept() -> None:
     assert "orders.shipping_fee" in columns(kept) and size(kept) <= 3
 
 
+@pytest.mark.parametrize(
+    ("question", "kept"),
+    [
+        ("张伟的年龄是多少？", "员工.年龄"),
+        ("哪个订单金额最高？", "订单.金额"),
+        ("北京有多少供应商的联系电话？", "供应商.电话"),
+        ("社員の住所はどこですか", "員.住所"),
+    ],
+)
+def test_words_that_no_blank_parts_are_found(question: str, kept: str) -> None:
+    tables = (
+        _table("员工", "编号", "姓名", "年龄", "部门"),
+        _table("订单", "单号", "客户", "日期", "金额"),
+        _table("供应商", "代码", "城市", "名称", "电话"),
+        _table("員", "番号", "氏名", "住所", "給与"),
+    )
+    assert kept in columns(link(question, tables, 4, size))
+
+
 def test_what_is_to_be_kept_comes_first_and_stays_over_the_budget() -> None:
     needed = {("machine_log", "severity"), ("suppliers", "country")}
     kept = link("What is the average shipping fee?", SHOP, 8, size, keep=needed)
