@@ -43,6 +43,14 @@ def main() -> None:
             app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except UnicodeEncodeError as e:
+        if e.encoding == "utf-8":
+            raise  # half a character, which no output could show
+        from t2s_assets.cli import show
+
+        missing = e.object[e.start : e.end]
+        show.say(f"error: the output's encoding, {sys.stdout.encoding}, has no {missing!r}; set PYTHONIOENCODING=utf-8")
+        sys.exit(1)
     except (T2SError, OSError) as e:
         from t2s_assets.cli import show
 

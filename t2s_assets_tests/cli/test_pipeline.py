@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,18 @@ def test_list_describes_what_it_can_read(t2s: T2S, shop: ProjectFiles, monkeypat
     assert "folder name is" in out and "got 'my-shop'" in out
     assert ended.status == 0 and "A shop [closed]" in out
     assert "shop/tiny" in out and "error: " in out and "colour: unknown key" in out
+
+
+def test_an_output_that_cannot_show_a_letter_is_told_of_in_one_line(
+    shop: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(shop, monkeypatch)
+    shop.yaml("shop", "dataset", {"description": "商店", "source": {"kind": "bundled"}})
+    command = [sys.executable, "-m", "t2s_assets.cli", "list"]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: the output's encoding, iso8859-1, has no ") and ended.stderr.count("\n") == 1
+    assert ended.stderr.rstrip().endswith("set PYTHONIOENCODING=utf-8")
 
 
 def test_list_shows_the_rest_where_a_record_is_broken(
