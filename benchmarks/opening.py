@@ -79,7 +79,7 @@ SHAPES = {
 
 def ours(path: Path, rows: int | None) -> int:
     """Opens the file as `t2s` does. Returns the number of rows."""
-    return open_source(db=path).table().content.data.num_rows
+    return open_source(db=path).table().alone.content.data.num_rows
 
 
 def read_csv(path: Path, rows: int | None) -> int:

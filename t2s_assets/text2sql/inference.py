@@ -35,11 +35,15 @@ from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prompts import clean_question, shown_tables
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.stored_text import StoredText, as_stored
-from t2s_assets.text2sql.tables.asked import Asked, asked_about, named_in
+from t2s_assets.text2sql.tables.asked import Asked, OneTable, asked_about
+from t2s_assets.text2sql.tables.copies import Copies
 from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
-from t2s_assets.text2sql.tables.user_tables import large_tables, rows_copied, tables_of
+from t2s_assets.text2sql.tables.user_tables import rows_copied, tables_of
 from t2s_assets.text2sql.topic import off_topic
 from t2s_assets.text2sql.trained import find_adapter
+
+_TOGETHER = 100_000_000
+"""Bytes of copied tables whose queries wait to be run together."""
 
 
 class Text2SQL:
@@ -141,11 +145,12 @@ class Text2SQL:
             )
         started = time.perf_counter()
         results: list[Answer | T2SError | None] = [None] * len(asked)
+        copies = Copies(typed=self.answers_over_many)
         requests: dict[int, Request] = {}
         abouts: dict[int, Asked] = {}
         for position, (question, table) in enumerate(asked):
             try:
-                abouts[position] = asked_about(table, self.adapter.format.gold)
+                abouts[position] = asked_about(table, self.adapter.format.gold, copies)
                 requests[position] = self._request(question, abouts[position])
             except T2SError as e:
                 results[position] = e
@@ -157,7 +162,7 @@ class Text2SQL:
                 continue
             request, about, table = requests[position], abouts[position], asked[position][1]
             generated = completion.text.strip()
-            stored = self._as_stored(generated, table, run)
+            stored = _as_stored(generated, about, run)
             sql, problem = about.checked(stored.sql) if completion.finished else (generated, None)
             if completion.stuck:
                 problem = "no SQL over these tables continues what was written so far; ask in other words"
@@ -202,28 +207,41 @@ class Text2SQL:
                 else about.notes_for(generated, ran=False, question=request.question),
             )
         answers = [r for r in results if r is not None]
-        return self.run(answers, [table for _, table in asked]) if run else answers
+        return self._run(answers, [table for _, table in asked], copies) if run else answers
 
     def run(
         self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable | UserDatabase]
     ) -> list[Answer | T2SError]:
         """The answers with the outcomes of their SQL, where it is valid. Each runs on a copy of its tables' rows."""
+        return self._run(answers, tables, Copies(typed=self.answers_over_many))
+
+    def _run(
+        self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable | UserDatabase], copies: Copies
+    ) -> list[Answer | T2SError]:
+        """`run`, with what was copied so far for these questions: what is copied for one is let go of before the next,
+        and queries wait for others while their tables are small."""
         results = list(answers)
-        abouts: dict[int, Asked] = {}
         jobs: dict[int, Job] = {}
+        outcomes: dict[int, Outcome] = {}
         for position, (answer, table) in enumerate(zip(answers, tables, strict=True)):
-            if isinstance(answer, Answer) and answer.valid:
-                try:
-                    abouts[position] = asked_about(table, self.adapter.format.gold)
-                    jobs[position] = Job(abouts[position].database_for(answer.generated), answer.generated)
-                except T2SError as e:
-                    results[position] = e
-        for position, outcome in self._outcomes(jobs).items():
+            if not (isinstance(answer, Answer) and answer.valid):
+                continue
+            sql = answer.generated
+            try:
+                about = asked_about(table, self.adapter.format.gold, copies)
+                jobs[position] = Job(about.database_for(sql), sql)
+            except T2SError as e:
+                results[position] = e
+                continue
+            notes = about.notes_for(sql, ran=True, question=answer.question)
+            results[position] = replace(answer, rows_copied=about.rows_copied_for(sql), notes=notes)
+            if sum({job.database.key: job.database.size for job in jobs.values()}.values()) > _TOGETHER:
+                outcomes |= self._outcomes(jobs)
+                jobs = {}
+        for position, outcome in (outcomes | self._outcomes(jobs)).items():
             answer = results[position]
             assert isinstance(answer, Answer)
-            copied = abouts[position].rows_copied_for(answer.generated)
-            notes = abouts[position].notes_for(answer.generated, ran=True, question=answer.question)
-            results[position] = replace(answer, outcome=outcome, rows_copied=copied, notes=notes)
+            results[position] = replace(answer, outcome=outcome)
         return results
 
     def run_sql(self, sql: str, about: UserTable | UserDatabase) -> tuple[Outcome, int | None]:
@@ -233,11 +251,10 @@ class Text2SQL:
         Raises:
             DataError: only a schema was given.
         """
-        typed, tables = self.answers_over_many, named_in(sql, tables_of(about))
-        among = large_tables(tables) if typed else None
-        relations = [t.own_relation(typed=typed, among=among) for t in tables]
-        outcome = self._outcomes({0: Job(Database.of(*relations), sql)})[0]
-        return outcome, rows_copied(t.rows(typed=typed, among=among) for t in tables)
+        typed = self.answers_over_many
+        tables = Copies(typed=typed).of(sql, {t.path[-1]: t for t in tables_of(about)}).values()
+        outcome = self._outcomes({0: Job(Database.of(*(t.own_relation(typed=typed) for t in tables)), sql)})[0]
+        return outcome, rows_copied(t.rows(typed=typed) for t in tables)
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
         """All in one go; where a table does not load into the executor, each on its own."""
@@ -253,17 +270,6 @@ class Text2SQL:
         for position, job in jobs.items():
             found |= self._outcomes({position: job})
         return found
-
-    def _as_stored(self, generated: str, table: UserTable | UserDatabase, run: bool) -> StoredText:
-        """`generated` as the cells spell its texts, where the rows are read anyway. SQL text is compared to the letter
-        and stays as it is."""
-        if self.answers_over_many or not isinstance(table, UserTable):
-            return StoredText(generated)
-        try:
-            read = table.has_rows and (run or "content" in vars(table))
-            return as_stored(generated, table, table.content if read else None)
-        except T2SError:  # `run` gives that as the answer
-            return as_stored(generated, table, None)
 
     def _request(self, question: str, about: Asked) -> Request:
         format = self.adapter.format
@@ -332,3 +338,16 @@ class Text2SQL:
         for position, request in requests.items():
             found |= self._completions({position: request})
         return found
+
+
+def _as_stored(generated: str, about: Asked, run: bool) -> StoredText:
+    """`generated` as the cells spell its texts, where the rows are read anyway. SQL text is compared to the letter and
+    stays as it is."""
+    if not isinstance(about, OneTable):
+        return StoredText(generated)
+    try:
+        read = about.table.has_rows and (run or "content" in vars(about.table))
+        table = about.looked_at(generated, ran=True) if read else about.table
+        return as_stored(generated, table, table.content if read else None)
+    except T2SError:  # `run` gives that as the answer
+        return as_stored(generated, about.table, None)

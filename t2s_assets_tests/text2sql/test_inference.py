@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from t2s_assets.text2sql import adapters
+from t2s_assets.text2sql import adapters, inference
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.champion import CHAMPION
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, ModelError, PromptError
-from t2s_assets.text2sql.execution import check_sql
+from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor, check_sql
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import MANIFEST, Project, write_json, write_manifest
-from t2s_assets.text2sql.tables.sources import as_table, from_ddl
+from t2s_assets.text2sql.tables import user_tables
+from t2s_assets.text2sql.tables.sources import as_table, from_ddl, open_source
 from t2s_assets.text2sql.tables.user_tables import Content, UserTable
 from t2s_assets.text2sql.trained import find_adapter
 from t2s_assets_tests.projects import ProjectFiles
@@ -58,6 +60,36 @@ def test_running_gives_rows_on_a_copy(tiny: Text2SQL, peaks: UserTable) -> None:
     outcomes = [tiny.ask(q, peaks, run=True).outcome for q in QUESTIONS]
     assert [o.status for o in outcomes if o] == ["ok"] * len(QUESTIONS)
     assert all(len(o.columns) == 1 for o in outcomes if o)
+
+
+def test_of_a_large_table_the_columns_are_copied_that_the_sql_names(
+    tiny: Text2SQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums and counts are then the table's, of SQL that a model or a person wrote; and what was copied for a question
+    does not wait for the others to be copied too."""
+    path = tmp_path / "tours.duckdb"
+    with duckdb.connect(str(path)) as db:
+        db.execute("CREATE TABLE tours AS SELECT i AS days, i * 2 AS fee, 'Guide ' || i AS guide FROM range(9) AS r(i)")
+    monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
+    monkeypatch.setattr(user_tables, "MAX_CELLS", 18)
+    tours = open_source(db=path).table()
+    outcome, rows_copied = tiny.run_sql("SELECT sum(fee), count(*) FROM tours WHERE days > 3", tours)
+    assert (outcome.rows, rows_copied) == (((60, 5),), None)
+    outcome, rows_copied = tiny.run_sql("SELECT count(*) FROM (SELECT * FROM tours)", tours)
+    assert (outcome.rows, rows_copied) == (((6,),), 6)
+
+    monkeypatch.setattr(inference, "_TOGETHER", 0)
+    copies: list[set[str]] = []
+    run = SqlExecutor.run
+
+    def counted(self: SqlExecutor, jobs: list[Job]) -> list[Outcome]:
+        copies.append({job.database.key for job in jobs})
+        return run(self, jobs)
+
+    monkeypatch.setattr(SqlExecutor, "run", counted)
+    answers = tiny.ask_many([(question, tours) for question in QUESTIONS], run=True)
+    assert [a.outcome.ok for a in answers if isinstance(a, Answer) and a.outcome] == [True] * len(QUESTIONS)
+    assert max(map(len, copies)) == 1 and len(copies) >= len(QUESTIONS)
 
 
 def test_many_at_once_answer_as_one_by_one(tiny: Text2SQL, peaks: UserTable) -> None:

@@ -118,6 +118,11 @@ class Database:
             )
         return relations
 
+    @property
+    def size(self) -> int:
+        """Bytes of the tables."""
+        return sum(relation.data.nbytes for relation in self.relations)
+
     @classmethod
     def of(cls, *relations: Relation) -> Database:
         """A database whose key is a BLAKE2b hash of its tables."""

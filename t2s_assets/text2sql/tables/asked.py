@@ -4,21 +4,20 @@ database under their own names, for models of SQL text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-
-from sqlglot import exp
 
 from t2s_assets.text2sql import checking
 from t2s_assets.text2sql.decoding.grounding import text_comparisons
 from t2s_assets.text2sql.errors import PromptError
-from t2s_assets.text2sql.execution import Database, RefusedSQL, check_sql
+from t2s_assets.text2sql.execution import Database
 from t2s_assets.text2sql.schema import TABLE, TableSchema
 from t2s_assets.text2sql.stored_text import spellings
+from t2s_assets.text2sql.tables.copies import Copies
 from t2s_assets.text2sql.tables.notes import notes
 from t2s_assets.text2sql.tables.unsaid import unsaid
-from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, large_tables, rows_copied, tables_of
+from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
 
 
 class Asked(Protocol):
@@ -34,13 +33,13 @@ class Asked(Protocol):
 
     @property
     def database(self) -> Database:
-        """The rows that generated SQL may read. Raises DataError where only a schema was given."""
+        """Rows that any generated SQL may read. Raises DataError where only a schema was given."""
 
     def database_for(self, sql: str) -> Database:
-        """The tables of `database` that a query names. Raises DataError where only their schema was given."""
+        """The tables that a query names, as they are copied for it. Raises DataError where only a schema was given."""
 
     def rows_copied_for(self, sql: str) -> int | None:
-        """How many rows of the first cut table that a query names are in `database`; None where all are."""
+        """How many rows of the first cut table that a query names are in `database_for`; None where all are."""
 
     def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
         """What people should know of a query: what it leaves out of the question, where models of that kind cannot say
@@ -50,20 +49,20 @@ class Asked(Protocol):
         """(SQL with the user's names, None), or (SQL, what is wrong with it)."""
 
 
-def asked_about(given: UserTable | UserDatabase, gold: Literal["sketch", "sql"]) -> Asked:
-    """`given` as a model of that kind is asked about it.
+def asked_about(given: UserTable | UserDatabase, gold: Literal["sketch", "sql"], copies: Copies | None = None) -> Asked:
+    """`given` as a model of that kind is asked about it; `copies` are those of the questions before.
 
     Raises:
         PromptError: a model of single tables is asked about several, or tables share a name.
     """
     if gold == "sql":
-        return NamedTables(tables_of(given))
+        return NamedTables(tables_of(given), copies or Copies(typed=True))
     if isinstance(given, UserDatabase):
         raise PromptError(
             f"{given.name} holds {len(given.tables)} tables, and this model was trained on questions about one; "
             f"choose one of {', '.join(t.name for t in given.tables)}"
         )
-    return OneTable(given)
+    return OneTable(given, copies or Copies(typed=False))
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class OneTable:
     """One table, called `t` in prompts."""
 
     table: UserTable
+    copies: Copies
 
     @property
     def schemas(self) -> tuple[TableSchema, ...]:
@@ -86,33 +86,42 @@ class OneTable:
     @property
     def database(self) -> Database:
         """Its rows as `t`, as text and numbers."""
-        return self.table.database(TABLE)
+        return self.table.alone.database(TABLE)
 
     def database_for(self, sql: str) -> Database:
-        """Its rows, whatever the query."""
-        return self.database
+        """See `Copies.of`."""
+        return _database(self._copied(sql), typed=False)
 
     def rows_copied_for(self, sql: str) -> int | None:
         """How many of its rows are copied, where that is not all."""
-        return rows_copied([self.table.content])
+        return rows_copied(table.content for table in self._copied(sql).values())
+
+    def _copied(self, sql: str) -> dict[str, UserTable]:
+        return self.copies.of(sql, {TABLE: self.table})
+
+    def looked_at(self, sql: str, *, ran: bool) -> UserTable:
+        """What may be said of a query is said by what is copied for it, where rows are looked at (`UserTable`'s)."""
+        looked = self.table.has_rows and (ran or self.table.in_memory)
+        return self._copied(sql).get(TABLE, self.table) if looked else self.table
 
     def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
         """See `unsaid.unsaid` and `notes.notes`."""
         names = [self.table.name, *self.table.header]
+        table = self.looked_at(sql, ran=ran)
         return (
-            *unsaid(question, sql, names, self._held(sql, ran)),
-            *notes(sql, {TABLE: self.table}, typed=False, ran=ran),
+            *unsaid(question, sql, names, self._held(sql, table, ran)),
+            *notes(sql, {TABLE: table}, typed=False, ran=ran),
         )
 
-    def _held(self, sql: str, ran: bool) -> Callable[[str], bool]:
+    def _held(self, sql: str, table: UserTable, ran: bool) -> Callable[[str], bool]:
         """Whether a text that a query compares a column with is in it, as far as that is known."""
 
         def held(text: str) -> bool:
-            content = self.table.looked_at(typed=False, ran=ran)
+            content = table.looked_at(typed=False, ran=ran)
             if content is None or content.truncated:
                 return True
             columns = {value.name: column for column, value in text_comparisons(sql)[1]}
-            return text not in columns or bool(spellings(self.table, content, columns[text], text))
+            return text not in columns or bool(spellings(table, content, columns[text], text))
 
         return held
 
@@ -126,6 +135,7 @@ class NamedTables:
     """Tables under their own names, with their real types."""
 
     tables: tuple[UserTable, ...]
+    copies: Copies
 
     @property
     def schemas(self) -> tuple[TableSchema, ...]:
@@ -141,39 +151,30 @@ class NamedTables:
     @property
     def database(self) -> Database:
         """The first rows of all tables."""
-        return _database(self.tables, among=None)
+        return _database(self._by_name, typed=True)
 
     def database_for(self, sql: str) -> Database:
-        """The rows of the tables that the query names."""
-        named = named_in(sql, self.tables)
-        return _database(named, among=large_tables(named))
+        """See `Copies.of`."""
+        return _database(self.copies.of(sql, self._by_name), typed=True)
 
     def rows_copied_for(self, sql: str) -> int | None:
         """How many rows are copied of the first table that was cut, of those that the query names."""
-        named = named_in(sql, self.tables)
-        among = large_tables(named)
-        return rows_copied(t.rows(typed=True, among=among) for t in named)
+        return rows_copied(table.typed_content for table in self.copies.of(sql, self._by_name).values())
+
+    @property
+    def _by_name(self) -> dict[str, UserTable]:
+        return {t.path[-1]: t for t in self.tables}
 
     def notes_for(self, sql: str, *, ran: bool, question: str = "") -> tuple[str, ...]:
         """See `notes.notes`: SQL text says anything."""
-        return notes(sql, {t.path[-1]: t for t in self.tables}, typed=True, ran=ran)
+        return notes(sql, self._by_name, typed=True, ran=ran)
 
     def checked(self, text: str) -> tuple[str, str | None]:
         """See `checking.checked_over`."""
         return checking.checked_over(text, self.tables)
 
 
-def named_in(sql: str, tables: Sequence[UserTable]) -> tuple[UserTable, ...]:
-    """The tables that a query may read; all where it is none that may run."""
-    try:
-        tree = check_sql(sql, None)
-    except RefusedSQL:
-        return tuple(tables)
-    named = {node.name.lower() for node in tree.find_all(exp.Table)}
-    return tuple(t for t in tables if t.path[-1].lower() in named)
-
-
-def _database(tables: Sequence[UserTable], *, among: int | None) -> Database:
-    """The tables together, `among` of which are large. The same rows are hashed once, whatever they stand with."""
-    parts = [t.database(t.path[-1], typed=True, among=among) for t in tables]
+def _database(tables: Mapping[str, UserTable], *, typed: bool) -> Database:
+    """The tables together. The same rows are hashed once, whatever they stand with."""
+    parts = [table.database(name, typed=typed) for name, table in tables.items()]
     return Database("+".join(p.key for p in parts), tuple(r for p in parts for r in p.relations))

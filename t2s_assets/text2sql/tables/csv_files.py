@@ -135,14 +135,16 @@ def _in_utf8(path: Path, file: Path, alone: bool, delimiter: str | None = None) 
                 raise UnicodeError(reason(e)) from e
             raise DataError(f"{path} cannot be read as CSV with a header line ({reason(e)})") from e
 
-    made_null = {i: c.made_null for i, c in enumerate(columns) if c.made_null is not None}
     there = found.num_rows
 
     def read(wanted: Wanted) -> Content:
-        most = min(cap, wanted.rows(width))
-        data = pa.Table.from_arrays([c.cells(wanted.typed) for c in columns], [f"c{i}" for i in range(len(columns))])
-        types = tuple(c.column.copied(wanted.typed) for c in columns)
-        return Content(data.slice(0, most), types, there > most, made_null, remarks=remarks)
+        chosen = wanted.of(columns)
+        most = min(cap, wanted.rows(len(chosen)))
+        data = pa.Table.from_arrays([c.cells(wanted.typed) for c in chosen], [f"c{i}" for i in range(len(chosen))])
+        types = tuple(c.column.copied(wanted.typed) for c in chosen)
+        made_null = {i: c.made_null for i, c in enumerate(chosen) if c.made_null is not None}
+        remarked = {i: remarks[p] for i, p in enumerate(wanted.of(range(len(columns)))) if p in remarks}
+        return Content(data.slice(0, most), types, there > most, made_null, remarks=remarked)
 
     return table_of(name, [c.column for c in columns], read, str(path), in_memory=True)
 

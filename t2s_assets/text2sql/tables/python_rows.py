@@ -35,7 +35,7 @@ def from_rows(rows: Iterable[Sequence[Any]], types: Sequence[str], wanted: Wante
         text += sum(array.nbytes for array, _ in columns if pa.types.is_string(array.type))
         count += len(block)
         if text > wanted.text and count > fewer:
-            count, more = fewer, True
+            count, more = max(fewer, count - len(block)), True
             break
     data = pa.concat_tables(blocks).combine_chunks().slice(0, count)
     truncated = more or next(rows, None) is not None

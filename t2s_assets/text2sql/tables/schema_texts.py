@@ -231,7 +231,9 @@ def _json_table(record: Any, where: str) -> UserTable:
     read = (
         None
         if rows is None
-        else lambda wanted: from_rows(rows, ["DOUBLE" if k == "real" else "VARCHAR" for k in kinds], wanted)
+        else lambda wanted: from_rows(
+            map(wanted.of, rows), ["DOUBLE" if k == "real" else "VARCHAR" for k in wanted.of(kinds)], wanted
+        )
     )
     return UserTable.of(name, header, kinds, read, where=where, in_memory=True)
 

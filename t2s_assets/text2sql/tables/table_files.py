@@ -124,6 +124,7 @@ def _copied(
 ) -> Content:
     """The rows up to the cap. Before they are copied DuckDB says how long their texts are: the few that a dictionary or
     a constant holds take next to nothing there, and all of them a copy of thousands of rows at a time."""
+    columns = wanted.of(columns)
     types = tuple(c.copied(wanted.typed) for c in columns)
     casts = ", ".join(f"{c.cast(identifier(c.name), wanted.typed)} AS c{i}" for i, c in enumerate(columns))
     texts = [f"coalesce(sum(strlen(c{i})), 0)" for i, t in enumerate(types) if t == "VARCHAR"]
@@ -131,14 +132,19 @@ def _copied(
     def rows(cap: int) -> str:
         return f"SELECT {casts} FROM {relation} LIMIT {cap + 1}"
 
-    def size(cap: int) -> int:
-        sql = f"SELECT {' + '.join(texts)} FROM ({rows(cap)})"
-        return int(connection.execute(sql).fetchall()[0][0]) if texts else 0
+    def size(cap: int) -> tuple[int, int]:
+        sql = f"SELECT {' + '.join(texts)}, count(*) FROM ({rows(cap)})"
+        return tuple(map(int, connection.execute(sql).fetchall()[0])) if texts else (0, 0)
 
-    cap = wanted.rows(len(columns))
-    if (found := size(cap)) > wanted.text:
-        cap = row_cap(len(columns))
-        found = size(cap)
+    cap, fewest = wanted.rows(len(columns)), row_cap(len(columns))
+    found, count = size(cap)
+    if found > wanted.text:
+        # As many as fit where the first are as long as all are, or by a tenth longer.
+        cap = max(fewest, count * wanted.text // found * 9 // 10)
+        found, _ = size(cap)
+    if found > wanted.text and cap > fewest:
+        cap = fewest
+        found, _ = size(cap)
     reading.check(found)
     data = reading.arrow(connection.sql(rows(cap)))
     otherwise = {i: c.sorts_otherwise for i, c in enumerate(columns) if c.sorts_otherwise}
@@ -281,6 +287,7 @@ def _stored(path: Path, table: str, column: str, reading: Reading) -> set[str]:
 
 
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], wanted: Wanted) -> Content:
+    columns = wanted.of(columns)
     cells = ", ".join(identifier(c.name) for c in columns)
     sql = f"SELECT {cells} FROM {identifier(name)} LIMIT {wanted.rows(len(columns)) + 1}"
     with _sqlite_query(path, sql, Reading(f"{path}: table {name!r}")) as rows:
@@ -318,8 +325,9 @@ def _scanned(path: Path, relation: str, kind: str, *, sniffed: bool = False) -> 
 
     def copied(connection: duckdb.DuckDBPyConnection, rows: str, reading: Reading, wanted: Wanted) -> Content:
         if sniffed:
-            cap = wanted.rows(len(columns))
-            connection.execute(f"CREATE TEMP TABLE read_once AS SELECT * FROM {rows} LIMIT {cap + 1}")
+            names = [identifier(c.name) for c in wanted.of(columns)]
+            kept = f"SELECT {', '.join(names)} FROM {rows} LIMIT {wanted.rows(len(names)) + 1}"
+            connection.execute(f"CREATE TEMP TABLE read_once AS {kept}")
             rows = "read_once"
         return _copied(connection, rows, columns, wanted, reading)
 
@@ -334,25 +342,28 @@ def from_arrow(data: pa.Table, name: str) -> UserTable:
     if data.num_columns == 0:
         raise DataError(f"table {name!r} has no columns; a question needs at least one to ask about")
     header = [str(n) for n in data.column_names]
-    plain = data.slice(0, row_cap(data.num_columns, tables=1) + 1).rename_columns([f"c{i}" for i in range(len(header))])
-    with closing(duckdb.connect(config=CONFIG)) as connection:
-        try:
-            connection.register("given", plain)
-            columns = _described(connection, "given")
-            contents = {}
-            for typed in (False, True):
-                reading = Reading(f"table {name!r}")
+    plain = data.rename_columns([f"c{i}" for i in range(len(header))])
+
+    def with_rows(work: Callable[[duckdb.DuckDBPyConnection, Reading], Any]) -> Any:
+        reading = Reading(f"table {name!r}")
+        with closing(duckdb.connect(config=CONFIG)) as connection:
+            try:
+                connection.register("given", plain)
                 with reading.on(connection):
-                    contents[typed] = _copied(connection, "given", columns, Wanted(typed, tables=1), reading)
-        except duckdb.Error as e:
-            types = ", ".join(f"{h} {t}" for h, t in zip(header, data.schema.types))
-            raise DataError(
-                f"table {name!r} cannot be read ({reason(e)}); its columns are {shortened(types)}; turn what DuckDB "
-                "does not know into text or numbers"
-            ) from e
-    columns = [replace(c, name=h) for c, h in zip(columns, header)]
+                    return work(connection, reading)
+            except duckdb.Error as e:
+                types = ", ".join(f"{h} {t}" for h, t in zip(header, data.schema.types))
+                raise DataError(
+                    f"table {name!r} cannot be read ({reason(e)}); its columns are {shortened(types)}; turn what "
+                    "DuckDB does not know into text or numbers"
+                ) from e
 
-    def read(wanted: Wanted) -> Content:
-        return contents[wanted.typed].up_to(wanted.rows(len(columns)))
+    columns = with_rows(lambda c, _: _described(c, "given"))
 
-    return table_of(name, columns, read, "table", in_memory=True)
+    def copied(wanted: Wanted) -> Content:
+        return with_rows(lambda c, reading: _copied(c, "given", columns, wanted, reading))
+
+    # A frame that cannot be read is told before anything is asked.
+    first = {wanted: copied(wanted) for wanted in (Wanted(typed, tables=None) for typed in (False, True))}
+    named = [replace(c, name=h) for c, h in zip(columns, header)]
+    return table_of(name, named, lambda w: first[w] if w in first else copied(w), "table", in_memory=True)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,16 +22,19 @@ from t2s_assets.text2sql.query import identifier, number_literal, table_identifi
 from t2s_assets.text2sql.schema import Column, ColumnType, TableSchema, column_names, one_line
 
 MAX_CELLS = 10_000_000
-"""How much is copied of the tables that a query reads, for `run` and for sample values; an answer over more says so."""
+"""How much is copied of the columns that a query names, of its large tables together; an answer over more says so."""
 
 MAX_ROWS = 100_000
-"""The same of a table with over `MAX_TEXT` bytes of text, of a CSV among others, and of all that a query might read."""
+"""Rows of a table that are read before it is known what a query names, for sample values too; and all that are copied
+of a CSV among others, and of columns with over `MAX_TEXT` bytes of text. A table of more rows is large."""
 
 MAX_TEXT = 150_000_000
-"""Bytes of text in tables of over `MAX_ROWS` rows: the executor's processes hold about twice as much."""
+"""Bytes of text in columns of over `MAX_ROWS` rows: the executor's processes hold about twice as much. A table of more
+bytes is large too, however few its rows."""
 
 _SAMPLED_ROWS = 1_000
 _PLAIN = {"real": "DOUBLE", "text": "VARCHAR"}
+_Each = TypeVar("_Each")
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,20 @@ class Content:
         """How many cells became NULL."""
         return sum(cells.count for cells in self.made_null.values())
 
-    def up_to(self, rows: int) -> Content:
-        """The same, of so many rows at most."""
-        if self.data.num_rows <= rows:
-            return self
-        return replace(self, data=self.data.slice(0, rows), truncated=True)
-
 
 @dataclass(frozen=True)
 class Wanted:
     """What is wanted of a table's rows: them as text and numbers alone, or with their real types (`typed`), and as many
-    as are copied of so many large `tables` together; None where a query might read any."""
+    as are copied of so many large `tables` together; None where a query might read any. `columns` are positions, None
+    for all."""
 
     typed: bool
     tables: int | None
+    columns: tuple[int, ...] | None = None
+
+    def of(self, each: Sequence[_Each]) -> list[_Each]:
+        """Of what there is of each column, that of the wanted ones."""
+        return list(each) if self.columns is None else [each[position] for position in self.columns]
 
     def rows(self, width: int) -> int:
         """How many at most, of a table of `width` columns."""
@@ -144,33 +147,45 @@ class UserTable:
 
     @cached_property
     def content(self) -> Content:
-        """The rows as text and numbers, read once. Raises DataError where only a schema was given."""
-        return self._content(Wanted(typed=False, tables=1))
+        """The first rows as text and numbers, read once. Raises DataError where only a schema was given."""
+        return self._content(Wanted(typed=False, tables=None))
 
     @cached_property
     def typed_content(self) -> Content:
         """The first rows with their real types, read once. Raises DataError where only a schema was given."""
         return self._content(Wanted(typed=True, tables=None))
 
-    def rows(self, *, typed: bool, among: int | None) -> Content:
-        """The rows for a query that reads this table: with real types those of `typed_content`, where they are all, and
-        else as many as are copied of so many large tables, `among` which it is; None where they are not known. They
-        are read once for each such number. Raises DataError where only a schema was given."""
-        if not typed or among is None or not self.typed_content.truncated:
-            return self.typed_content if typed else self.content
-        if among not in self._among:
-            self._among[among] = self._content(Wanted(typed=True, tables=among))
-        return self._among[among]
+    def rows(self, *, typed: bool) -> Content:
+        """`typed_content` or `content`."""
+        return self.typed_content if typed else self.content
+
+    def is_large(self, *, typed: bool) -> bool:
+        """Whether `rows` are not all, or more than a process of the executor is sure to hold. Raises DataError where
+        only a schema was given."""
+        first = self.rows(typed=typed)
+        return first.truncated or first.data.nbytes > MAX_TEXT
+
+    def part(self, columns: Iterable[int], *, among: int) -> UserTable:
+        """Some columns, by their positions, as a table of their own whose `rows` are as many as are copied of so many
+        large tables."""
+        chosen = tuple(columns)
+
+        def read(wanted: Wanted) -> Content:
+            return self._content(replace(wanted, tables=among, columns=tuple(wanted.of(chosen))))
+
+        header, names = (tuple(each[position] for position in chosen) for each in (self.header, self.columns))
+        return replace(self, header=header, columns=names, read=read)
 
     @cached_property
-    def _among(self) -> dict[int, Content]:
-        return {}
+    def alone(self) -> UserTable:
+        """The table with as many `rows` as are copied of all its columns where a query reads no other large one."""
+        return self.part(range(len(self.columns)), among=1) if self.is_large(typed=False) else self
 
     def looked_at(self, *, typed: bool, ran: bool) -> Content | None:
         """The rows for what is said of an answer: those in memory, others only where its query `ran` on a copy of them.
         None too where they cannot be read, which whoever runs the query is told."""
         try:
-            return (self.typed_content if typed else self.content) if ran or self.in_memory else None
+            return self.rows(typed=typed) if ran or self.in_memory else None
         except DataError:
             return None
 
@@ -202,19 +217,19 @@ class UserTable:
         return list(zip(*(python_values(column) for column in self.typed_content.data.slice(0, _SAMPLED_ROWS).columns)))
 
     @cached_property
-    def _databases(self) -> dict[tuple[str, bool, int], Database]:
+    def _databases(self) -> dict[tuple[str, bool], Database]:
         return {}
 
-    def database(self, name: str, *, typed: bool = False, among: int | None = None) -> Database:
-        """`relation` for execution, made once of the same rows: its key is a hash of them all."""
-        key = name, typed, self.rows(typed=typed, among=among).data.num_rows
+    def database(self, name: str, *, typed: bool = False) -> Database:
+        """`relation` for execution, made once: its key is a hash of all rows."""
+        key = name, typed
         if key not in self._databases:
-            self._databases[key] = Database.of(self.relation(name, typed=typed, among=among))
+            self._databases[key] = Database.of(self.relation(name, typed=typed))
         return self._databases[key]
 
-    def relation(self, name: str, *, typed: bool = False, among: int | None = None) -> Relation:
+    def relation(self, name: str, *, typed: bool = False) -> Relation:
         """`rows` under an SQL name: text compares ignoring case, as WikiSQL's does; or with real types, as it is."""
-        content = self.rows(typed=typed, among=among)
+        content = self.rows(typed=typed)
         types = [t if typed or t != "VARCHAR" else "VARCHAR COLLATE NOCASE" for t in content.types]
         columns = tuple(zip((c.name for c in self.columns), types))
         return Relation(name, columns, content.data.rename_columns([c for c, _ in columns]))
@@ -223,9 +238,9 @@ class UserTable:
         """The schema as the user's database has it, for SQL that people write."""
         return TableSchema(self.path[-1], tuple(replace(c, name=h) for c, h in zip(self.columns, self.header)))
 
-    def own_relation(self, *, typed: bool, among: int | None) -> Relation:
+    def own_relation(self, *, typed: bool) -> Relation:
         """`rows` under the names of `own_schema`."""
-        shown = self.relation(self.path[-1], typed=typed, among=among)
+        shown = self.relation(self.path[-1], typed=typed)
         columns = tuple(zip(self.header, (t for _, t in shown.columns)))
         return Relation(shown.name, columns, shown.data.rename_columns(list(self.header)))
 
@@ -280,11 +295,6 @@ class UserDatabase:
     def create_table(self, *, typed: bool = True) -> str:
         """The schemas as CREATE TABLE texts, for people."""
         return ";\n".join(t.create_table(typed=typed) for t in self.tables)
-
-
-def large_tables(tables: Iterable[UserTable]) -> int:
-    """How many have more rows than `typed_content` holds, so that a query over all of them reads a share of each."""
-    return sum(table.typed_content.truncated for table in tables)
 
 
 def tables_of(about: UserTable | UserDatabase) -> tuple[UserTable, ...]:

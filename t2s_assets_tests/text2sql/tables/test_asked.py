@@ -55,14 +55,15 @@ def test_queries_over_other_tables_of_one_database_run_together(library: user_ta
 def test_tables_of_a_query_share_what_is_copied(
     library: user_tables.UserDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All six books are read where a query reads nothing else, and half of them beside another table."""
+    """All six books are read where a query reads nothing else, and half of them beside another large table."""
     books = next(t for t in library.tables if t.name == "books")
     monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
     monkeypatch.setattr(user_tables, "MAX_CELLS", 6 * len(books.columns))
     asked = asked_about(library, "sql")
-    alone, joined = "SELECT count(*) FROM books", "SELECT count(*) FROM books WHERE EXISTS (SELECT 1 FROM Loans)"
+    alone = "SELECT count(*) FROM (SELECT * FROM books)"
+    joined = f"{alone} WHERE EXISTS (SELECT 1 FROM Loans)"
     with SqlExecutor(workers=1) as executor:
-        for _ in range(2):  # in turns: rows that are kept are those of the query
+        for _ in range(2):  # in turns: what is copied is the query's own
             outcomes = executor.run([Job(asked.database_for(sql), sql) for sql in (alone, joined)])
             assert [outcome.rows for outcome in outcomes] == [((6,),), ((3,),)]
     assert [asked.rows_copied_for(sql) for sql in (alone, joined)] == [None, 3]
@@ -79,7 +80,8 @@ def test_only_a_cut_table_that_is_read_is_told(
     monkeypatch.setattr(user_tables, "MAX_CELLS", 5 * len(books.columns))
     asked = asked_about(library, "sql")
     assert asked.rows_copied_for("SELECT name FROM authors") is None
-    assert asked.rows_copied_for("SELECT name FROM authors JOIN books ON author_id = authors.id") == 5
-    assert asked.rows_copied_for("SELECT title FROM books") == 5
+    assert asked.rows_copied_for("SELECT books.* FROM authors JOIN books ON author_id = authors.id") == 5
+    assert asked.rows_copied_for("SELECT * FROM books") == 5
     one = asked_about(books, "sketch")
-    assert (one.database_for("SELECT title FROM t").relations[0].name, one.rows_copied_for("SELECT 1")) == ("t", 5)
+    assert (one.database_for("SELECT * FROM t").relations[0].name, one.rows_copied_for("SELECT * FROM t")) == ("t", 5)
+    assert one.rows_copied_for("SELECT 1") is one.rows_copied_for("SELECT title FROM t") is None

@@ -71,10 +71,11 @@ def test_a_table_of_sqlite_is_copied_as_others_are(tmp_path: Path, monkeypatch: 
         lite.executemany("INSERT INTO a VALUES (?, ?)", [(n, f"text {n}") for n in range(6)])
         lite.commit()
     table = open_source(db=path).table()
-    assert (table.content.data.num_rows, table.content.truncated) == (6, False)
-    assert (table.typed_content.data.num_rows, table.typed_content.truncated) == (2, True)
-    assert not table.rows(typed=True, among=1).truncated
+    for first in (table.content, table.typed_content):
+        assert (first.data.num_rows, first.truncated) == (2, True)
+    assert (table.alone.content.data.num_rows, table.alone.content.truncated) == (6, False)
+    assert not table.part([0, 1], among=1).typed_content.truncated
     monkeypatch.setattr(user_tables, "MAX_CELLS", 10)
     cut = open_source(db=path).table()
-    assert (cut.content.data.num_rows, cut.content.truncated) == (5, True)
-    assert cut.rows(typed=True, among=2).data.num_rows == 2
+    assert (cut.alone.content.data.num_rows, cut.alone.content.truncated) == (5, True)
+    assert cut.part([0, 1], among=2).typed_content.data.num_rows == 2

@@ -462,18 +462,19 @@ def test_a_table_of_columns_is_copied_up_to_a_number_of_cells_while_its_texts_ar
     with duckdb.connect() as db:
         db.execute(f"COPY (SELECT i, 'ten bytes ' AS s FROM range(5) r(i)) TO '{path}'")
     table = open_source(db=path).table()
-    assert (table.content.data.num_rows, table.content.truncated) == (4, True)
-    assert (table.typed_content.data.num_rows, table.typed_content.truncated) == (2, True)  # may be joined with others
-    joined = [table.rows(typed=True, among=tables) for tables in (1, 2, 4)]
+    assert (table.alone.content.data.num_rows, table.alone.content.truncated) == (4, True)
+    for first in (table.content, table.typed_content):
+        assert (first.data.num_rows, first.truncated) == (2, True)  # may be joined with others
+    joined = [table.part([0, 1], among=tables).typed_content for tables in (1, 2, 4)]
     assert [(content.data.num_rows, content.truncated) for content in joined] == [(4, True), (2, True), (2, True)]
     monkeypatch.setattr(user_tables, "MAX_CELLS", 10)
-    assert not open_source(db=path).table().content.truncated
-    assert not open_source(db=path).table().rows(typed=True, among=1).truncated
+    assert not open_source(db=path).table().alone.content.truncated
+    assert not open_source(db=path).table().part([0, 1], among=1).typed_content.truncated
     for module in (user_tables, csv_files):
         monkeypatch.setattr(module, "MAX_TEXT", 40)
     cut = open_source(db=path).table()
-    for content in (cut.content, cut.rows(typed=True, among=1)):
-        assert (content.data.num_rows, content.truncated) == (2, True)
+    for content in (cut.alone.content, cut.part([0, 1], among=1).typed_content):
+        assert (content.data.num_rows, content.truncated) == (2 if suffix == ".csv" else 3, True)
 
 
 def test_a_csv_of_too_many_bytes_is_copied_up_to_a_number_of_rows(
@@ -483,10 +484,10 @@ def test_a_csv_of_too_many_bytes_is_copied_up_to_a_number_of_rows(
     monkeypatch.setattr(user_tables, "MAX_ROWS", 2)
     path = tmp_path / "long.csv"
     path.write_text("n\n" + "1\n" * 5_000 + "two\n")
-    assert open_source(db=path).table().content.data.num_rows == 5_001
+    assert open_source(db=path).table().alone.content.data.num_rows == 5_001
     monkeypatch.setattr(csv_files, "_MOST", 4_000)
     table = open_source(db=path).table()
-    assert (table.content.data.num_rows, table.content.truncated) == (2, True)
+    assert (table.alone.content.data.num_rows, table.alone.content.truncated) == (2, True)
     assert [c.type for c in table.columns] == ["real"]
 
 
@@ -499,7 +500,7 @@ def test_json_lines_are_copied_up_to_the_cap_with_the_types_of_all_rows(
     path.write_text("".join(f'{{"at": "2024-01-0{n}T10:00:00Z", "n": {n if n < 5 else 0.5}}}\n' for n in range(1, 6)))
     table = open_source(db=path).table()
     assert [c.sql_type for c in table.columns] == ["TIMESTAMP", "DOUBLE"]
-    assert rows_of(table) == [(f"2024-01-0{n} 10:00:00+00", n) for n in (1, 2, 3)]
+    assert rows_of(table.alone) == [(f"2024-01-0{n} 10:00:00+00", n) for n in (1, 2, 3)]
     assert [n for _, n in rows_of(table, typed=True)] == [1, 2]
     assert table.content.truncated and table.typed_content.truncated
 
