@@ -27,7 +27,7 @@ from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.examination import request_for
-from t2s_assets.text2sql.execution import Database, Job, Outcome, SqlExecutor
+from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, SqlExecutor
 from t2s_assets.text2sql.generations import options
 from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
@@ -41,6 +41,9 @@ from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
 from t2s_assets.text2sql.tables.user_tables import rows_copied, tables_of
 from t2s_assets.text2sql.topic import off_topic
 from t2s_assets.text2sql.trained import find_adapter
+
+_LIMITS = Limits(seconds=10.0)
+"""Somebody waits for this one result, of up to ten million cells."""
 
 _TOGETHER = 100_000_000
 """Bytes of copied tables whose queries wait to be run together."""
@@ -260,7 +263,7 @@ class Text2SQL:
         """All in one go; where a table does not load into the executor, each on its own."""
         if not jobs:
             return {}
-        self._executor = self._executor or SqlExecutor()
+        self._executor = self._executor or SqlExecutor(limits=_LIMITS)
         try:
             return dict(zip(jobs, self._executor.run(list(jobs.values()))))
         except ExecutionError as e:
@@ -311,7 +314,7 @@ class Text2SQL:
         done = {p: c for p, c in completions.items() if isinstance(c, Completion)}
         reads = uses_table_content(decoding)
         read = {p for p in done if reads and asked[p][1].has_rows}
-        self._executor = self._executor or SqlExecutor()
+        self._executor = self._executor or SqlExecutor(limits=_LIMITS)
         try:
             contents = [Content.of(abouts[p].database) if p in read else None for p in done]
             given = [requests[p] for p in done], list(done.values()), contents
