@@ -94,6 +94,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             raise pytest.UsageError(f"{need.required_by}=1 and tests need {need.missing()}")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The compiled kernels are kept in one folder: each project of a test would compile its own, for 10 s and more."""
+    if cache := getattr(config, "cache", None):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache.mkdir("kernels")))
+
+
 @pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
 def pytest_group_items(items: list[pytest.Item]) -> None:
     """Tests of one file run in one process, and so do all that share the Dagster instance, which is slow to make.
