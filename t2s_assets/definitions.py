@@ -9,6 +9,7 @@ from t2s_assets.assets import dataset_assets, refused_assets
 from t2s_assets.jobs import dataset_job, retrain_schedule
 from t2s_assets.resources import ProjectFolders
 from t2s_assets.sensors import made_elsewhere
+from t2s_assets.steps import forking_executor
 from t2s_assets.text2sql.config_files import dataset_names, misnamed
 from t2s_assets.text2sql.dataset_config import DatasetConfig
 from t2s_assets.text2sql.errors import ConfigError
@@ -35,6 +36,7 @@ def build_definitions(project: Project) -> dg.Definitions:
         schedules=schedules,
         sensors=[made_elsewhere(sound, {name: config.targets for name, config in datasets.items()})],
         resources={"folders": ProjectFolders.of(project), "pipes": pipes},
+        executor=forking_executor,
     )
 
 

@@ -45,7 +45,7 @@ def step(folder: str, what: str) -> None:
 
 def worker(folder: str) -> None:
     """A run's worker, which has its step run by a process of its own, as Dagster's multiprocess executor has."""
-    process = multiprocessing.get_context("spawn").Process(target=step, args=(folder, "sleeps"))
+    process = multiprocessing.get_context("forkserver").Process(target=step, args=(folder, "sleeps"))
     process.start()
     process.join()
 
