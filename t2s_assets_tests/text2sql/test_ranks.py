@@ -23,6 +23,7 @@ from t2s_assets_tests.hosts import Host, two_hosts
 from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
+from t2s_assets_tests.warm import WarmPython
 
 Make = Callable[..., str]
 
@@ -163,10 +164,7 @@ def test_a_sharded_training_goes_on_from_its_checkpoint(
 @pytest.mark.slow
 def test_two_nodes_train_together(towns: ProjectFiles, experiment: Make, one: str) -> None:
     """Two launches of the same command, as on two machines; they meet at the endpoint."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        endpoint = f"localhost:{free.getsockname()[1]}"
-    rendezvous = {"endpoint": endpoint, "id": "a-test", "timeout_seconds": 240}
+    rendezvous = {"endpoint": f"localhost:{free_port()}", "id": "a-test", "timeout_seconds": 240}
     name = experiment("nodes", launch={"engine": "torchrun", "nodes": 2, "rendezvous": rendezvous}, **PLAIN)
     config = towns.project.experiment("towns", name)
     environment = {**os.environ, **training.environment(towns.project, config)}
@@ -228,13 +226,30 @@ def test_a_training_goes_on_after_one_of_its_hosts_was_lost(
     assert facts["data_version"] == unbroken["data_version"]
 
 
+def train_in_ranks(files: ProjectFiles, name: str) -> tuple[dict[str, Any], str]:
+    """The manifest that two ranks leave, and what they say: with torchrun's variables, without its new interpreters."""
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    environment = os.environ | training.environment(files.project, files.project.experiment("towns", name)) | address
+    line = ["-m", "t2s_assets.text2sql.training", f"towns/{name}"]
+    ranks = [WarmPython(line, environment=environment | {"RANK": i, "LOCAL_RANK": i}) for i in ("0", "1")]
+    said = ranks[0].stdout.read()
+    assert [rank.wait(60) for rank in ranks] == [0, 0], said + ranks[1].stdout.read()
+    return read_json(files.project.path("towns", "adapter", name) / "manifest.json", made_by=""), said
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 BY_ANSWERS = PLAIN | {"batch_size": 1, "max_steps": 6, "eval_steps": 3, "save_steps": 3, "best": "ex"}
 
 
 @pytest.fixture(scope="module")
 def by_answers(towns: ProjectFiles, experiment: Make) -> dict[str, Any]:
     """What two ranks that nobody stopped leave, with answers at each evaluation."""
-    return training.run(towns.project, "towns", experiment("by-answers", processes=2, **BY_ANSWERS))
+    return train_in_ranks(towns, experiment("by-answers", processes=2, **BY_ANSWERS))[0]
 
 
 TOLD = """
@@ -288,8 +303,7 @@ def test_one_rank_told_to_stop_breaks_off_the_evaluation_of_both(
     said = capfd.readouterr().out
     assert "stopped by another rank after step 3; its checkpoint is kept" in said
     assert "validation loss" not in said
-    resumed = training.run(towns.project, "towns", name)
-    said = capfd.readouterr().out
+    resumed, said = train_in_ranks(towns, name)
     assert said.index("going on from checkpoint-3") < said.index("step 3/6  validation loss")
     same = ("data_version", "validation_loss", "validation_ex", "chosen_step", "steps")
     assert {n: resumed[n] for n in same} == {n: by_answers[n] for n in same}

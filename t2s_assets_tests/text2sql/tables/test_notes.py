@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from t2s_assets.text2sql.execution import Job, SqlExecutor
 from t2s_assets.text2sql.tables.asked import asked_about
 from t2s_assets.text2sql.tables.sources import open_source
+
+Answered = Callable[..., tuple[list[Any], tuple[str, ...]]]
 
 
 def csv_of(path: Path, cells: list[str], name: str = "n") -> Path:
@@ -28,18 +31,23 @@ def lite(path: Path, declared: str, cells: list[Any]) -> Path:
     return path
 
 
-def answered(path: Path, sql: str, gold: str = "sketch") -> tuple[list[Any], tuple[str, ...]]:
+@pytest.fixture(scope="module")
+def answered() -> Iterator[Answered]:
     """The first column of a query's result, and its notes."""
-    asked = asked_about(open_source(db=path).table(), gold)  # type: ignore[arg-type]
     with SqlExecutor(workers=1) as executor:
-        (outcome,) = executor.run([Job(asked.database_for(sql), sql)])
-    assert outcome.ok, outcome.message
-    return [row[0] for row in outcome.rows], asked.notes_for(sql, ran=True)
+
+        def answer(path: Path, sql: str, gold: str = "sketch") -> tuple[list[Any], tuple[str, ...]]:
+            asked = asked_about(open_source(db=path).table(), gold)  # type: ignore[arg-type]
+            (outcome,) = executor.run([Job(asked.database_for(sql), sql)])
+            assert outcome.ok, outcome.message
+            return [row[0] for row in outcome.rows], asked.notes_for(sql, ran=True)
+
+        yield answer
 
 
 @pytest.mark.parametrize("marker", ["N/A", "n/a", "NA", "NULL", "null", "None", "-", "–", "—", "?", " - "])
 @pytest.mark.parametrize("gold", ["sketch", "sql"])
-def test_a_missing_number_is_null_and_said(tmp_path: Path, marker: str, gold: str) -> None:
+def test_a_missing_number_is_null_and_said(answered: Answered, tmp_path: Path, marker: str, gold: str) -> None:
     path = csv_of(tmp_path / "t.csv", ["3", marker, "12", marker, ""])
     table = "t"
     rows, notes = answered(path, f"SELECT MAX(n) FROM {table}", gold)
@@ -49,7 +57,7 @@ def test_a_missing_number_is_null_and_said(tmp_path: Path, marker: str, gold: st
     assert len(answered(path, f"SELECT * FROM {table}", gold)[1]) == 1
 
 
-def test_a_missing_date_is_null_and_said(tmp_path: Path) -> None:
+def test_a_missing_date_is_null_and_said(answered: Answered, tmp_path: Path) -> None:
     path = csv_of(tmp_path / "t.csv", ["2024-01-02", "NA", "2023-12-31"])
     for gold in ("sketch", "sql"):
         rows, notes = answered(path, "SELECT MAX(n) FROM t", gold)
@@ -58,7 +66,7 @@ def test_a_missing_date_is_null_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cells", [["a", "NA", "b"], ["true", "?", "false"], ["NA", "NA"], ["3", "maybe", "12"]])
-def test_other_columns_keep_such_cells(tmp_path: Path, cells: list[str]) -> None:
+def test_other_columns_keep_such_cells(answered: Answered, tmp_path: Path, cells: list[str]) -> None:
     assert answered(csv_of(tmp_path / "t.csv", cells), "SELECT n FROM t")[0] == cells
 
 
@@ -85,7 +93,9 @@ def test_other_columns_keep_such_cells(tmp_path: Path, cells: list[str]) -> None
         "SELECT who FROM t WHERE n BETWEEN '1' AND '2'",
     ],
 )
-def test_numbers_that_are_compared_as_text_are_said(tmp_path: Path, cells: list[str], said: str, sql: str) -> None:
+def test_numbers_that_are_compared_as_text_are_said(
+    answered: Answered, tmp_path: Path, cells: list[str], said: str, sql: str
+) -> None:
     notes = answered(csv_of(tmp_path / "t.csv", cells), sql)[1]
     assert notes == (f'column "n" is text because of {said}, so it is compared letter by letter',)
 
@@ -102,7 +112,9 @@ def test_numbers_that_are_compared_as_text_are_said(tmp_path: Path, cells: list[
         (["", ""], "SELECT MAX(n) FROM t"),
     ],
 )
-def test_nothing_is_said_where_letters_are_right(tmp_path: Path, cells: list[str], sql: str) -> None:
+def test_nothing_is_said_where_letters_are_right(
+    answered: Answered, tmp_path: Path, cells: list[str], sql: str
+) -> None:
     assert answered(csv_of(tmp_path / "t.csv", cells), sql)[1] == ()
 
 
@@ -116,13 +128,13 @@ def test_text_of_a_database_is_looked_at_once_its_rows_were_copied(tmp_path: Pat
     assert note == 'column "n" is text (2 of 2 cells are numbers), so it is compared letter by letter'
 
 
-def test_a_word_in_a_number_column_of_sqlite_is_said(tmp_path: Path) -> None:
+def test_a_word_in_a_number_column_of_sqlite_is_said(answered: Answered, tmp_path: Path) -> None:
     rows, notes = answered(lite(tmp_path / "t.sqlite", "REAL", [1.5, "oops", 2]), "SELECT MAX(n) FROM t")
     assert rows == [2.0]
     assert notes == ("column \"n\" holds numbers; 1 other cell counts as NULL, 'oops' in row 2",)
 
 
-def test_ids_beside_a_word_stay_exact(tmp_path: Path) -> None:
+def test_ids_beside_a_word_stay_exact(answered: Answered, tmp_path: Path) -> None:
     path = lite(tmp_path / "t.sqlite", "INTEGER", [9007199254740993, "bad", 9007199254740992, "1,000"])
     rows, notes = answered(path, "SELECT n FROM t")
     assert rows == [9007199254740993, None, 9007199254740992, 1000]
@@ -150,7 +162,7 @@ def test_a_column_is_that_of_its_own_table(tmp_path: Path) -> None:
     ],
 )
 def test_values_written_otherwise_than_the_cells_are_said(
-    tmp_path: Path, declared: str, stored: str, value: str, cell: str
+    answered: Answered, tmp_path: Path, declared: str, stored: str, value: str, cell: str
 ) -> None:
     path = tmp_path / "t.duckdb"
     with duckdb.connect(str(path)) as db:
@@ -166,7 +178,7 @@ def test_values_written_otherwise_than_the_cells_are_said(
     assert answered(path, f"SELECT COUNT(*) FROM t WHERE n = '{value}'", "sql") == ([1], ())
 
 
-def test_a_truth_value_of_no_row_is_written_as_the_others(tmp_path: Path) -> None:
+def test_a_truth_value_of_no_row_is_written_as_the_others(answered: Answered, tmp_path: Path) -> None:
     path = csv_of(tmp_path / "t.csv", ["False", "False"])
     assert answered(path, "SELECT COUNT(*) FROM t WHERE n = 'true'") == ([0], ())
 
@@ -182,7 +194,14 @@ def test_a_truth_value_of_no_row_is_written_as_the_others(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["duckdb", "parquet"])
 @pytest.mark.parametrize("gold", ["sketch", "sql"])
 def test_what_sorts_otherwise_than_its_text_is_said(
-    tmp_path: Path, declared: str, values: list[str], highest: str, as_text: str, kind: str, gold: str
+    answered: Answered,
+    tmp_path: Path,
+    declared: str,
+    values: list[str],
+    highest: str,
+    as_text: str,
+    kind: str,
+    gold: str,
 ) -> None:
     path = tmp_path / f"t.{kind}"
     rows = ", ".join(f"('{value}'::{declared})" for value in values)
@@ -203,7 +222,9 @@ def test_what_sorts_otherwise_than_its_text_is_said(
 
 
 @pytest.mark.parametrize("gold", ["sketch", "sql"])
-def test_commas_read_as_thousands_are_said_where_semicolons_delimit(tmp_path: Path, gold: str) -> None:
+def test_commas_read_as_thousands_are_said_where_semicolons_delimit(
+    answered: Answered, tmp_path: Path, gold: str
+) -> None:
     path = tmp_path / "t.csv"
     path.write_text("who;n;m;k\na;1,234;1,234;1,234\nb;2,500;2,500,000;5.5\nc;3;4;1,234.5\n")
     rows, notes = answered(path, "SELECT SUM(n) FROM t", gold)

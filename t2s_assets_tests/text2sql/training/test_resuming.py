@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from t2s_assets.text2sql.training import training_run
 from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.training_runs import Make, break_off, checkpoints, stop_at, stop_when, train, whole_checkpoint
+from t2s_assets_tests.warm import WarmPython
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -212,7 +212,7 @@ def test_killed_at_any_point_it_ends_with_the_same_adapter(
 
 
 def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles, experiment: Make) -> None:
-    settings = LONG | {"max_steps": 200, "eval_steps": 10, "save_steps": 10}
+    settings = LONG | {"max_steps": 100, "eval_steps": 10, "save_steps": 10}
     whole, _ = train(towns, experiment(**settings))
     name = experiment(**settings)
     config = towns.project.experiment("towns", name)
@@ -233,7 +233,7 @@ def test_killed_it_goes_on_to_the_adapter_of_an_unbroken_run(towns: ProjectFiles
     resumed, lines = train(towns, name)
     assert [line for line in lines if line.startswith("going on from checkpoint-")]
     assert resumed["data_version"] == whole["data_version"]
-    assert resumed["steps"] == 200
+    assert resumed["steps"] == 100
 
 
 def test_what_a_training_killed_at_its_very_end_leaves_is_no_start(
@@ -411,7 +411,7 @@ def test_an_evaluation_is_broken_off_for_the_checkpoint_and_made_when_going_on(
     assert {n: resumed[n] for n in SAME} == {n: whole[n] for n in SAME}
 
 
-@pytest.mark.parametrize("end", ["SIGTERM", "SIGINT", pytest.param("the launcher's death", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGINT", "the launcher's death"])
 def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     towns: ProjectFiles, experiment: Make, end: str
 ) -> None:
@@ -419,9 +419,7 @@ def test_the_command_ends_when_it_is_told_to_or_nobody_waits_for_it(
     launcher = subprocess.Popen(["sleep", "600"])
     environment = training.environment(towns.project, towns.project.experiment("towns", name))
     environment["T2S_LAUNCHER"] = str(launcher.pid)
-    line = [sys.executable, "-m", "t2s_assets.text2sql.training", f"towns/{name}"]
-    child = subprocess.Popen(line, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
+    child = WarmPython(["-m", "t2s_assets.text2sql.training", f"towns/{name}"], environment=os.environ | environment)
     for said in child.stdout:
         if said.startswith("step 10/"):
             break
@@ -492,7 +490,7 @@ FORGOTTEN = """
     "interrupted",
     [
         TURNED.format(error="ImportError"),
-        pytest.param(TURNED.format(error="ModelError"), marks=pytest.mark.slow),
+        TURNED.format(error="ModelError"),
         FORGOTTEN,
     ],
 )
@@ -504,11 +502,11 @@ def test_an_interrupt_that_does_not_arrive_as_one_ends_it_all_the_same(
     script = tmp_path / "swallowed.py"
     script.write_text(SWALLOWED.format(interrupted=interrupted.strip()))
     environment = training.environment(towns.project, towns.project.experiment("towns", name))
-    line = [sys.executable, str(script), f"towns/{name}"]
-    done = subprocess.run(line, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    child = WarmPython([str(script), f"towns/{name}"], environment=os.environ | environment)
+    said = child.stdout.read()
+    assert child.wait(60) == 1 and "Traceback" not in said
     wanted = "error: stopped by SIGINT at once; the same command goes on from its last checkpoint, where there is one"
-    assert re.findall("^error: .*$", done.stdout, re.MULTILINE) == [wanted]
+    assert re.findall("^error: .*$", said, re.MULTILINE) == [wanted]
 
 
 @pytest.mark.parametrize("where", ["a plan", "loading", "the lock"])
