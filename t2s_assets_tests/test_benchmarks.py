@@ -13,6 +13,7 @@ import pytest
 
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import trained_towns
+from t2s_assets_tests.warm import WarmPython
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT / "t2s_assets" / "text2sql" / "datasets" / "mini"
@@ -23,16 +24,18 @@ def towns(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> ProjectF
     return trained_towns(tmp_path_factory.mktemp("benchmarks"), tiny_base)
 
 
-def bench(name: str, to: Path, *arguments: str, files: ProjectFiles | None = None) -> dict[str, Any]:
-    folders = {"T2S_STORAGE": files.project.storage, "T2S_CONFIGS": files.project.configs} if files else {}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments, "--json", str(to)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in folders.items()}},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def bench(name: str, to: Path, *arguments: str, files: ProjectFiles | None = None) -> Any:
+    """What it writes; of one that runs models, where `files` has them, in a process that has imported the libraries."""
+    line = [str(ROOT / "benchmarks" / f"{name}.py"), *arguments, "--json", str(to)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if files is None:
+        done = subprocess.run([sys.executable, *line], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    else:
+        folders = {"T2S_STORAGE": str(files.project.storage), "T2S_CONFIGS": str(files.project.configs)}
+        child = WarmPython(line, environment=environment | folders)
+        said = child.stdout.read()
+        assert child.wait(60) == 0, said
     return json.loads(to.read_text())
 
 

@@ -3,7 +3,7 @@ of a command's end are about."""
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.context
 import os
 import runpy
 import signal
@@ -23,6 +23,16 @@ _SILENT = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1
 _context = multiprocessing.get_context("forkserver")
 
 
+def warm_context() -> multiprocessing.context.ForkServerContext:
+    """What makes processes that have imported the libraries."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _SILENT.items():
+            patch.setenv(name, value)
+        _context.set_forkserver_preload(_PRELOADED)
+        forkserver.ensure_running()
+    return _context
+
+
 class WarmPython:
     """A process that does what `python` does with these arguments: a script's path, or `-m` and a module, and more.
 
@@ -36,15 +46,11 @@ class WarmPython:
     ) -> None:
         """`environment` is all of it, this process' where there is none. `stderr` as in `subprocess.Popen`: PIPE for
         one of its own, STDOUT, which is what it does too where nothing is said."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in _SILENT.items():
-                patch.setenv(name, value)
-            _context.set_forkserver_preload(_PRELOADED)
-            forkserver.ensure_running()
-        out, told = _context.Pipe(duplex=False)
-        errors, told_errors = _context.Pipe(duplex=False) if stderr == subprocess.PIPE else (None, None)
+        context = warm_context()
+        out, told = context.Pipe(duplex=False)
+        errors, told_errors = context.Pipe(duplex=False) if stderr == subprocess.PIPE else (None, None)
         variables = dict(os.environ if environment is None else environment)
-        self._process = _context.Process(target=_begin, args=(list(arguments), variables, told, told_errors))
+        self._process = context.Process(target=_begin, args=(list(arguments), variables, told, told_errors))
         self._process.start()
         self.stdout: IO[str] = _reading(out, told)
         self.stderr: IO[str] | None = _reading(errors, told_errors) if errors and told_errors else None
@@ -89,4 +95,5 @@ def _begin(arguments: list[str], environment: dict[str, str], out: Connection, e
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = arguments
+        sys.path.insert(0, os.path.dirname(arguments[0]))
         runpy.run_path(arguments[0], run_name="__main__")

@@ -17,6 +17,7 @@ from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets_tests.processes import kill_all, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, trained_towns
+from t2s_assets_tests.warm import WarmPython
 
 HOLD = (
     "import sys; from t2s_assets.text2sql import evaluation; from t2s_assets.text2sql.storage import Project\n"
@@ -151,13 +152,12 @@ def test_a_signal_ends_an_evaluation_with_one_line(
     script = tmp_path / "told.py"
     script.write_text(TOLD_ANSWERING.format(signal=number))
     mark = f"T2S_TEST_MARK={tmp_path}"
-    line = [sys.executable, str(script), "evaluate", "towns/tiny"]
-    # The script imports libraries before the command sets what keeps them silent.
-    silent = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment = os.environ | folders(answerable) | silent | {"T2S_TEST_MARK": str(tmp_path)}
-    ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
-    assert (ended.returncode, ended.stderr) == (status, said)
-    assert "adapter: generating 12 answers, 0 are there already" in ended.stdout
+    environment = os.environ | folders(answerable) | {"T2S_TEST_MARK": str(tmp_path)}
+    child = WarmPython([str(script), "evaluate", "towns/tiny"], environment=environment, stderr=subprocess.PIPE)
+    assert child.stderr is not None
+    out, errors = child.stdout.read(), child.stderr.read()
+    assert (child.wait(60), errors) == (status, said)
+    assert "adapter: generating 12 answers, 0 are there already" in out
     assert not processes_with(mark)
     lines: list[str] = []
     evaluation.run(answerable.project, "towns", "tiny", lines.append)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from t2s_assets.text2sql import generations, predictions, report
 from t2s_assets.text2sql.storage import Project
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import trained_towns
+from t2s_assets_tests.warm import warm_context
 
 # Before which call the process dies. Twelve answers of the adapter and six of the base come in blocks of four, so it
 # dies within a block of the adapter's, within one of the base's (after the adapter's eight that were left), when all is
@@ -70,8 +70,7 @@ def ended(storage: Path) -> tuple[bytes, bytes, dict[str, Any]]:
 
 
 def test_a_killed_evaluation_ends_as_one_that_was_not(towns: ProjectFiles, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch", "transformers", "peft", "t2s_assets.text2sql.decoding"])
+    context = warm_context()
     configs, whole, said = towns.project.configs, tmp_path / "whole", tmp_path / "said"
     killed = towns.project.storage
     shutil.copytree(killed, whole)
