@@ -15,6 +15,7 @@ from t2s_assets.text2sql.query import from_sql
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets_tests.tiny import random_requests, request, tiny_model
 
+FEW = 140
 PLAIN = DecodingOptions(max_new_tokens=40, batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
 
 
@@ -46,14 +47,16 @@ def many() -> list[Request]:
 
 @pytest.fixture(scope="module")
 def alone(model: Any, tokenizer: Any, many: list[Request]) -> list[Completion]:
-    """The answers to 500 questions asked one at a time, without any of the short cuts."""
-    return Decoder(model, tokenizer, PLAIN).generate(many)
+    """The answers to the first questions, asked one at a time and without any of the short cuts."""
+    return Decoder(model, tokenizer, PLAIN).generate(many[:FEW])
 
 
+@pytest.mark.parametrize("count", [FEW, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_batch_gives_the_answers_of_one_at_a_time(
-    model: Any, tokenizer: Any, many: list[Request], alone: list[Completion]
+    model: Any, tokenizer: Any, many: list[Request], alone: list[Completion], count: int
 ) -> None:
-    together = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=40, batch_size=32)).generate(many)
+    together = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=40, batch_size=32)).generate(many[:count])
+    alone = [*alone, *Decoder(model, tokenizer, PLAIN).generate(many[FEW:count])]
     assert answers(together) == answers(alone)
     assert [c.logprob for c in together] == pytest.approx([c.logprob for c in alone], abs=1e-3)
 
@@ -334,22 +337,41 @@ in_a_batch_and_with_guesses = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(scope="module")
+def asked_alone(model: Any, tokenizer: Any, asked: list[Request]) -> list[Completion]:
+    return Decoder(model, tokenizer, PLAIN).generate(asked)
+
+
+@pytest.fixture(scope="module")
+def draws(many: list[Request]) -> list[Request]:
+    return [replace(one, draw=number) for one in many[:8] for number in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def drawn_alone(model: Any, tokenizer: Any, draws: list[Request]) -> dict[str, list[Completion]]:
+    """By the grammar that they keep to."""
+    return {g: Decoder(model, tokenizer, replace(PLAIN, grammar=g)).generate(draws) for g in ("schema", "none")}
+
+
 @in_a_batch_and_with_guesses
 def test_selects_are_the_same_in_a_batch_and_with_guesses(
-    model: Any, tokenizer: Any, asked: list[Request], options: DecodingOptions
+    model: Any, tokenizer: Any, asked: list[Request], asked_alone: list[Completion], options: DecodingOptions
 ) -> None:
-    alone = Decoder(model, tokenizer, PLAIN).generate(asked)
-    assert answers(Decoder(model, tokenizer, options).generate(asked)) == answers(alone)
+    assert answers(Decoder(model, tokenizer, options).generate(asked)) == answers(asked_alone)
 
 
 @in_a_batch_and_with_guesses
 @pytest.mark.parametrize("grammar", ["schema", "none"])
 def test_drawn_sketches_and_texts_are_the_same_in_a_batch_and_with_guesses(
-    model: Any, tokenizer: Any, many: list[Request], grammar: Any, options: DecodingOptions
+    model: Any,
+    tokenizer: Any,
+    draws: list[Request],
+    drawn_alone: dict[str, list[Completion]],
+    grammar: Any,
+    options: DecodingOptions,
 ) -> None:
-    draws = [replace(one, draw=number) for one in many[:8] for number in (1, 2, 3)]
-    alone = Decoder(model, tokenizer, replace(PLAIN, grammar=grammar)).generate(draws)
-    assert answers(Decoder(model, tokenizer, replace(options, grammar=grammar)).generate(draws)) == answers(alone)
+    together = Decoder(model, tokenizer, replace(options, grammar=grammar)).generate(draws)
+    assert answers(together) == answers(drawn_alone[grammar])
 
 
 def test_an_answer_that_the_scopes_leave_without_a_token_is_stuck_and_not_cut(

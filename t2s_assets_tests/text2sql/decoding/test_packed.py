@@ -52,7 +52,7 @@ def test_answers_token_for_token_those_of_transformers(
     model = make(len(tokenizer) + 24)
     quick = packed(model)
     assert isinstance(quick, PackedModel)
-    requests = random_requests(60, tables=20, seed=31)
+    requests = random_requests(30, tables=12, seed=31)
     for grammar in ("schema", "none"):
         options = DecodingOptions(grammar, max_new_tokens=32, batch_size=batch_size, draft_tokens=draft_tokens)
         before = Decoder(model, tokenizer, options).generate(requests)
