@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import torch
 
 from t2s_assets.text2sql.config import TrainingConfig
 from t2s_assets.text2sql.training.timing import timed_step
+from t2s_assets_tests.warm import WarmPython
 
 
 def time_steps(step: Callable[[int], None], *, minutes: float, device: str = "cpu") -> tuple[float, int]:
@@ -79,16 +78,12 @@ print("TAKEN", time_steps(lambda n: ranks.all_reduce(torch.ones(1)), minutes=[1,
 
 def test_ranks_whose_clocks_differ_take_the_same_steps(tmp_path: Path) -> None:
     """In each of which they exchange gradients: a rank that left would be waited for."""
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(tmp_path / "meeting"), str(number)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ranks = [
+        WarmPython([str(script), str(tmp_path / "meeting"), number], environment=environment) for number in ("0", "1")
     ]
-    said = [child.communicate()[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
+    said = [rank.stdout.read() for rank in ranks]
+    assert [rank.wait(60) for rank in ranks] == [0, 0], said
     assert all("TAKEN 8" in text for text in said)
