@@ -18,16 +18,16 @@ from typing import Any
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding import Decoder, Request
-from t2s_assets.text2sql.examination import request_for
+from t2s_assets.text2sql.evaluation.examination import request_for
+from t2s_assets.text2sql.evaluation.generations import options
+from t2s_assets.text2sql.evaluation.guidance import Content, settled, uses_table_content
+from t2s_assets.text2sql.evaluation.scoring import score
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.generations import options
-from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.metrics import percentiles, rate
 from t2s_assets.text2sql.prepare import load_tables, load_usable, sample
 from t2s_assets.text2sql.prompt_datasets import load_prompts
 from t2s_assets.text2sql.prompts import clean_question
-from t2s_assets.text2sql.scoring import score
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.trained import find_adapter
 

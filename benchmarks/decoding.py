@@ -47,8 +47,8 @@ from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.config import DecodingConfig, Hardware
 from t2s_assets.text2sql.decoding import Decoder, Request
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.examination import request_for
-from t2s_assets.text2sql.generations import options as decoding_options
+from t2s_assets.text2sql.evaluation.examination import request_for
+from t2s_assets.text2sql.evaluation.generations import options as decoding_options
 from t2s_assets.text2sql.merged import with_weights
 from t2s_assets.text2sql.prepare import load_tables, load_usable
 from t2s_assets.text2sql.prompt_datasets import load_prompts

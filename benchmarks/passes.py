@@ -25,7 +25,7 @@ from t2s_assets.text2sql.decoding.drafts import Drafter
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
 from t2s_assets.text2sql.decoding.rows import Row
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.examination import request_for
+from t2s_assets.text2sql.evaluation.examination import request_for
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
 from t2s_assets.text2sql.prompt_datasets import load_prompts

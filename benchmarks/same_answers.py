@@ -20,7 +20,7 @@ from decoding import load, questions, shown
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding import Decoder
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.generations import options as decoding_options
+from t2s_assets.text2sql.evaluation.generations import options as decoding_options
 from t2s_assets.text2sql.merged import with_weights
 from t2s_assets.text2sql.metrics import rate
 from t2s_assets.text2sql.storage import Project

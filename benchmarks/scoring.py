@@ -44,8 +44,8 @@ from typing import Any
 from t2s_assets.text2sql.collector import rare_collections
 from t2s_assets.text2sql.datasets.wikisql import SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
-from t2s_assets.text2sql.gold_results import GoldResults, keep
-from t2s_assets.text2sql.gold_sketch import Table
+from t2s_assets.text2sql.gold.kept_results import GoldResults, keep
+from t2s_assets.text2sql.gold.sketch import Table
 from t2s_assets.text2sql.query import AGGREGATES, OPERATORS, Query, SketchError, from_sql, parse_number, to_sql
 from t2s_assets.text2sql.records import peak_resident_bytes
 from t2s_assets.text2sql.results import result_fingerprints

@@ -15,14 +15,14 @@ from typing import Any
 
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.decoding import Decoder
-from t2s_assets.text2sql.examination import request_for
-from t2s_assets.text2sql.generations import options, record
+from t2s_assets.text2sql.evaluation.examination import request_for
+from t2s_assets.text2sql.evaluation.generations import options, record
+from t2s_assets.text2sql.evaluation.scoring import score
 from t2s_assets.text2sql.merged import load_ready, with_weights
 from t2s_assets.text2sql.metrics import rate
 from t2s_assets.text2sql.prepare import load_tables, load_usable, sample
 from t2s_assets.text2sql.prompt_datasets import build_examples
 from t2s_assets.text2sql.prompts import clean_question
-from t2s_assets.text2sql.scoring import score
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.trained import find_adapter
 

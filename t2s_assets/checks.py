@@ -8,10 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from t2s_assets.text2sql import data_verdicts
-from t2s_assets.text2sql import report as reports
-from t2s_assets.text2sql.data_verdicts import GOLD_FAILURES_ALLOWED, DataVerdict
+from t2s_assets.text2sql.data_checks import verdicts
+from t2s_assets.text2sql.data_checks.verdicts import GOLD_FAILURES_ALLOWED, DataVerdict
 from t2s_assets.text2sql.dataset_config import Targets
+from t2s_assets.text2sql.reports import report as reports
 
 _DESCRIPTIONS = {
     "splits_disjoint": "No table is asked about in two splits.",
@@ -57,7 +57,7 @@ def splits_disjoint(shared: list[str], twins: list[tuple[str, str]]) -> dg.Asset
     Tables of the same content under two ids, or questions with the same gold, are shown beside it.
     """
     metadata = {"tables_in_two_splits": len(shared), "first": ", ".join(shared[:10]), "same_content": len(twins)}
-    return _of_data("splits_disjoint", data_verdicts.splits_disjoint(shared), **metadata)
+    return _of_data("splits_disjoint", verdicts.splits_disjoint(shared), **metadata)
 
 
 def gold_runs(facts: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -68,13 +68,13 @@ def gold_runs(facts: Mapping[str, Any]) -> dg.AssetCheckResult:
     counts = {f"failed_{split}": facts["gold_that_does_not_run"].get(split, 0) for split in facts["questions"]}
     if "left_out" in facts:
         counts = {"left_out": facts["left_out"] + sum(counts.values())} | counts
-    return _of_data("gold_runs", data_verdicts.gold_runs(facts), **counts)
+    return _of_data("gold_runs", verdicts.gold_runs(facts), **counts)
 
 
 def gold_matches_itself(agreement: Mapping[str, Any]) -> dg.AssetCheckResult:
     """Gold scored as a prediction is right on every question whose gold runs, and some runs."""
     metadata = {"questions": agreement["n"], "wrong": ", ".join(agreement["wrong"][:10])}
-    return _of_data("gold_matches_itself", data_verdicts.gold_matches_itself(agreement), **metadata)
+    return _of_data("gold_matches_itself", verdicts.gold_matches_itself(agreement), **metadata)
 
 
 def examples_sound(problems: Mapping[str, int]) -> dg.AssetCheckResult:

@@ -8,8 +8,8 @@ import os
 import dagster as dg
 
 from t2s_assets.text2sql.config import Experiment, RayLaunch
-from t2s_assets.text2sql.launching import ray_is_missing, ray_job, refusal
-from t2s_assets.text2sql.stopping import LAUNCHER
+from t2s_assets.text2sql.processes.launching import ray_is_missing, ray_job, refusal
+from t2s_assets.text2sql.processes.stopping import LAUNCHER
 
 
 def run_ranks(

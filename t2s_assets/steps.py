@@ -11,7 +11,7 @@ import dagster as dg
 # OpenBLAS', are fit for forks.
 PRELOADED = [
     *("t2s_assets.assets", "t2s_assets.jobs", "t2s_assets.sensors"),
-    *("t2s_assets.text2sql.gold_text", "pyarrow.dataset"),
+    *("t2s_assets.text2sql.gold.text", "pyarrow.dataset"),
     *("dagster._core.storage.sqlite_storage", "alembic.command"),
 ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t2s_assets.text2sql.examination import gold_version
+from t2s_assets.text2sql.evaluation.examination import gold_version
 from t2s_assets.text2sql.prepare import make_questions, make_sql, make_tables
 from t2s_assets.text2sql.storage import Project, content_hash, write_json, write_manifest
 from t2s_assets_tests.projects import ProjectFiles, question, table

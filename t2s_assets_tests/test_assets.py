@@ -16,9 +16,9 @@ from transformers import AutoTokenizer
 
 from t2s_assets.assets import shown
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.comparison.champion import CHAMPION
 from t2s_assets.text2sql.prompts import encode_example
-from t2s_assets.text2sql.report_page import PLOTS
+from t2s_assets.text2sql.reports.presentation import PLOTS
 from t2s_assets.text2sql.storage import read_json, write_json
 from t2s_assets.text2sql.training import guards
 from t2s_assets_tests.projects import ProjectFiles, question

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from t2s_assets import checks
-from t2s_assets.text2sql import report
 from t2s_assets.text2sql.dataset_config import Targets
+from t2s_assets.text2sql.reports import report
 
 
 @pytest.mark.parametrize("met", [True, False])

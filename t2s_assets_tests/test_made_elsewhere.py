@@ -19,8 +19,10 @@ from dagster._core.loader import LoadingContextForTest
 from t2s_assets import made_elsewhere
 from t2s_assets.assets import shown
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql import predictions, prepare, prompt_datasets, report
-from t2s_assets.text2sql.champion import choose_champion
+from t2s_assets.text2sql import prepare, prompt_datasets
+from t2s_assets.text2sql.comparison.champion import choose_champion
+from t2s_assets.text2sql.evaluation import predictions
+from t2s_assets.text2sql.reports import report
 from t2s_assets.text2sql.storage import Project
 from t2s_assets_tests.projects import ProjectFiles, question
 from t2s_assets_tests.test_definitions import HEAVY

@@ -11,8 +11,8 @@ import pytest
 
 from t2s_assets.definitions import build_definitions
 from t2s_assets.text2sql.answers import Answer
+from t2s_assets.text2sql.evaluation.predictions import load_predictions
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.predictions import load_predictions
 from t2s_assets.text2sql.prepare import load_sql
 from t2s_assets.text2sql.prompt_datasets import load_prompts, make_prompts
 from t2s_assets.text2sql.storage import read_json
@@ -81,8 +81,8 @@ def test_scores_and_report(library: ProjectFiles, made: Any) -> None:
 
 
 def test_gold_as_prediction_is_right_in_every_measure(library: ProjectFiles, made: Any) -> None:
+    from t2s_assets.text2sql.evaluation.scoring import score
     from t2s_assets.text2sql.prepare import load_tables, load_usable
-    from t2s_assets.text2sql.scoring import score
 
     questions = load_usable(library.project, "library")
     more = {"logprob": -1.0, "n_tokens": 9, "forward_passes": 4, "finished": True}
@@ -129,8 +129,8 @@ VERDICTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def test_verdicts(library: ProjectFiles, made: Any) -> None:
+    from t2s_assets.text2sql.evaluation.scoring import score
     from t2s_assets.text2sql.prepare import load_tables, load_usable
-    from t2s_assets.text2sql.scoring import score
 
     by_text = {q.text: q for q in load_usable(library.project, "library")}
     tables = load_tables(library.project, "library")
@@ -142,7 +142,7 @@ def test_verdicts(library: ProjectFiles, made: Any) -> None:
 
 
 def test_a_split_without_questions_has_no_rows(library: ProjectFiles) -> None:
-    from t2s_assets.text2sql.scoring import score
+    from t2s_assets.text2sql.evaluation.scoring import score
 
     assert score(library.project, "library", [], {}, {}, [].append) == []
 

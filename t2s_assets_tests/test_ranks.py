@@ -17,7 +17,7 @@ from t2s_assets_tests.processes import kill_all, wait_for
 RANK = """
 import os, sys, time
 from pathlib import Path
-from t2s_assets.text2sql.stopping import when_launcher_is_gone
+from t2s_assets.text2sql.processes.stopping import when_launcher_is_gone
 
 folder = Path(sys.argv[1])
 def gone(launcher):

@@ -15,8 +15,9 @@ import dagster as dg
 import pytest
 
 from t2s_assets.definitions import build_definitions
-from t2s_assets.text2sql import evaluation, launching, training
+from t2s_assets.text2sql import evaluation, training
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.processes import launching
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets_tests.processes import wait_for
 from t2s_assets_tests.projects import ProjectFiles

@@ -17,11 +17,11 @@ import pytest
 from sqlglot import exp, parse_one
 
 from t2s_assets.text2sql.decoding.acceptance import Acceptance
+from t2s_assets.text2sql.evaluation.predictions import make_predictions
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
-from t2s_assets.text2sql.predictions import make_predictions
 from t2s_assets.text2sql.prepare import load_questions, load_tables, make_questions, make_sql, make_tables
 from t2s_assets.text2sql.prompt_datasets import make_prompts
-from t2s_assets.text2sql.report import make_report
+from t2s_assets.text2sql.reports.report import make_report
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
 from t2s_assets.text2sql.training import train
 from t2s_assets_tests.conftest import ROOT

@@ -9,15 +9,10 @@ from t2s_assets import checks
 from t2s_assets.assets.data import OWNERS, result
 from t2s_assets.ranks import run_ranks
 from t2s_assets.resources import ProjectFolders
-from t2s_assets.text2sql import (
-    base_models,
-    champion,
-    evaluation,
-    prompt_datasets,
-    report,
-    training,
-)
+from t2s_assets.text2sql import base_models, evaluation, prompt_datasets, training
+from t2s_assets.text2sql.comparison import champion
 from t2s_assets.text2sql.dataset_config import Targets
+from t2s_assets.text2sql.reports import report
 from t2s_assets.text2sql.storage import read_manifest
 from t2s_assets.text2sql.training import guards, plan
 

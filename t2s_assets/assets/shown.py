@@ -13,8 +13,11 @@ from typing import Any
 import dagster as dg
 
 from t2s_assets import checks
-from t2s_assets.text2sql import champion, predictions, prompt_datasets, report_page
+from t2s_assets.text2sql import prompt_datasets
+from t2s_assets.text2sql.comparison import champion
 from t2s_assets.text2sql.dataset_config import Targets
+from t2s_assets.text2sql.evaluation import predictions
+from t2s_assets.text2sql.reports import presentation
 from t2s_assets.text2sql.storage import read_json
 
 Manifest = Mapping[str, Any]
@@ -142,7 +145,7 @@ def _adapter(folder: Path, manifest: Manifest) -> Metadata:
         "versions": dg.MetadataValue.json(manifest["versions"]),
         "git_commit": manifest["git_commit"] or "not a git checkout",
         "prompts_version": manifest["prompts_version"],
-        "loss_curve": dg.MetadataValue.md(f"![loss]({report_page.image_uri(folder / 'loss.png')})"),
+        "loss_curve": dg.MetadataValue.md(f"![loss]({presentation.image_uri(folder / 'loss.png')})"),
     }
 
 
@@ -164,11 +167,11 @@ def _report(folder: Path) -> dict[str, Any]:
 def _report_metadata(folder: Path, manifest: Manifest) -> Metadata:
     p95 = _report(folder)["latency"]["total_ms"].get("p95")
     return {
-        **{name: manifest[name] for name, _ in report_page.MEASURES if manifest[name] is not None},
+        **{name: manifest[name] for name, _ in presentation.MEASURES if manifest[name] is not None},
         "n": manifest["n"],
         "of": manifest["of"],
         **({} if p95 is None else {"latency_p95_ms": p95}),
-        "page": dg.MetadataValue.md(report_page.page_with_images(folder)),
+        "page": dg.MetadataValue.md(presentation.page_with_images(folder)),
     }
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     # What these libraries deprecate of one another is nothing that a user could mend.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
     from t2s_assets.text2sql.errors import T2SError
-    from t2s_assets.text2sql.stopping import interrupts_kept
+    from t2s_assets.text2sql.processes.stopping import interrupts_kept
 
     try:
         with interrupts_kept():

@@ -121,7 +121,7 @@ def ask(
     with show.waiting("loading the model") as now, _load(model, device) as loaded:
         now("answering")
         answer = loaded.ask(question, chosen, run=run, min_confidence=min_confidence)
-    from t2s_assets.text2sql.wording import in_words
+    from t2s_assets.text2sql.tables.wording import in_words
 
     words = in_words(answer.generated, chosen, loaded.adapter.format.gold) if explain and answer.valid else None
     if as_json:

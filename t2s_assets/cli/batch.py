@@ -21,7 +21,7 @@ from typing import Any
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, T2SError
-from t2s_assets.text2sql.guidance import uses_table_content
+from t2s_assets.text2sql.evaluation.guidance import uses_table_content
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.storage import content_hash, file_hash, replacing_file
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable, from_ddl, from_json

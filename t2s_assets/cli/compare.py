@@ -13,8 +13,8 @@ from t2s_assets.cli.pipeline import find_experiment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from t2s_assets.text2sql.experiment_comparison import ExperimentComparison
-    from t2s_assets.text2sql.experiment_settings import SettingDifference
+    from t2s_assets.text2sql.comparison.experiments import ExperimentComparison
+    from t2s_assets.text2sql.comparison.settings import SettingDifference
 
 
 class Split(enum.StrEnum):
@@ -52,8 +52,8 @@ def compare(
 
     if json_file == "" or (json_file is not None and Path(json_file).is_dir()):
         raise typer.BadParameter(f"a file is wanted, or -; got {json_file!r}", param_hint="--json")
+    from t2s_assets.text2sql.comparison.experiments import compare_experiments
     from t2s_assets.text2sql.errors import DataError
-    from t2s_assets.text2sql.experiment_comparison import compare_experiments
     from t2s_assets.text2sql.storage import write_json
 
     found = [find_experiment(address) for address in (reference, *others)]
@@ -78,7 +78,7 @@ def compare(
 def _print(found: dict[str, Any]) -> None:
     """The tables, each under a line that says what it holds."""
     from t2s_assets.cli.show import print_table
-    from t2s_assets.text2sql.report_page import content_mark
+    from t2s_assets.text2sql.reports.presentation import content_mark
 
     part = f"{found['n']:,}" if found["n"] < found["of"] else f"all {found['n']:,}"
     of = f" of {found['of']:,}" if found["n"] < found["of"] else ""
@@ -102,7 +102,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _measures(found: dict[str, Any]) -> Any:
-    from t2s_assets.text2sql.report_page import MEASURES
+    from t2s_assets.text2sql.reports.presentation import MEASURES
 
     described = found["experiments"]
     shown = [(key, name) for key, name in MEASURES if any(e["overall"][key]["n"] for e in described)]
@@ -118,13 +118,13 @@ def _measures(found: dict[str, Any]) -> Any:
 
 def _share(measured: dict[str, Any], n: int) -> str:
     """A rate, and out of how many where those are not all."""
-    from t2s_assets.text2sql.report_page import percent
+    from t2s_assets.text2sql.reports.presentation import percent
 
     return percent(measured) + (f" n={measured['n']:,}" if measured["n"] not in (0, n) else "")
 
 
 def _differences(comparisons: Sequence[dict[str, Any]]) -> Any:
-    from t2s_assets.text2sql.report_page import p_value, points
+    from t2s_assets.text2sql.reports.presentation import p_value, points
 
     return _table(
         ["experiment", "difference", "won", "lost", "p", "verdict"],

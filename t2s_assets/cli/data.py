@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from t2s_assets.text2sql.data_check import DataCheck
-    from t2s_assets.text2sql.data_findings import Finding
+    from t2s_assets.text2sql.data_checks.check import DataCheck
+    from t2s_assets.text2sql.data_checks.findings import Finding
 
 _SHOWN = 20
 
@@ -33,7 +33,7 @@ def init(
     ],
 ) -> None:
     """Start a dataset of your own: its dataset.yaml, an experiment, and example questions over your database."""
-    from t2s_assets.text2sql import scaffold
+    from t2s_assets.text2sql.datasets import scaffold
     from t2s_assets.text2sql.storage import Project
 
     folder = scaffold.init(Project.find(), name, database)
@@ -55,7 +55,7 @@ def check_data(
     ] = None,
 ) -> None:
     """Look a dataset over without training: broken lines and SQL, leaks, lengths, balance, cost. Status 1 on errors."""
-    from t2s_assets.text2sql.data_check import check
+    from t2s_assets.text2sql.data_checks.check import check
     from t2s_assets.text2sql.storage import Project
 
     dataset, _, experiment = address.partition("/")

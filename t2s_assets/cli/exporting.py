@@ -47,7 +47,7 @@ def export(
         )
     from transformers.utils import logging
 
-    from t2s_assets.text2sql.export import export as write
+    from t2s_assets.text2sql.export.folder import export as write
     from t2s_assets.text2sql.storage import Project
 
     logging.disable_progress_bar()

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from t2s_assets.text2sql.data_verdicts import DataVerdict
+    from t2s_assets.text2sql.data_checks.verdicts import DataVerdict
     from t2s_assets.text2sql.storage import Project
 
 Experiment = Annotated[str, typer.Argument(metavar="DATASET/EXPERIMENT", help="As in configs/DATASET/EXPERIMENT.yaml.")]
@@ -56,7 +56,7 @@ def prepare(
 
 
 def _prepare(project: Project, address: str) -> None:
-    from t2s_assets.text2sql import data_verdicts
+    from t2s_assets.text2sql.data_checks import verdicts
     from t2s_assets.text2sql.prepare import gold_against_gold, leaks, make_questions, make_sql, make_tables
 
     dataset, _, experiment = address.partition("/")
@@ -64,10 +64,10 @@ def _prepare(project: Project, address: str) -> None:
     make_tables(project, dataset, _say)
     _say(f"{dataset}/questions")
     make_questions(project, dataset, _say)
-    _stop_at(dataset, data_verdicts.splits_disjoint(leaks(project, dataset)[0]))
+    _stop_at(dataset, verdicts.splits_disjoint(leaks(project, dataset)[0]))
     _say(f"{dataset}/sql")
-    _stop_at(dataset, data_verdicts.gold_runs(make_sql(project, dataset, _say)))
-    _stop_at(dataset, data_verdicts.gold_matches_itself(gold_against_gold(project, dataset, _say)))
+    _stop_at(dataset, verdicts.gold_runs(make_sql(project, dataset, _say)))
+    _stop_at(dataset, verdicts.gold_matches_itself(gold_against_gold(project, dataset, _say)))
     if experiment:
         from t2s_assets.text2sql.prompt_datasets import make_prompts
 
@@ -167,7 +167,7 @@ def report(address: Experiment) -> None:
 
 
 def _report(project: Project, dataset: str, experiment: str) -> None:
-    from t2s_assets.text2sql.report import make_report
+    from t2s_assets.text2sql.reports.report import make_report
 
     make_report(project, dataset, experiment, _say)
     print(f"  page       {project.path(dataset, 'report', experiment) / 'report.md'}")
@@ -176,7 +176,7 @@ def _report(project: Project, dataset: str, experiment: str) -> None:
 def run(address: Experiment, force: Force = False) -> None:
     """Do it all: prepare, train, evaluate, report, and choose the dataset's champion."""
     from t2s_assets.text2sql import training
-    from t2s_assets.text2sql.champion import choose_champion
+    from t2s_assets.text2sql.comparison.champion import choose_champion
 
     project, dataset, experiment = find_experiment(address)
     _prepare(project, address)
@@ -189,7 +189,7 @@ def run(address: Experiment, force: Force = False) -> None:
 
 def champion(dataset: Dataset) -> None:
     """Choose which experiment serves, on the validation split; `--model DATASET` then means it."""
-    from t2s_assets.text2sql.champion import choose_champion
+    from t2s_assets.text2sql.comparison.champion import choose_champion
     from t2s_assets.text2sql.storage import Project
 
     project = Project.find()
@@ -203,7 +203,7 @@ def list_all() -> None:
     from rich.table import Table
 
     from t2s_assets.cli import show
-    from t2s_assets.text2sql.champion import serving_experiment
+    from t2s_assets.text2sql.comparison.champion import serving_experiment
     from t2s_assets.text2sql.config_files import dataset_names, experiment_names, misnamed
     from t2s_assets.text2sql.errors import ConfigError, DataError
     from t2s_assets.text2sql.storage import Project

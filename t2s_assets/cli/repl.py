@@ -13,11 +13,11 @@ from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.answers import Answer
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.inference import Text2SQL
-from t2s_assets.text2sql.stopping import interrupts_kept
+from t2s_assets.text2sql.processes.stopping import interrupts_kept
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
+from t2s_assets.text2sql.tables.wording import in_words
 from t2s_assets.text2sql.trained import find_adapter, trained
-from t2s_assets.text2sql.wording import in_words
 
 HELP = """\
 Type a question about the current table. Besides:

@@ -31,12 +31,12 @@ from sqlglot.errors import SqlglotError
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths
+from t2s_assets.text2sql.dialects.reading import SqlTextError, read_sql
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
 from t2s_assets.text2sql.execution.guard import visible_ctes
-from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import table_identifier
-from t2s_assets.text2sql.sql_text import SqlTextError, read_sql
+from t2s_assets.text2sql.sql.names import folded
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.asked import asked_about
 from t2s_assets.text2sql.tables.table_files import is_table_of_folder, open_file, open_folder

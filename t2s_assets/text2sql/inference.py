@@ -22,24 +22,24 @@ from typing import Any
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.answers import Answer, Latency
-from t2s_assets.text2sql.confidence import load_confidence, reason_to_abstain
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
 from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
-from t2s_assets.text2sql.examination import request_for
+from t2s_assets.text2sql.evaluation.confidence import load_confidence, reason_to_abstain
+from t2s_assets.text2sql.evaluation.examination import request_for
+from t2s_assets.text2sql.evaluation.generations import options
+from t2s_assets.text2sql.evaluation.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.execution import Database, Job, Limits, Outcome, SqlExecutor
-from t2s_assets.text2sql.generations import options
-from t2s_assets.text2sql.guidance import Content, settled, uses_table_content
 from t2s_assets.text2sql.merged import load_ready
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prompts import clean_question, shown_tables
 from t2s_assets.text2sql.storage import Project
-from t2s_assets.text2sql.stored_text import StoredText, as_stored
 from t2s_assets.text2sql.tables.asked import Asked, OneTable, asked_about
 from t2s_assets.text2sql.tables.copies import Copies
 from t2s_assets.text2sql.tables.sources import UserDatabase, UserTable, as_asked
+from t2s_assets.text2sql.tables.stored_text import StoredText, as_stored
+from t2s_assets.text2sql.tables.topic import off_topic
 from t2s_assets.text2sql.tables.user_tables import rows_copied, tables_of
-from t2s_assets.text2sql.topic import off_topic
 from t2s_assets.text2sql.trained import find_adapter
 
 _LIMITS = Limits(seconds=10.0)

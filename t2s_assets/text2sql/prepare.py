@@ -8,15 +8,15 @@ from typing import Any
 
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.gold import Facts, Gold, Log, read_prepared
+from t2s_assets.text2sql.gold.protocol import Facts, Gold, Log, read_prepared
 from t2s_assets.text2sql.storage import Project
 
 
 def gold_of(project: Project, dataset: str) -> Gold:
     """The kind of gold of a dataset, by the `reader` of its dataset.yaml."""
-    from t2s_assets.text2sql import gold_sketch, gold_text
+    from t2s_assets.text2sql.gold import sketch, text
 
-    return gold_text if isinstance(project.dataset(dataset), OwnDataset) else gold_sketch  # type: ignore[return-value]
+    return text if isinstance(project.dataset(dataset), OwnDataset) else sketch  # type: ignore[return-value]
 
 
 def make_tables(project: Project, dataset: str, log: Log = print) -> Facts:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, PromptError
-from t2s_assets.text2sql.gold import check_made_of, manifests
+from t2s_assets.text2sql.gold.protocol import check_made_of, manifests
 from t2s_assets.text2sql.linking import named_in, recall
 from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.plain_text import encode

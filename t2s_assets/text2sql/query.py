@@ -18,9 +18,9 @@ from typing import Any
 from sqlglot import exp
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.parsing import parsed
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.sqlglot_errors import sqlglot_errors
+from t2s_assets.text2sql.sql.parsing import parsed
+from t2s_assets.text2sql.sql.sqlglot_errors import sqlglot_errors
 
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2s_assets.text2sql import adapters
 from t2s_assets.text2sql.adapters import Adapter
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.comparison.champion import CHAMPION
 from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ModelError
 from t2s_assets.text2sql.storage import MANIFEST, Project, is_made, read_json, read_manifest, restore_interrupted

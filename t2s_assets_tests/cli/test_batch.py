@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from t2s_assets.cli.batch import CHUNK, Batch
-from t2s_assets.text2sql.confidence import Confidence, decoded_as
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.evaluation.confidence import Confidence, decoded_as
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.tables import user_tables
 from t2s_assets.text2sql.tables.sources import from_ddl

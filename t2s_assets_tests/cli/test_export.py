@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from t2s_assets.text2sql.card_snippet import BASE_VARIABLE
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.comparison.champion import CHAMPION
+from t2s_assets.text2sql.export.card_snippet import BASE_VARIABLE
 from t2s_assets.text2sql.storage import read_manifest, write_json, write_manifest
 from t2s_assets_tests.cli.conftest import FRUIT, T2S, found
 from t2s_assets_tests.projects import ProjectFiles

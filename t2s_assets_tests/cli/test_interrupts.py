@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from t2s_assets.cli.repl import Session
-from t2s_assets.text2sql import base_models, evaluation, predictions
+from t2s_assets.text2sql import base_models, evaluation
 from t2s_assets.text2sql.errors import ModelError
+from t2s_assets.text2sql.evaluation import predictions
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets_tests.cli.conftest import FRUIT, T2S, found
 from t2s_assets_tests.projects import ProjectFiles

@@ -20,7 +20,7 @@ import pytest
 from t2s_assets.cli import show
 from t2s_assets.cli.repl import Session
 from t2s_assets.text2sql import feedback
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.comparison.champion import CHAMPION
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
 from t2s_assets.text2sql.datasets.own import read_own
 from t2s_assets.text2sql.inference import Text2SQL

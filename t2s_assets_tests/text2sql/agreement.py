@@ -19,7 +19,7 @@ from typing import Any
 
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Database, Job, SqlExecutor
-from t2s_assets.text2sql.gold_sketch import Table
+from t2s_assets.text2sql.gold.sketch import Table
 from t2s_assets.text2sql.metrics import exact_match
 from t2s_assets.text2sql.query import Query, SketchError, condition_number, from_sql, parse_number, to_sql
 from t2s_assets.text2sql.results import result_fingerprints

@@ -10,10 +10,10 @@ import torch
 
 from t2s_assets.cli import show
 from t2s_assets.text2sql import adapters
-from t2s_assets.text2sql.confidence import FILE, Confidence, decoded_as
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion
 from t2s_assets.text2sql.errors import ModelError
+from t2s_assets.text2sql.evaluation.confidence import FILE, Confidence, decoded_as
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets.text2sql.tables.sources import as_table, from_ddl
 from t2s_assets.text2sql.tables.user_tables import UserTable

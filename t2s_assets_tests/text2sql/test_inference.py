@@ -15,7 +15,7 @@ import pytest
 
 from t2s_assets.text2sql import adapters, inference
 from t2s_assets.text2sql.answers import Answer
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.comparison.champion import CHAMPION
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, ModelError, PromptError
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor, check_sql

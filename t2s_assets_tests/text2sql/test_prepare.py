@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import gold_sketch, prepare
+from t2s_assets.text2sql import prepare
 from t2s_assets.text2sql.datasets.wikisql import read_wikisql
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.gold_sketch import same_content_across_splits, shared_tables
+from t2s_assets.text2sql.gold import sketch
+from t2s_assets.text2sql.gold.sketch import same_content_across_splits, shared_tables
 from t2s_assets.text2sql.prepare import (
     gold_against_gold,
     load_questions,
@@ -184,8 +185,8 @@ def test_sql_that_does_not_read_back_as_its_query_makes_nothing(
     project = project_files.project
     make_tables(project, "shop", silent)
     make_questions(project, "shop", silent)
-    written = gold_sketch.to_sql
-    monkeypatch.setattr(gold_sketch, "to_sql", lambda query, schema: written(query, schema).replace(" = ", " > "))
+    written = sketch.to_sql
+    monkeypatch.setattr(sketch, "to_sql", lambda query, schema: written(query, schema).replace(" = ", " > "))
     with pytest.raises(DataError, match=r"queries do not read back from their SQL:\n[a-z]+-\d+: SELECT"):
         make_sql(project, "shop", silent)
     assert not project.path("shop", "sql").exists()
@@ -202,7 +203,7 @@ def test_clean_splits_have_no_leak(made: Made) -> None:
 
 def test_a_question_on_another_splits_table_is_a_leak(made: Made) -> None:
     tables, questions = load_tables(made[0], "shop"), load_questions(made[0], "shop")
-    moved = gold_sketch.Question("test-9", "test", "fruit", "which?", questions[0].query)
+    moved = sketch.Question("test-9", "test", "fruit", "which?", questions[0].query)
     assert shared_tables(tables, [*questions, moved]) == ["fruit"]
 
 
@@ -287,7 +288,7 @@ def test_a_failure_while_writing_leaves_the_asset_as_it_was(
     def full_disk(*args: Any, **kwargs: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(gold_sketch, "write_manifest", full_disk)
+    monkeypatch.setattr(sketch, "write_manifest", full_disk)
     with pytest.raises(OSError, match="no space left"):
         getattr(prepare, f"make_{asset}")(project_files.project, "shop", silent)
     assert contents(project_files.project.storage) == before

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from t2s_assets.text2sql import adapters, base_models, evaluation, launching, predictions, report, training
+from t2s_assets.text2sql import adapters, base_models, evaluation, training
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.evaluation import predictions
+from t2s_assets.text2sql.processes import launching
 from t2s_assets.text2sql.prompt_datasets import make_prompts
+from t2s_assets.text2sql.reports import report
 from t2s_assets.text2sql.storage import read_json
 from t2s_assets_tests.hosts import Host, two_hosts
 from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with
@@ -345,7 +348,7 @@ def test_ranks_share_an_evaluation_and_report_the_same(
 def test_each_rank_answers_whole_blocks_of_its_own(
     towns: ProjectFiles, one: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("t2s_assets.text2sql.generations.BLOCK", 3)
+    monkeypatch.setattr("t2s_assets.text2sql.evaluation.generations.BLOCK", 3)
     cache = towns.project.cache("generations")
     for path in cache.glob("*"):  # in larger blocks
         path.unlink()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.gold_sketch import Table
+from t2s_assets.text2sql.gold.sketch import Table
 from t2s_assets.text2sql.query import Query, to_sql
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.schema import Column, TableSchema

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+from t2s_assets.text2sql.dialects.sqlite_columns import LOOSE, TEXT_OF_NUMBERS, UNTYPED
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.query import identifier, string_literal
-from t2s_assets.text2sql.sqlite_columns import LOOSE, TEXT_OF_NUMBERS, UNTYPED
 from t2s_assets.text2sql.tables.read_limits import Reading
 
 

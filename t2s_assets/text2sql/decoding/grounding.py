@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from t2s_assets.text2sql.parsing import parsed
 from t2s_assets.text2sql.query import names_given
+from t2s_assets.text2sql.sql.parsing import parsed
 
 LIKENESS = 0.8
 """The least likeness (Ratcliff and Obershelp's, 0 to 1) of a value and the stored one that replaces it."""

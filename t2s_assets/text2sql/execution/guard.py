@@ -24,8 +24,8 @@ from sqlglot.errors import SqlglotError
 
 from t2s_assets.text2sql.execution.functions import FUNCTIONS, KEYWORDS, SESSION_NAMES
 from t2s_assets.text2sql.execution.lexer import RefusedSQL, checked_tokens, folded
-from t2s_assets.text2sql.names import folded as ascii_folded
-from t2s_assets.text2sql.parsing import parsed
+from t2s_assets.text2sql.sql.names import folded as ascii_folded
+from t2s_assets.text2sql.sql.parsing import parsed
 
 
 def check_sql(sql: str, schema: Mapping[str, Sequence[str]] | None) -> exp.Expression:

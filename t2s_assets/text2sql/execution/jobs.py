@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from t2s_assets.text2sql.errors import ExecutionError
-from t2s_assets.text2sql.names import folded
+from t2s_assets.text2sql.sql.names import folded
 
 Status = Literal["ok", "refused", "error", "timeout", "memory", "crashed"]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.names import folded as ascii_folded
+from t2s_assets.text2sql.sql.names import folded as ascii_folded
 
 MAX_CHARACTERS = 20_000
 # Nested brackets and CASEs. sqlglot recurses about 16 Python frames a level, of the 1,000 there are in all.

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from t2s_assets.text2sql import checking
 from t2s_assets.text2sql.decoding.grounding import text_comparisons
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import Database
 from t2s_assets.text2sql.schema import TABLE, TableSchema
-from t2s_assets.text2sql.stored_text import spellings
+from t2s_assets.text2sql.tables import checking
 from t2s_assets.text2sql.tables.copies import Copies
 from t2s_assets.text2sql.tables.notes import notes
+from t2s_assets.text2sql.tables.stored_text import spellings
 from t2s_assets.text2sql.tables.unsaid import unsaid
 from t2s_assets.text2sql.tables.user_tables import UserDatabase, UserTable, rows_copied, tables_of
 

@@ -18,7 +18,7 @@ from sqlglot import exp
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.execution.lexer import checked_tokens
 from t2s_assets.text2sql.execution.lexer import folded as folded_token
-from t2s_assets.text2sql.names import folded
+from t2s_assets.text2sql.sql.names import folded
 from t2s_assets.text2sql.tables.user_tables import UserTable, Wanted
 
 _QUERIES = (exp.Select, exp.SetOperation)

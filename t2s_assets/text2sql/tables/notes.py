@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from sqlglot import exp
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
-from t2s_assets.text2sql.names import folded
 from t2s_assets.text2sql.query import identifier
+from t2s_assets.text2sql.sql.names import folded
 from t2s_assets.text2sql.tables.text_columns import MISSING, NUMBER, count_of, matches
 from t2s_assets.text2sql.tables.user_tables import Cells, Content, UserTable, shortened
 from t2s_assets.text2sql.tables.written_values import WRITTEN, spells, unlike

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
-from t2s_assets.text2sql.topic import words
+from t2s_assets.text2sql.tables.topic import words
 
 _Test = Callable[[exp.Expression], bool]
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from t2s_assets.text2sql.errors import StorageError
-from t2s_assets.text2sql.locking import only_one
+from t2s_assets.text2sql.processes.locking import only_one
 from t2s_assets.text2sql.storage import file_hash, flush, flush_all, write_json
 
 Log = Callable[[str], None]

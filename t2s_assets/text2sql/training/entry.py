@@ -18,11 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2s_assets.text2sql import adapters, base_models, launching
+from t2s_assets.text2sql import adapters, base_models
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.processes import exchange, launching
+from t2s_assets.text2sql.processes.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.prompt_datasets import check_made_for, prompts_manifest
-from t2s_assets.text2sql.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.storage import (
     MANIFEST,
     Project,
@@ -32,7 +33,7 @@ from t2s_assets.text2sql.storage import (
     read_manifest,
     restore_interrupted,
 )
-from t2s_assets.text2sql.training import checkpoints, exchange, same_training
+from t2s_assets.text2sql.training import checkpoints, same_training
 from t2s_assets.text2sql.training.training_run import TrainingRun
 
 Log = Callable[[str], None]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from t2s_assets.text2sql.errors import T2SError
+from t2s_assets.text2sql.processes import exchange
+from t2s_assets.text2sql.processes.stopping import StopSignal
 from t2s_assets.text2sql.records import peak_memory_gb
-from t2s_assets.text2sql.stopping import StopSignal
-from t2s_assets.text2sql.training import exchange
 
 if TYPE_CHECKING:
     from t2s_assets.text2sql.training.clock import Clock

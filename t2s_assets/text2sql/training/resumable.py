@@ -15,7 +15,7 @@ import torch
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
 
-from t2s_assets.text2sql.stopping import BrokenOff
+from t2s_assets.text2sql.processes.stopping import BrokenOff
 from t2s_assets.text2sql.training import checkpoints
 from t2s_assets.text2sql.training.clock import PLAN, Clock
 from t2s_assets.text2sql.training.progress import NotFinite, Progress, check_finite

@@ -9,10 +9,10 @@ from typing import Any
 
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import ConfigError
-from t2s_assets.text2sql.gold import Question
+from t2s_assets.text2sql.gold.protocol import Question
 from t2s_assets.text2sql.prepare import gold_of, load_tables, load_usable
+from t2s_assets.text2sql.processes import exchange
 from t2s_assets.text2sql.storage import Project
-from t2s_assets.text2sql.training import exchange
 
 CHOICE = "eval_choice"
 """The metric by which checkpoints are compared under `best: ex` and `em`."""
@@ -74,9 +74,9 @@ class AnswerFigures:
         return (time.monotonic() - started) / len(questions)
 
     def _scored(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        from t2s_assets.text2sql import examination, scoring
         from t2s_assets.text2sql.decoding import Decoder
-        from t2s_assets.text2sql.generations import options
+        from t2s_assets.text2sql.evaluation import examination, scoring
+        from t2s_assets.text2sql.evaluation.generations import options
         from t2s_assets.text2sql.training.compiled import as_written
 
         if not questions:

@@ -13,9 +13,9 @@ from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, ModelError, PromptError, T2SError
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import sample
+from t2s_assets.text2sql.processes.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.prompt_datasets import load_prompts
 from t2s_assets.text2sql.prompts import IGNORED, PromptFormat, encode_example
-from t2s_assets.text2sql.stopping import Stopped, StopSignal, is_main
 from t2s_assets.text2sql.storage import (
     Project,
     file_hash,

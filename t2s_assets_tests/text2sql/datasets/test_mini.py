@@ -13,7 +13,7 @@ from t2s_assets.text2sql.dataset_config import WikiSQLDataset
 from t2s_assets.text2sql.datasets import MINI, read_source
 from t2s_assets.text2sql.datasets.wikisql import Source, SourceQuestion, SourceTable, read_wikisql
 from t2s_assets.text2sql.execution import Job, Outcome, SqlExecutor
-from t2s_assets.text2sql.gold_sketch import Table, same_content_across_splits, shared_tables
+from t2s_assets.text2sql.gold.sketch import Table, same_content_across_splits, shared_tables
 from t2s_assets.text2sql.query import AGGREGATES, Query, condition_number, from_sql, normal_form, parse_number, to_sql
 from t2s_assets.text2sql.results import is_degenerate, result_fingerprints
 

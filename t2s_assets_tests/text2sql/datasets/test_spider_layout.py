@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import prepare
-from t2s_assets.text2sql.data_check import check
+from t2s_assets.text2sql.data_checks.check import check
 from t2s_assets.text2sql.datasets.sqlite_types import affinity_of
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import SqlExecutor

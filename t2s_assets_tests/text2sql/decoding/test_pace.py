@@ -13,7 +13,7 @@ from t2s_assets.text2sql.decoding import Decoder, DecodingOptions
 from t2s_assets.text2sql.decoding import pace as paces
 from t2s_assets.text2sql.decoding.pace import Pace
 from t2s_assets.text2sql.decoding.packed import PackedModel, packed
-from t2s_assets.text2sql.generations import options
+from t2s_assets.text2sql.evaluation.generations import options
 from t2s_assets_tests.tiny import random_requests, tiny_model
 
 

@@ -10,7 +10,7 @@ import pytest
 from t2s_assets.text2sql import base_models, prepare
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding import Decoder, DecodingOptions, Request
-from t2s_assets.text2sql.examination import request_for
+from t2s_assets.text2sql.evaluation.examination import request_for
 from t2s_assets.text2sql.merged import with_weights
 from t2s_assets.text2sql.prompt_datasets import build_examples
 from t2s_assets.text2sql.prompts import clean_question, resolve_format

@@ -9,8 +9,8 @@ import pytest
 
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
 from t2s_assets.text2sql.decoding.scopes import Scopes
+from t2s_assets.text2sql.evaluation.guidance import empty_tables
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.guidance import empty_tables
 from t2s_assets_tests.text2sql.decoding.walks import DATABASES, EOS, connected, walk, word_tokenizer
 
 

@@ -18,11 +18,11 @@ from t2s_assets.text2sql.decoding import Request
 from t2s_assets.text2sql.decoding.grammar import GuideFactory
 from t2s_assets.text2sql.decoding.scopes import kinds
 from t2s_assets.text2sql.decoding.select_grammar import CLOCK, DAYS, select_grammar
+from t2s_assets.text2sql.dialects.reading import styled
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import check_sql
 from t2s_assets.text2sql.query import identifier, table_identifier
 from t2s_assets.text2sql.schema import Column, TableSchema, column_names
-from t2s_assets.text2sql.sql_text import styled
 from t2s_assets_tests.text2sql.decoding.select_queries import DDL, OUT_OF_SCOPE, QUERIES, SCOPED, SHOP, WRONG
 
 EOS = frozenset([0])

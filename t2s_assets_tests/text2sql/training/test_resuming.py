@@ -20,7 +20,7 @@ import pytest
 
 from t2s_assets.text2sql import training
 from t2s_assets.text2sql.errors import StorageError, T2SError
-from t2s_assets.text2sql.stopping import Stopped, StopSignal
+from t2s_assets.text2sql.processes.stopping import Stopped, StopSignal
 from t2s_assets.text2sql.storage import Project, file_hash
 from t2s_assets.text2sql.training import checkpoints as training_checkpoints
 from t2s_assets.text2sql.training import training_run

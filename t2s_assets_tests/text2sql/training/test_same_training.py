@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from t2s_assets.text2sql import adapters, training
-from t2s_assets.text2sql.champion import CHAMPION
+from t2s_assets.text2sql.comparison.champion import CHAMPION
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.examination import Examination
+from t2s_assets.text2sql.evaluation.examination import Examination
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import file_hash, read_json, write_json, write_manifest
 from t2s_assets.text2sql.trained import find_adapter, trained

@@ -1,0 +1,1 @@
+"""Gold SQL of other dialects, written as DuckDB SQL that means the same."""

@@ -1,0 +1,1 @@
+"""The `report` of an experiment: its figures, its page, and how it stands beside others."""

@@ -1,0 +1,1 @@
+"""SQL as text and as sqlglot's trees: read, named, compared."""
