@@ -8,8 +8,8 @@ a predictions.parquet, or gold with a seeded share of mutations (one slot change
 - ours: SqlExecutor with all its safety on: the allow-list, limited child processes, a locked-down DuckDB. Timed from
   tables in memory to verdicts: building Arrow tables, starting workers, feeding, executing, fingerprints. Twice:
   `cold`, with nothing known, so that gold is executed too; and as `t2s evaluate` scores, with gold's results kept by
-  content (gold_results.py) and its fingerprints at hand, both since `sql` was made. `seconds` and `speedup` are of the
-  second, `cold_seconds` and `cold_speedup` of the first.
+  content (gold/kept_results.py) and its fingerprints at hand, both since `sql` was made. `seconds` and `speedup` are
+  of the second, `cold_seconds` and `cold_speedup` of the first.
 - official: the way of salesforce/WikiSQL's lib/dbengine.py and evaluate.py, written again here: one SQLite connection,
   one query at a time, the table's columns looked up in sqlite_master before each; through SQLAlchemy, as the `records`
   library that it uses does. It keeps nothing, so it executes gold and prediction of every question. Its database is

@@ -25,7 +25,7 @@ from t2s_assets.event_tags import Event, Input, Partition, made_of_others, tags_
 from t2s_assets.runs import UNFINISHED
 from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.gold.protocol import MADE_OF
+from t2s_assets.text2sql.gold.prepared import MADE_OF
 from t2s_assets.text2sql.storage import MANIFEST, Project, content_hash, find_manifest
 
 # A folder that is being copied here is taken for whole when nothing in it has changed for so long.

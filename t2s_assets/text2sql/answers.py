@@ -30,8 +30,8 @@ class Answer:
     valid: it parses, passes the executor's allow-list and names only what the schema has; else `problem` says why.
     confidence: the probability that the model gave to the tokens that it chose, together. It is not calibrated: it
         ranks answers, but is not how often they are right.
-    probability: how likely the answer is right, calibrated on validation questions (confidence.py); None where the
-        model has no calibration.
+    probability: how likely the answer is right, calibrated on validation questions (evaluation/confidence.py); None
+        where the model has no calibration.
     probability_at_most: no validation answers tell more than that it is `probability` at most: that is the lowest that
         the calibration knows.
     abstained: why no answer is given although one was written; it is then not valid, `sql` is empty, and `withheld_sql`

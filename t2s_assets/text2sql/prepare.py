@@ -1,4 +1,4 @@
-"""From a source to the `tables`, `questions` and `sql` of a dataset, for every kind of gold (gold.py)."""
+"""From a source to the `tables`, `questions` and `sql` of a dataset, for every kind of gold (gold/protocol.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.execution import Job, SqlExecutor
-from t2s_assets.text2sql.gold.protocol import Facts, Gold, Log, read_prepared
+from t2s_assets.text2sql.gold.prepared import read_prepared
+from t2s_assets.text2sql.gold.protocol import Facts, Gold, Log
 from t2s_assets.text2sql.storage import Project
 
 

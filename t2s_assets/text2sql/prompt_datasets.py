@@ -13,7 +13,7 @@ import pyarrow as pa
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.errors import DataError, PromptError
-from t2s_assets.text2sql.gold.protocol import check_made_of, manifests
+from t2s_assets.text2sql.gold.prepared import check_made_of, manifests
 from t2s_assets.text2sql.linking import named_in, recall
 from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.plain_text import encode
@@ -48,7 +48,7 @@ class PromptExample:
 def build_examples(
     format: PromptFormat, tokenizer: Any, project: Project, dataset: str, split: str
 ) -> list[PromptExample]:
-    """The prompts of one split, in the order of its usable questions (gold.py says which are).
+    """The prompts of one split, in the order of its usable questions (gold/protocol.py says which are).
 
     Those of `train` show the columns that their gold names, whatever the question finds.
     """

@@ -10,7 +10,7 @@ from t2s_assets.text2sql.config_files import experiment_names
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.evaluation.examination import gold_version
 from t2s_assets.text2sql.evaluation.predictions import decoded_otherwise, load_predictions
-from t2s_assets.text2sql.gold.protocol import MADE_OF
+from t2s_assets.text2sql.gold.prepared import MADE_OF
 from t2s_assets.text2sql.metrics import summary
 from t2s_assets.text2sql.processes.locking import only_one
 from t2s_assets.text2sql.storage import (

@@ -1,6 +1,6 @@
 """Experiments of one dataset beside one of them, on the same questions: which is better, by how much, and where.
 
-comparison.py compares a report with those before it.
+reports/references.py compares a report with those before it.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The log-probability of the tokens that a model chose ranks its answers. Isotonic regression (Zadrozny and Elkan 2002;
 fitted by pooling adjacent violators) of the verdicts on validation questions turns it into a probability. A question
-that names nothing of the table (topic.py), answered with a log-probability below a threshold, is taken to be about
-something else. The threshold is set so that at most `MOST_REFUSED` of the validation questions would be refused, and is
-at most `SURE`.
+that names nothing of the table (tables/topic.py), answered with a log-probability below a threshold, is taken to be
+about something else. The threshold is set so that at most `MOST_REFUSED` of the validation questions would be refused,
+and is at most `SURE`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class KeptScores:
     by all that decides a verdict beside the answer. Shared, a file would go with the evaluation that ends first."""
 
     def __init__(self, project: Project, decided_by: Mapping[str, Any], log: Log, *, of: str) -> None:
-        code = {str(path): file_hash(path) for path in sorted(Path(__file__).parent.rglob("*.py"))}
+        code = {str(path): file_hash(path) for path in sorted(Path(__file__).parents[1].rglob("*.py"))}
         key = content_hash(of, dict(decided_by), code, duckdb.__version__, sqlglot.__version__)
         self._path = project.cache("scores") / f"{key}.jsonl"
         self._log = log

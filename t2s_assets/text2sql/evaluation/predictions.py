@@ -20,7 +20,8 @@ from t2s_assets.text2sql.evaluation.generations import Generated, Generations, L
 from t2s_assets.text2sql.evaluation.guidance import Content, content_read, settled, uses_table_content
 from t2s_assets.text2sql.evaluation.scoring import Row, Scorer
 from t2s_assets.text2sql.execution import SqlExecutor
-from t2s_assets.text2sql.gold.protocol import MADE_OF, Question
+from t2s_assets.text2sql.gold.prepared import MADE_OF
+from t2s_assets.text2sql.gold.protocol import Question
 from t2s_assets.text2sql.metrics import percentiles
 from t2s_assets.text2sql.prepare import load_usable, sample
 from t2s_assets.text2sql.storage import (

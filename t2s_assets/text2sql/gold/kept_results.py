@@ -6,8 +6,9 @@ and the answer as a worker sends it. Reading it believes nothing unchecked, as w
 
 Only gold's results are kept. Gold is trusted, and a whole result does not depend on how busy the machine was, as a
 timeout does. Outcomes of predictions are not kept: a process that ran hostile SQL may say anything, and that must not
-outlive the run in which it was said. A killed evaluation goes on with the answers that it has (generations.py), which
-take minutes to hours to make; it executes them once more, which takes seconds, and writes each question's verdict once.
+outlive the run in which it was said. A killed evaluation goes on with the answers that it has
+(evaluation/generations.py), which take minutes to hours to make; it executes them once more, which takes seconds, and
+writes each question's verdict once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ SCORED = ("validation", "test")
 # Of one result, and of a file. What is larger is executed each time.
 MAX_BYTES = 2**16
 MAX_FILE_BYTES = 2**26
+
+# A sketch's database is named by its cells as read: these make numbers of them.
+_OF_SKETCHES = ("gold/sketch.py", "query.py")
 
 _KEY, _SUM = 32, 16
 """Hexadecimal digits."""
@@ -130,10 +134,9 @@ def _checksum(key: bytes, payload: bytes) -> bytes:
 @functools.cache
 def _environment(limits: Limits) -> bytes:
     """What decides a result beside the job: all code between it and its outcome, and who runs it."""
-    here = Path(__file__).parent
-    # A sketch's database is named by its cells as read: the last two make numbers of them.
-    sources = [*here.glob("execution/*.py"), here / "gold_sketch.py", here / "query.py"]
-    code = {path.name: file_hash(path) for path in sources}
+    library = Path(__file__).parents[1]
+    sources = [*library.glob("execution/*.py"), *library.glob("sql/*.py"), *(library / name for name in _OF_SKETCHES)]
+    code = {str(path.relative_to(library)): file_hash(path) for path in sources}
     return content_hash(code, vars(limits), duckdb.__version__, platform.machine()).encode()
 
 

@@ -1,6 +1,6 @@
 """Gold of WikiSQL's sketch: a question on one table, answered by a structured query (query.py).
 
-What `prepare` needs of a kind of gold; gold_text.py is its sibling for SQL text.
+What `prepare` needs of a kind of gold; text.py is its sibling for SQL text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from t2s_assets.text2sql.datasets.wikisql import Source, SourceTable
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Database, Job, Outcome, Relation, SqlExecutor
 from t2s_assets.text2sql.gold.kept_results import SCORED, keep, results_path
-from t2s_assets.text2sql.gold.protocol import Compared, Log, Verdict, every, made_of, read_prepared, sql_facts
+from t2s_assets.text2sql.gold.prepared import every, made_of, read_prepared, sql_facts
+from t2s_assets.text2sql.gold.protocol import Compared, Log, Verdict
 from t2s_assets.text2sql.metrics import ERROR_KINDS, error_kinds, exact_match, parse_prediction
 from t2s_assets.text2sql.query import (
     AGGREGATES,

@@ -1,6 +1,6 @@
 """Gold of SQL text: a question on a database of any number of tables, answered by any SELECT (docs/own-data.md).
 
-What `prepare` needs of a kind of gold; gold_sketch.py is its sibling for WikiSQL's sketch. Nothing is dropped in
+What `prepare` needs of a kind of gold; sketch.py is its sibling for WikiSQL's sketch. Nothing is dropped in
 silence: a question whose SQL cannot be used is listed in `left_out.jsonl` of `questions`, one whose SQL does not run
 in `sql`, both with file, line and reason and with a count in the manifest.
 """
@@ -24,7 +24,8 @@ from t2s_assets.text2sql.dialects.reading import SqlTextError, read_sql, reads_t
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.execution import Job, Limits, Outcome, SqlExecutor
 from t2s_assets.text2sql.gold.kept_results import SCORED, keep, results_path
-from t2s_assets.text2sql.gold.protocol import Facts, Log, every, made_of, read_prepared, sql_facts
+from t2s_assets.text2sql.gold.prepared import every, made_of, read_prepared, sql_facts
+from t2s_assets.text2sql.gold.protocol import Facts, Log
 from t2s_assets.text2sql.gold.splits import GRAINS, Dealt, deal
 from t2s_assets.text2sql.gold.text_questions import OwnDatabase, TableFile, TextQuestion, fingerprint
 from t2s_assets.text2sql.results import is_degenerate

@@ -1,4 +1,4 @@
-"""Questions with gold of SQL text, and the databases that they are about, as prepared (gold_text.py makes them)."""
+"""Questions with gold of SQL text, and the databases that they are about, as prepared (text.py makes them)."""
 
 from __future__ import annotations
 

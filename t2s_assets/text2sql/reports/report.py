@@ -11,7 +11,7 @@ from t2s_assets.text2sql.dataset_config import Targets
 from t2s_assets.text2sql.errors import DataError
 from t2s_assets.text2sql.evaluation.examination import gold_version
 from t2s_assets.text2sql.evaluation.predictions import decoded_otherwise, load_predictions
-from t2s_assets.text2sql.gold.protocol import MADE_OF
+from t2s_assets.text2sql.gold.prepared import MADE_OF
 from t2s_assets.text2sql.metrics import ERROR_KINDS, Rate, breakdown, mcnemar, summary
 from t2s_assets.text2sql.reports import references
 from t2s_assets.text2sql.reports.calibration import calibration
@@ -105,7 +105,7 @@ def build_report(
 ) -> dict[str, Any]:
     """report.json's content from scored predictions; the same predictions give the same content.
 
-    `compared` holds the comparisons of comparison.py by their names, `targets` are the dataset's.
+    `compared` holds the comparisons of references.py by their names, `targets` are the dataset's.
     """
     report: dict[str, Any] = {
         "version": REPORT_VERSION,
