@@ -23,6 +23,7 @@ from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.errors import DataError, T2SError
 from t2s_assets.text2sql.evaluation.guidance import uses_table_content
 from t2s_assets.text2sql.inference import Text2SQL
+from t2s_assets.text2sql.progress_line import progress_line
 from t2s_assets.text2sql.storage import content_hash, file_hash, replacing_file
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable, from_ddl, from_json
 from t2s_assets.text2sql.tables.table_files import is_table_of_folder
@@ -423,9 +424,7 @@ class _Progress:
         if not self.terminal and now - self.shown < 10:
             return
         self.shown = now
-        pace = (self.done - self.before) / max(1e-9, now - self.started)
-        left = (self.total - self.done) / pace / 60
-        line = f"{self.done:,} of {self.total:,}, {pace:.1f} a second, {left:.1f} min left"
+        line = progress_line(self.done, self.total, now - self.started, self.before)
         if self.terminal:
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.json_lines import append_rows, whole_rows
+from t2s_assets.text2sql.progress_line import progress_line
 from t2s_assets.text2sql.storage import content_hash
 
 Log = Callable[[str], None]
@@ -92,9 +93,7 @@ class Generations:
             done += 1
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
-                pace = done / (shown - started)
-                left = (len(missing) - done) / pace / 60
-                self.log(f"{name}: {done:,} of {len(missing):,}, {pace:.1f} a second, {left:.1f} min left")
+                self.log(f"{name}: {progress_line(done, len(missing), shown - started)}")
 
         for block in blocks:
             decoder.forget()
