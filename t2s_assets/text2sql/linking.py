@@ -214,7 +214,7 @@ def _joins(
         for column, name in enumerate(columns):
             if len(name) > 1 and KEY_WORDS & set(name):
                 sharing[name].append((table, column))
-            elif len(name) == 1 and name[0] in KEY_WORDS:
+            elif len(name) == 1 and name[0] in KEY_WORDS and table_words[table]:
                 for owner in {table_words[table], _singular(table_words[table])}:
                     sharing[(*owner, *name)].append((table, column))
     joins: dict[int, dict[int, tuple[Place, ...]]] = defaultdict(dict)

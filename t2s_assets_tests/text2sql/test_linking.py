@@ -117,6 +117,12 @@ def test_plain_ids_join_by_the_table_s_name() -> None:
     assert {"companies.id", "people.company_id"} <= columns(kept) and "x.a" not in columns(kept)
 
 
+def test_a_table_whose_name_has_no_word_joins_nothing_by_it() -> None:
+    schemas = (_table("_", "id", "x"), _table("--", "id", "y"), _table("company", "id"))
+    assert key_pairs(schemas) == []
+    assert columns(link("which x?", schemas, 2, size)) == {"_.x"}
+
+
 def test_key_pairs_are_found_by_their_names() -> None:
     named = [(SHOP[a].columns[i].name, SHOP[b].name) for (a, i), (b, _) in key_pairs(SHOP)]
     assert named == [
