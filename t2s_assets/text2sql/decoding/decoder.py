@@ -67,6 +67,12 @@ class Decoder:
         for lane in self._lanes:
             lane.prefixes.clear()
 
+    def forget_tables(self) -> None:
+        """`forget`, and drop the kept grammars: the next question is as the first on its tables."""
+        self.forget()
+        if self._guides is not None:
+            self._guides.forget()
+
     def generate(self, requests: Sequence[Request], *, on_result: OnResult | None = None) -> list[Completion]:
         """Completions in the order of the requests.
 

@@ -108,6 +108,11 @@ class GuideFactory:
             self._matcher(sketch_grammar(schemas[0], request.question, lead=self.lead), schemas), self._vocabulary
         )
 
+    def forget(self) -> None:
+        """Drop what is kept of tables."""
+        with self._choosing:
+            self._selects.clear()
+
     def _bytes(self, token: int) -> bytes:
         return self._tokens.decode_bytes([token])
 

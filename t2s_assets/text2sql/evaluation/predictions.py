@@ -170,7 +170,7 @@ def measure_latency(asked: Examination, log: Log) -> dict[str, Any]:
     timings, first = [], 0.0
     with SqlExecutor() as executor:
         for position, question in enumerate(questions):
-            decoder.forget()
+            decoder.forget_tables()
             begun = time.perf_counter()
             request = [asked.requests[question.id]]
             content = Content.of(asked.tables[question.table_id].prompted) if reads else None

@@ -9,7 +9,8 @@ import duckdb
 import pytest
 import torch
 
-from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request
+from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request, grammar
+from t2s_assets.text2sql.decoding.select_grammar import select_grammar
 from t2s_assets.text2sql.errors import ModelError, PromptError
 from t2s_assets.text2sql.query import from_sql
 from t2s_assets.text2sql.schema import Column, TableSchema
@@ -108,6 +109,29 @@ def test_right_guesses_save_forward_passes(model: Any, tokenizer: Any) -> None:
         requests
     )
     assert sum(c.forward_passes for c in guessed) < sum(c.forward_passes for c in plain)
+
+
+def test_a_grammar_of_select_is_made_once_until_tables_are_forgotten(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making one takes a fifth of a second: who times the first question on some tables has to wait for it."""
+    made: list[Any] = []
+
+    def counted(schemas: Any, *, lead: str) -> str:
+        made.append(schemas)
+        return select_grammar(schemas, lead=lead)
+
+    monkeypatch.setattr(grammar, "select_grammar", counted)
+    requests = [replace(r, kind="select") for r in random_requests(2, tables=1, seed=8)]
+    decoder = Decoder(model, tokenizer, DecodingOptions(max_new_tokens=4))
+    texts = [decoder.generate([r])[0].text for r in requests]
+    assert len(made) == 1
+    decoder.forget()
+    assert decoder.generate(requests[1:])[0].text == texts[1]
+    assert len(made) == 1
+    decoder.forget_tables()
+    assert decoder.generate(requests[1:])[0].text == texts[1]
+    assert len(made) == 2
 
 
 def test_a_schema_is_fed_once(model: Any, tokenizer: Any) -> None:

@@ -414,13 +414,13 @@ def test_each_question_is_timed_as_the_first_on_its_tables(
     towns: ProjectFiles, first: tuple[dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = examination.Examination.of(towns.project, "towns", "tiny")
-    forgotten, forget = [], Decoder.forget
+    forgotten, forget = [], Decoder.forget_tables
 
     def counted(decoder: Decoder) -> None:
         forgotten.append(decoder)
         forget(decoder)
 
-    monkeypatch.setattr(Decoder, "forget", counted)
+    monkeypatch.setattr(Decoder, "forget_tables", counted)
     n = predictions.measure_latency(asked, [].append)["n"]
     assert len(forgotten) == n + 1
 
