@@ -31,6 +31,7 @@ from sqlglot.errors import SqlglotError
 from t2s_assets.text2sql.config_files import expand_path
 from t2s_assets.text2sql.dataset_config import OwnDataset
 from t2s_assets.text2sql.datasets.own import database_paths
+from t2s_assets.text2sql.datasets.question_files import QuestionFile, known_keys
 from t2s_assets.text2sql.dialects.reading import SqlTextError, read_sql
 from t2s_assets.text2sql.errors import ConfigError, DataError
 from t2s_assets.text2sql.execution import Outcome
@@ -167,22 +168,26 @@ def read_feedback(file: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _questions(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The records of a questions' file or of feedback, each with its number there; other names of keys are ours."""
+    problems: list[str] = []
+    records = []
+    for number, record in _opened(file).records(problems):
+        if isinstance(record, dict):
+            record = record | known_keys(record)[0]
+            if all(isinstance(record.get(k), str) for k in ("question", "sql")):
+                records.append((number, record))
+                continue
+        problems.append(f"{file}:{number}: no question with its SQL, both of them text")
+    if problems:
+        raise DataError(f"{problems[0]}; mend or remove it")
+    return records
+
+
+def _opened(file: Path) -> QuestionFile:
     try:
-        lines = file.read_bytes().split(b"\n")
+        return QuestionFile(file, file.read_bytes())
     except OSError as e:
         raise DataError(f"{file}: cannot be read ({e.strerror})") from e
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not all(isinstance(record[k], str) for k in ("question", "sql")):
-                raise TypeError("question and sql must be strings")
-        except (ValueError, KeyError, TypeError) as e:
-            raise DataError(f"{file}:{number}: no question with its SQL ({e}); mend or remove the line") from e
-        records.append((number, record))
-    return records
 
 
 def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
@@ -214,8 +219,9 @@ def add_to_dataset(project: Project, file: Path, dataset: str) -> Added:
     only = next(iter(databases.values())) if len(databases) == 1 else None
     known: dict[tuple[Any, str], dict[str, int]] = {}
     for number, record in there:
-        known.setdefault((record.get("database", only), record["question"]), {})[record["sql"]] = number
-    splits = any("split" in record for _, record in there)
+        database = only if record.get("database") is None else record["database"]
+        known.setdefault((database, record["question"]), {})[record["sql"]] = number
+    splits = any(record.get("split") is not None for _, record in there)
     tables: dict[Path, set[str]] = {}
     fresh: list[dict[str, Any]] = []
     contradicting: list[tuple[int, str]] = []
@@ -264,12 +270,8 @@ def _database(entry: Mapping[str, Any], databases: Mapping[Path, str]) -> Path |
     return next((place for place in places if place in databases), None)
 
 
-def _append(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Add lines to a JSONL file, all of them or none."""
-    content = file.read_bytes()
-    if content and not content.endswith(b"\n"):
-        content += b"\n"
-    content += "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+def _append(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Add records to a questions' file, all of them or none."""
     fresh = file.with_name(f".{file.name}.new")
-    fresh.write_bytes(content)
+    fresh.write_bytes(_opened(file).with_more(records))
     os.replace(fresh, file)

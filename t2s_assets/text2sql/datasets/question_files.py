@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,15 @@ class QuestionFile:
             return b"\n".join(b"" if n in numbers else json.dumps(record).encode() for n, record in records)
         lines = enumerate(self._content.split(b"\n"), 1)
         return b"\n".join(b"" if number in numbers else line for number, line in lines)
+
+    def with_more(self, records: Sequence[Mapping[str, Any]]) -> bytes:
+        """The file's content with records behind its own, in UTF-8."""
+        written = [json.dumps(record, ensure_ascii=False) for record in records]
+        own = self._content.rstrip()
+        if not self.is_array:
+            return b"".join(line + b"\n" for line in [*([own] if own else []), *(w.encode() for w in written)])
+        before = own.removesuffix(b"]").rstrip()
+        return before + (b"\n" if before.endswith(b"[") else b",\n") + ",\n".join(written).encode() + b"\n]\n"
 
     def databases(self) -> set[str]:
         """The databases that its records name."""
