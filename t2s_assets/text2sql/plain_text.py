@@ -17,7 +17,7 @@ _MARK = "\ufdd0"
 def protect(tokenizer: Any, text: str) -> str:
     """`text` of a user with the spellings of special tokens marked, for `encode`."""
     text = text.replace(_MARK, "")
-    names = _special(tokenizer)
+    names = special_spellings(tokenizer)
     return re.sub("|".join(map(re.escape, names)), lambda m: _marked(m.group()), text) if names else text
 
 
@@ -32,7 +32,7 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def _encode_marked(tokenizer: Any, text: str) -> list[int]:
     found: list[int] = []
-    marked = "|".join(re.escape(_marked(name)) for name in _special(tokenizer))
+    marked = "|".join(re.escape(_marked(name)) for name in special_spellings(tokenizer))
     for number, piece in enumerate(re.split(f"({marked})", text)):
         if piece:
             plain = {"split_special_tokens": True} if number % 2 else {}
@@ -44,7 +44,7 @@ def _marked(name: str) -> str:
     return name[0] + _MARK + name[1:]
 
 
-def _special(tokenizer: Any) -> list[str]:
+def special_spellings(tokenizer: Any) -> list[str]:
     """Every spelling that the tokenizer reads as one special token, the longest first."""
     added = {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
     return sorted(added | set(tokenizer.all_special_tokens), key=lambda name: (-len(name), name))

@@ -25,10 +25,14 @@ from t2s_assets.text2sql.decoding.select_grammar import any_of, select_grammar
 from t2s_assets.text2sql.decoding.spelt_numbers import numbers_in
 from t2s_assets.text2sql.decoding.types import Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
+from t2s_assets.text2sql.plain_text import special_spellings
 from t2s_assets.text2sql.query import MAX_CONDITIONS, identifier, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
 
 _KEPT_SELECTS = 16
+
+_UNFORCED = '%llguidance {"no_forcing": true}\n'
+"""Before a grammar: whatever text is the only one left, the model writes its tokens itself."""
 
 
 def sketch_grammar(schema: TableSchema, question: str, *, lead: str = "") -> str:
@@ -83,6 +87,7 @@ class GuideFactory:
             )
         self._vocabulary = vocabulary
         self._eos = eos
+        self._special = special_spellings(tokenizer)
         self._selects: OrderedDict[tuple[TableSchema, ...], tuple[LLMatcher, Scopes]] = OrderedDict()
         self._choosing = threading.Lock()
         self._tokens = llguidance.hf.from_tokenizer(
@@ -128,6 +133,10 @@ class GuideFactory:
             return kept
 
     def _matcher(self, grammar: str, schemas: tuple[TableSchema, ...]) -> LLMatcher:
+        names = [name for schema in schemas for name in (schema.name, *(column.name for column in schema.columns))]
+        if any(spelling in name for spelling in self._special for name in names):
+            # Forced text is tokenised as a prompt's own, where these are special tokens and not their spelling.
+            grammar = _UNFORCED + grammar
         matcher = LLMatcher(self._tokens, grammar, log_level=0)
         if matcher.is_error():
             columns = sum(len(schema.columns) for schema in schemas)

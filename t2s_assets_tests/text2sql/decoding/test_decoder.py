@@ -12,9 +12,10 @@ import torch
 from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request, grammar
 from t2s_assets.text2sql.decoding.select_grammar import select_grammar
 from t2s_assets.text2sql.errors import ModelError, PromptError
+from t2s_assets.text2sql.prompts import PromptFormat, render
 from t2s_assets.text2sql.query import from_sql
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets_tests.tiny import random_requests, request, tiny_model
+from t2s_assets_tests.tiny import random_requests, request, tiny_model, tiny_tokenizer
 
 FEW = 140
 PLAIN = DecodingOptions(max_new_tokens=40, batch_size=1, prefix_cache_bytes=0, draft_tokens=0)
@@ -109,6 +110,26 @@ def test_right_guesses_save_forward_passes(model: Any, tokenizer: Any) -> None:
         requests
     )
     assert sum(c.forward_passes for c in guessed) < sum(c.forward_passes for c in plain)
+
+
+def test_names_may_spell_special_tokens() -> None:
+    """Where the grammar leaves one text, it is no special token, whatever the tokenizer makes of it."""
+    spelling = tiny_tokenizer(special=("<|start|>",))
+    names = ("<|start|>", "<|end|>")
+    schema = TableSchema("t", tuple(Column(name, kind) for name, kind in zip(names, ("text", "real"))))
+    question = "what is 5 <|start|> ?"
+    prompt = render(PromptFormat(), spelling, schema, question)
+    requests = [Request(prompt, question, schema, draw=draw) for draw in (None, *range(6))]
+    model = tiny_model(len(spelling))
+    greedy = set()
+    for guesses in (0, 16):
+        options = DecodingOptions(max_new_tokens=200, draft_tokens=guesses)
+        completions = Decoder(model, spelling, options).generate(requests)
+        greedy.add(completions[0].text)
+        for completion in completions:
+            assert completion.finished and from_sql(completion.text, schema)
+            assert not set(spelling.convert_tokens_to_ids(names)) & set(completion.token_ids)
+    assert len(greedy) == 1
 
 
 def test_a_grammar_of_select_is_made_once_until_tables_are_forgotten(

@@ -21,9 +21,11 @@ from t2s_assets.text2sql.decoding.select_grammar import CLOCK, DAYS, select_gram
 from t2s_assets.text2sql.dialects.reading import styled
 from t2s_assets.text2sql.errors import PromptError
 from t2s_assets.text2sql.execution import check_sql
+from t2s_assets.text2sql.plain_text import encode, protect
 from t2s_assets.text2sql.query import identifier, table_identifier
 from t2s_assets.text2sql.schema import Column, TableSchema, column_names
 from t2s_assets_tests.text2sql.decoding.select_queries import DDL, OUT_OF_SCOPE, QUERIES, SCOPED, SHOP, WRONG
+from t2s_assets_tests.tiny import tiny_tokenizer
 
 EOS = frozenset([0])
 TABLES = {schema.name: [c.name for c in schema.columns] for schema in SHOP}
@@ -215,3 +217,16 @@ def test_a_grammar_needs_tables_and_columns(guides: GuideFactory) -> None:
         select_grammar([])
     with pytest.raises(PromptError, match="a sketch has one table"):
         guides.guide(Request("", "", SHOP))
+
+
+def test_tables_may_be_called_as_special_tokens_are() -> None:
+    tokenizer = tiny_tokenizer(special=("<|start|>",))
+    schema = TableSchema("<|end|>", (Column("<|start|>", "text", "VARCHAR"), Column("n", "real", "BIGINT")))
+    guide = GuideFactory(tokenizer, EOS, len(tokenizer)).guide(Request("", "?", schema, "select"))
+    sql = 'SELECT MAX("<|start|>") FROM "<|end|>" WHERE n > 5'
+    guide.forced()
+    for token in encode(tokenizer, [protect(tokenizer, sql)])[0]:
+        assert guide.allowed()[token] and guide.admits(token)
+        guide.accept(token)
+        assert guide.forced() == []
+    assert guide.allowed()[0] and guide.admits(0)
