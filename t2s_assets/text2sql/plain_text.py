@@ -30,6 +30,11 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
+def decode(tokenizer: Any, tokens: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+    """The text of tokens, to the letter: some tokenizers are set to take spaces before signs away."""
+    return tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+
+
 def _encode_marked(tokenizer: Any, text: str) -> list[int]:
     found: list[int] = []
     marked = "|".join(re.escape(_marked(name)) for name in special_spellings(tokenizer))

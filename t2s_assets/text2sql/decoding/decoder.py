@@ -26,7 +26,7 @@ from t2s_assets.text2sql.decoding.sharing import Batch, share_out
 from t2s_assets.text2sql.decoding.supported import check_model
 from t2s_assets.text2sql.decoding.types import Completion, DecodingOptions, Request
 from t2s_assets.text2sql.errors import ModelError, PromptError
-from t2s_assets.text2sql.plain_text import encode
+from t2s_assets.text2sql.plain_text import decode, encode
 
 OnResult = Callable[[int, Completion], None]
 
@@ -181,7 +181,7 @@ class Decoder:
         cut = len(row.written) - len(written)
         lead = self._guides.lead if self._guides is not None else ""
         return Completion(
-            text=self.tokenizer.decode(written, skip_special_tokens=True).removeprefix(lead),
+            text=decode(self.tokenizer, written, skip_special_tokens=True).removeprefix(lead),
             token_ids=tuple(written),
             logprob=row.logprob,
             n_tokens=len(written) + row.wrote_eos,

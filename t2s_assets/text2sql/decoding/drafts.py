@@ -13,7 +13,7 @@ import numpy as np
 
 from t2s_assets.text2sql.decoding.sketch_drafts import SketchDraft
 from t2s_assets.text2sql.decoding.types import Request
-from t2s_assets.text2sql.plain_text import encode, protect
+from t2s_assets.text2sql.plain_text import decode, encode, protect
 
 _LONGEST_MATCH = 3
 
@@ -33,7 +33,7 @@ class Drafter:
         # EOS is never guessed: nothing follows that could be checked in the same pass.
         self.eos = eos
         self._before = encode(tokenizer, ["\n"])[0]
-        self._before_text = tokenizer.decode(self._before)
+        self._before_text = decode(tokenizer, self._before)
         self.hints = [self.tokens_within(text)[0] for text in _HINTS]
         self.ends = {self.tokens_within(text)[0]: self.hints[4] for text in ("?", ".", " ?")}
 
@@ -45,7 +45,7 @@ class Drafter:
 
     def text_within(self, token: int) -> str:
         """What a token spells that stands behind another: at a text's start, SentencePiece takes a space away."""
-        return self.tokenizer.decode([*self._before, token])[len(self._before_text) :]
+        return decode(self.tokenizer, [*self._before, token])[len(self._before_text) :]
 
     def draft(self, request: Request, prompt: list[int]) -> Draft:
         """What guesses the completion of `prompt`, the tokens of the request's."""
@@ -85,7 +85,7 @@ class Draft:
         """What the model would write after tokens that were guessed, and then were not its own."""
         if self._sketch is not None:
             text = "" if following in self._drafter.eos else self._drafter.text_within(following)
-            self._sketch.learn(self._drafter.tokenizer.decode(written).lstrip(" "), text)
+            self._sketch.learn(decode(self._drafter.tokenizer, written).lstrip(" "), text)
             self._without_idea = None
 
     def _next_of_sketch(self, written: list[int]) -> int | None:
@@ -93,7 +93,7 @@ class Draft:
             return None
         if not self._goes_on(written) and written != self._without_idea:
             tokenizer = self._drafter.tokenizer
-            text = tokenizer.decode(written)
+            text = decode(tokenizer, written)
             sql = text.lstrip(" ")
             whole = text[: len(text) - len(sql)] + self._sketch.continuation(sql)
             # A question may spell special tokens, which are text in its SQL.

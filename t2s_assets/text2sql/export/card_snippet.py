@@ -130,7 +130,7 @@ _GENERATE = """
 def generate(prompt):
     inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)
     written = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
-    return tokenizer.decode(written, skip_special_tokens=True).strip()
+    return tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
 """
 
 _OVER = r'''

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError
-from t2s_assets.text2sql.plain_text import encode
+from t2s_assets.text2sql.plain_text import decode, encode
 from t2s_assets.text2sql.prompts import IGNORED, encode_example
 from t2s_assets.text2sql.storage import Project, read_manifest
 
@@ -39,7 +39,7 @@ def example_problems(
             label not in (IGNORED, token) for label, token in zip(labels, ids)
         )
         gold = learnt[:-1] if learnt[-1] == tokenizer.eos_token_id else learnt
-        text = tokenizer.decode(gold, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = decode(tokenizer, gold)
         problems["label tokens that do not decode to the gold SQL"] += text != row["completion"]
     return +problems
 

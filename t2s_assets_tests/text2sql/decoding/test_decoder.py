@@ -8,6 +8,8 @@ from typing import Any
 import duckdb
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from t2s_assets.text2sql.decoding import Completion, Decoder, DecodingOptions, Request, grammar
 from t2s_assets.text2sql.decoding.select_grammar import select_grammar
@@ -110,6 +112,19 @@ def test_right_guesses_save_forward_passes(model: Any, tokenizer: Any) -> None:
         requests
     )
     assert sum(c.forward_passes for c in guessed) < sum(c.forward_passes for c in plain)
+
+
+@pytest.mark.parametrize("guesses", [0, 16])
+def test_spaces_before_signs_stay_whatever_the_tokenizer_is_set_to(guesses: int) -> None:
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "SELECT", "MAX", "COUNT"]
+    unigrams = Tokenizer(models.Unigram([("<|end|>", 0.0), *((piece, -1.0) for piece in pieces)], unk_id=0))
+    unigrams.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    unigrams.decoder = decoders.ByteLevel()
+    tidy = PreTrainedTokenizerFast(tokenizer_object=unigrams, eos_token="<|end|>", clean_up_tokenization_spaces=True)
+    schema = TableSchema("t", (Column("a , b", "text"), Column("it 's", "text")))
+    options = DecodingOptions(max_new_tokens=200, draft_tokens=guesses)
+    (completion,) = Decoder(tiny_model(len(tidy)), tidy, options).generate([request(schema, "what is x , y ?")])
+    assert completion.finished and from_sql(completion.text, schema)
 
 
 def test_names_may_spell_special_tokens() -> None:
