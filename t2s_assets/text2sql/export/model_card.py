@@ -164,7 +164,7 @@ def _prompt(subject: Subject, tokenizer: Any) -> list[str]:
         f"{'It ends with the line break. ' if breaks else ''}{names} Prompt and answer together had at most "
         f"{format.max_length} tokens in training."
     )
-    special = f"the text holds {'the first token' if format.bos else 'all'} already" if format.bos else "it has none"
+    special = "the text holds the first token already" if format.bos else "it has none"
     if format.template == "chat":
         special = "the chat template has written them"
     lines.append(
