@@ -123,7 +123,7 @@ def train(
         if is_main():
             held.enter_context(checkpoints.only_trainer(beside, log))
         work = beside / key
-        if is_main() and checkpoints.older(work, folder / MANIFEST):
+        if is_main() and checkpoints.older(work, folder / MANIFEST) and _trained(folder, key) is not None:
             shutil.rmtree(work, ignore_errors=True)  # of a training that ended, and was killed before it cleared up
         if is_main() and not force:
             if (problem := adapters.damage(folder)) is not None:

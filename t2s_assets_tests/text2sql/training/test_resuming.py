@@ -26,6 +26,7 @@ from t2s_assets.text2sql.training import checkpoints as training_checkpoints
 from t2s_assets.text2sql.training import training_run
 from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
+from t2s_assets_tests.trainable import add_experiment
 from t2s_assets_tests.training_runs import Make, break_off, checkpoints, stop_at, stop_when, train, whole_checkpoint
 from t2s_assets_tests.warm import WarmPython
 
@@ -256,6 +257,20 @@ def test_what_a_training_killed_at_its_very_end_leaves_is_no_start(
         assert bool([line for line in lines if line.startswith("already trained")]) != force
         assert not [line for line in lines if line.startswith("going on")]
         assert checkpoints(towns, name) == {}
+
+
+def test_a_training_that_broke_off_goes_on_after_one_of_other_settings(
+    towns: ProjectFiles, tiny_base: Path, experiment: Make
+) -> None:
+    whole, _ = train(towns, experiment(**FUSED))
+    name = experiment(**FUSED)
+    break_off(towns, name, 6)
+    add_experiment(towns, tiny_base, name, **FUSED | {"max_steps": 2})
+    train(towns, name)
+    add_experiment(towns, tiny_base, name, **FUSED)
+    resumed, lines = train(towns, name)
+    assert "going on from checkpoint-4" in lines
+    assert resumed["data_version"] == whole["data_version"]
 
 
 def test_a_forced_training_that_broke_off_goes_on_when_forced_again(towns: ProjectFiles, experiment: Make) -> None:
