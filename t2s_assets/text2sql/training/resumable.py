@@ -172,9 +172,8 @@ class ResumableTrainer(SFTTrainer):
             self.args.save_total_limit = limit
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True
-            )
+            # By their steps, not by their times: of a clock that was put back, the newest would count as the oldest.
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=limit, best_model_checkpoint=best)
 
     def _check_finite(self) -> None:
         """See that loss and weights are finite before they are kept: each rerun would go on from there, and end there.

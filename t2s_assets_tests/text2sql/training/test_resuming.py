@@ -72,6 +72,23 @@ def test_the_adapter_of_a_4_bit_base_is_float32_from_the_first_step(towns: Proje
     assert train(towns, name)[0]["data_version"] == whole["data_version"]
 
 
+def test_the_newest_checkpoint_stays_whatever_the_clock_says(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal = training_checkpoints.seal
+
+    def ahead(folder: Path) -> None:
+        """The clock is an hour ahead until step 4, and then put right."""
+        seal(folder)
+        if training_checkpoints.step_of(folder) <= 4:
+            os.utime(folder, (time.time() + 3600,) * 2)
+
+    monkeypatch.setattr(training_checkpoints, "seal", ahead)
+    name = experiment(**FUSED, best="last", eval_steps=8, keep_checkpoints=2)
+    break_off(towns, name, 8)
+    assert sorted(checkpoints(towns, name)) == [4, 6]
+
+
 @pytest.mark.parametrize("step", [None, 4], ids=["before a checkpoint", "after one"])
 def test_a_plan_that_was_not_written_whole_is_passed_over(
     towns: ProjectFiles, experiment: Make, step: int | None
