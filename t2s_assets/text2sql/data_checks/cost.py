@@ -42,7 +42,8 @@ def training_cost(
     """
     basis = "at the rate given"
     if rate is None and adapter is not None and (trained := find_manifest(adapter, made_by="t2s train")) is not None:
-        rate, basis = trained.get("tokens_a_second"), "at the rate of its last training"
+        # An earlier version told 0 of a training that was resumed with no step left.
+        rate, basis = trained.get("tokens_a_second") or None, "at the rate of its last training"
     if rate is None:
         basis = "how many passes that makes, --rate tells" if training.budget_minutes else "no rate is known"
     minutes = training.budget_minutes

@@ -21,7 +21,8 @@ class Clock:
     """Seconds trained, over all the sessions of one training, and the run's plan.
 
     The plan holds `max_steps`, and what a clock decided on the way: with a budget, `rates` (the learning rate's factor
-    of each step), `share` (how much of the run is over, 0 to 1) and what steps and evaluations take. Each checkpoint
+    of each step), `share` (how much of the run is over, 0 to 1) and what steps and evaluations take. What the manifest
+    tells of all sessions is in it too: the sum of losses, the seconds of steps, the peak of memory. Each checkpoint
     holds the plan of its moment, so that a resumed run goes on from both.
     """
 

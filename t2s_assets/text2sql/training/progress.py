@@ -45,8 +45,6 @@ class Progress(TrainerCallback):
         self.signal = signal or StopSignal()
         self.best = best
         self.stopped: str | None = None
-        self.peak_memory_gb = 0.0
-        """The most that `records.peak_memory_gb` told after a step or an evaluation."""
         self._first: tuple[int, float] | None = None
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -56,7 +54,8 @@ class Progress(TrainerCallback):
         self._look_at_memory(args)
 
     def _look_at_memory(self, args: Any) -> None:
-        self.peak_memory_gb = max(self.peak_memory_gb, peak_memory_gb(args.device.type))
+        plan = self.clock.plan
+        plan["peak_memory_gb"] = max(plan.get("peak_memory_gb", 0.0), peak_memory_gb(args.device.type))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._look_at_memory(args)

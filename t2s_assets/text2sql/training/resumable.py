@@ -35,13 +35,21 @@ class ResumableTrainer(SFTTrainer):
         """`clock` goes into each checkpoint. What `figures` finds at each evaluation becomes `eval_<name>`."""
         self.clock = clock
         self.losses_before: float = clock.plan.get("losses", 0.0)
+        self._seconds_before: float = clock.plan.get("seconds_of_steps", 0.0)
+        self._started = math.nan
         self.figures = figures
         super().__init__(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers trains; a signal to stop is one for after the step."""
+        self._started = time.monotonic()
         with self._progress.signal.steps() if self._progress else nullcontext():
             return super().train(*args, **kwargs)
+
+    @property
+    def seconds_of_steps(self) -> float:
+        """Seconds of training, its evaluations among them; of a resumed one, with those up to its checkpoint."""
+        return self._seconds_before + time.monotonic() - self._started
 
     @property
     def _progress(self) -> Progress | None:
@@ -161,6 +169,7 @@ class ResumableTrainer(SFTTrainer):
             if self.args.should_save:
                 # transformers forgets the losses of earlier sessions.
                 self.clock.plan["losses"] = self.losses_before + self._total_loss_scalar + self._tr_loss.item()
+                self.clock.plan["seconds_of_steps"] = self.seconds_of_steps
                 self.clock.save(written / PLAN)
                 checkpoints.seal(written)
         except Exception as e:  # safetensors, torch and the system each have errors of their own for a full disk

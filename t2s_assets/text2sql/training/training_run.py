@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,16 +71,14 @@ class TrainingRun:
         )
         if checkpoint:
             self.log(f"going on from {checkpoint.name}")
-        started = time.monotonic()
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         check_finite(result.training_loss, trainer.state.global_step)
         steps = trainer.state.global_step
         if self.progress.stopped:
             raise Stopped(f"{self.progress.stopped}; its checkpoint is kept, and the same command goes on from it")
-        seconds = time.monotonic() - started
-        steps_before = checkpoints.step_of(checkpoint) if checkpoint else 0
-        seen, seen_before = (rows.seen(n, self.config.training, self.config.ranks) for n in (steps, steps_before))
-        new_steps = steps - steps_before
+        seconds = trainer.seconds_of_steps
+        seen = rows.seen(steps, self.config.training, self.config.ranks)
+        new_steps = steps - (checkpoints.step_of(checkpoint) if checkpoint else 0)
         facts = {
             "key": self.key,
             "steps": steps,
@@ -91,10 +88,10 @@ class TrainingRun:
             "train_loss": round((trainer.losses_before + result.training_loss * new_steps) / steps, 5),
             **_chosen(trainer, self.config.training.best),
             "minutes": round(clock.seconds / 60, 2),
-            "examples_a_second": round((seen - seen_before) * rows.examples_each / seconds, 2),
-            "tokens_a_second": round((seen - seen_before) * rows.tokens_each / seconds, 1),
+            "examples_a_second": round(seen * rows.examples_each / seconds, 2),
+            "tokens_a_second": round(seen * rows.tokens_each / seconds, 1),
             "peak_memory_gb": round(
-                max(self.progress.peak_memory_gb, records.peak_memory_gb(self.placement.device)), 2
+                max(clock.plan.get("peak_memory_gb", 0.0), records.peak_memory_gb(self.placement.device)), 2
             ),
             "planned_memory_gb": round(self.plan_made.memory.gb, 2) if self.plan_made.memory else None,
             "parameters": total,

@@ -92,6 +92,9 @@ def test_lengths_and_cost_of_an_experiment(project_files: ProjectFiles, tiny_bas
     )
     found = check(project_files.project, "library", "tiny")
     assert found.cost is not None and found.cost.rate == 50
+    write_manifest(project_files.project.path("library", "adapter", "tiny"), "v", {"tokens_a_second": 0.0})
+    found = check(project_files.project, "library", "tiny")
+    assert found.cost is not None and found.cost.rate is None and found.cost.minutes is None
     assert found.findings or any("show a choice of columns" in note for note in found.notes)
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from t2s_assets.text2sql.errors import StorageError, T2SError
 from t2s_assets.text2sql.processes.stopping import Stopped, StopSignal
 from t2s_assets.text2sql.storage import Project, file_hash
 from t2s_assets.text2sql.training import checkpoints as training_checkpoints
-from t2s_assets.text2sql.training import training_run
+from t2s_assets.text2sql.training import progress, resumable, training_run
 from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment
@@ -226,6 +227,7 @@ def test_killed_at_any_point_it_ends_with_the_same_adapter(
     assert resumed["data_version"] == whole["data_version"]
     assert (resumed["steps"], resumed["examples_seen"]) == (whole["steps"], whole["examples_seen"])
     assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)  # of all sessions
+    assert resumed["examples_a_second"] > 0 and resumed["tokens_a_second"] > 0  # though this one had no step left
     assert list(folder.parent.glob(f".{name}.*")) == []
 
 
@@ -301,6 +303,21 @@ def test_a_forced_training_that_broke_off_goes_on_when_forced_again(towns: Proje
     assert "going on from checkpoint-4" in lines
     assert resumed["data_version"] == whole["data_version"]
     assert train(towns, name)[1][0].endswith("; --force trains again")
+
+
+def test_speed_and_memory_are_told_of_all_sessions(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = experiment(**FUSED)
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "peak_memory_gb", lambda device: 7000.0)
+        patch.setattr(resumable, "time", SimpleNamespace(monotonic=lambda: 1000 * time.monotonic()))
+        break_off(towns, name, 8)
+    started = time.monotonic()
+    resumed, lines = train(towns, name)
+    assert "going on from checkpoint-6" in lines
+    assert resumed["peak_memory_gb"] == 7000.0
+    assert resumed["examples_seen"] / resumed["examples_a_second"] > time.monotonic() - started
 
 
 # --------------------------------------------------------------------------------------------------- told to stop
