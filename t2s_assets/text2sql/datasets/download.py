@@ -10,7 +10,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from t2s_assets.text2sql.errors import DataError
-from t2s_assets.text2sql.storage import file_hash
+from t2s_assets.text2sql.storage import file_hash, replacing_file
 
 _BLOCK = 1 << 18
 _SHOW_EVERY = 2.0
@@ -37,16 +37,10 @@ def download(
     """
     if path.exists() and (sha256 is None or file_hash(path) == sha256):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
+    with replacing_file(path) as part:
         _fetch_with_retries(url, path, part, tries, timeout, wait, log)
         if sha256 is not None and (got := file_hash(part)) != sha256:
             raise DataError(f"{url}: sha256 is {got}, {sha256} is wanted; the file was changed or damaged on its way")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import random
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -250,9 +252,43 @@ def test_an_interrupt_leaves_no_half_file(server: Server, tmp_path: Path, monkey
 
 
 def test_what_a_killed_run_left_is_not_built_on(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.tar.bz2.part").write_bytes(b"junk")
+    left = tmp_path / ".data.tar.bz2.0123abcd.new"
+    left.write_bytes(b"junk")
+    os.utime(left, (0, 0))
     server.answers = [file()]
     assert get(server, tmp_path).read_bytes() == CONTENT
+    only(tmp_path, "data.tar.bz2")
+
+
+def test_two_at_once_both_get_it_whole(server: Server, tmp_path: Path) -> None:
+    """As two runs of Dagster that make the same tables. The second has a part of it when the first is done."""
+    sent, ends = ([threading.Event(), threading.Event()] for _ in range(2))
+
+    def in_two_pieces(which: int) -> Answer:
+        def answer(handler: Handler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(CONTENT)))
+            handler.end_headers()
+            handler.wfile.write(CONTENT[:300_000])
+            handler.wfile.flush()
+            sent[which].set()
+            ends[which].wait(20)
+            handler.wfile.write(CONTENT[300_000:])
+
+        return answer
+
+    server.answers = [in_two_pieces(0), in_two_pieces(1)]
+    with ThreadPoolExecutor(2) as at_once:
+        first = at_once.submit(get, server, tmp_path)
+        assert sent[0].wait(20)
+        second = at_once.submit(get, server, tmp_path)
+        assert sent[1].wait(20)
+        ends[0].set()
+        try:
+            assert first.result(20).read_bytes() == CONTENT
+        finally:
+            ends[1].set()
+        assert second.result(20).read_bytes() == CONTENT
     only(tmp_path, "data.tar.bz2")
 
 
