@@ -148,8 +148,8 @@ def before_loading(
     available_gb: float | None = None,
     targets: Targets = Targets(),
 ) -> Plan:
-    """The plan from shapes. `available_gb` replaces what this machine has; `work` is where checkpoints will be;
-    `threads`: on a CPU, as many as torch has in the process that trains.
+    """The plan from shapes. `available_gb` replaces what this machine has; `work` is where checkpoints will be, None
+    where their room needs no look; `threads`: on a CPU, as many as torch has in the process that trains.
 
     Raises:
         ConfigError: it cannot fit the memory, or the adapter's limit.
@@ -310,10 +310,12 @@ def time_it(
     *,
     fresh: bool,
     always: bool,
+    work: Path | None,
     targets: Targets,
     log: Log,
 ) -> None:
-    """Time a few steps where that is worth it, put a budget's plan into the clock, and tell both.
+    """Time a few steps where that is worth it, put a budget's plan into the clock, and tell both. `work` is where
+    checkpoints will be, None where their room needs no look.
 
     Raises:
         ConfigError: the budget has no room for the generating that `best: ex` or `em` does, or the adapter is over its
@@ -326,8 +328,8 @@ def time_it(
     # Counted in the model, for bases whose layers `cost` does not count: else found only after the training.
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     _check_adapter(4 * parameters / 1e6, config, targets)
-    if fresh:  # a training that goes on has written its checkpoints, and only replaces them
-        _check_disk(parameters, config, Path(trainer.args.output_dir))
+    if work is not None:
+        _check_disk(parameters, config, work)
     if training.sharding == "fsdp":
         log("plan: no steps are timed, the base is sharded when training begins")
         return

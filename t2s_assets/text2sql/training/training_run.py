@@ -129,6 +129,8 @@ class TrainingRun:
                 longest = self.config.prompt.max_length
                 labelled = cost.most_labelled(train_set["length"], each, row=longest)
         targets = self.project.dataset(self.dataset).targets
+        # A training that goes on has written its checkpoints, and only replaces them.
+        work = self.project.path(self.dataset, "checkpoints", self.experiment) if checkpoint is None else None
         self.plan_made = plan.before_loading(
             self.config,
             plan.shape_in(self.base.folder),
@@ -137,7 +139,7 @@ class TrainingRun:
             longest_completion=labelled,
             threads=threads,
             longest_batch=batch,
-            work=self.work,
+            work=work,
             targets=targets,
         )
         self.log(self.plan_made.described())
@@ -150,6 +152,7 @@ class TrainingRun:
             self.figures,
             fresh=checkpoint is None and self.replay is None,
             always=at_least_timed,
+            work=work,
             targets=targets,
             log=self.log,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +135,24 @@ def test_the_command_says_time_memory_device_and_size_and_trains_nothing(
     assert any(line.startswith("plan: 60 steps of ") and "6 evaluations" in line for line in said), said
     assert not files.project.path("towns", "adapter", "tiny").exists()
     assert list(files.project.path("towns", "checkpoints", "tiny").glob("*/*")) == []
+
+
+def test_a_plan_looks_for_room_where_checkpoints_will_be(
+    project_files: ProjectFiles, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where a plan, which writes none, has its temporary files."""
+    files = add_towns(project_files, tiny_base)
+    prepare(files, "tiny")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    full = temporary
+    usage = SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=0 if path.is_relative_to(full) else 1e12))
+    monkeypatch.setattr(plan, "shutil", usage)
+    training.show_plan(files.project, "towns", "tiny", log=[].append)
+    full = files.project.storage
+    with pytest.raises(StorageError, match=f"^{re.escape(str(full))}.*: checkpoints need"):
+        training.show_plan(files.project, "towns", "tiny", log=[].append)
 
 
 def test_memory_is_planned_for_the_threads_that_train(

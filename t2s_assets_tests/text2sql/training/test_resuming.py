@@ -24,7 +24,7 @@ from t2s_assets.text2sql.errors import StorageError, T2SError
 from t2s_assets.text2sql.processes.stopping import Stopped, StopSignal
 from t2s_assets.text2sql.storage import Project, file_hash
 from t2s_assets.text2sql.training import checkpoints as training_checkpoints
-from t2s_assets.text2sql.training import progress, resumable, training_run
+from t2s_assets.text2sql.training import plan, progress, resumable, training_run
 from t2s_assets_tests.processes import kill_all, on_a_terminal, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment
@@ -630,6 +630,19 @@ def test_a_full_disk_is_told_and_training_goes_on_when_there_is_room(
     finally:
         subprocess.run(["umount", str(small)], check=True)
         beside.unlink()
+
+
+def test_a_training_that_goes_on_needs_no_room_for_the_checkpoints_it_has(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = experiment()
+    nearly_full = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=1e4))
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="checkpoints need"):
+        patch.setattr(plan, "shutil", nearly_full)
+        train(towns, name)
+    break_off(towns, name, 4)
+    monkeypatch.setattr(plan, "shutil", nearly_full)
+    assert "going on from checkpoint-2" in train(towns, name)[1]
 
 
 def test_storage_moved_to_another_disk_keeps_its_best_checkpoint(
