@@ -234,6 +234,11 @@ def place(hardware: Hardware) -> Placement:
             "hardware.attention: flash_attention_2 needs CUDA, a GPU of compute capability 8.0 (Ampere) or newer, and "
             "version 2 of the package flash-attn; use sdpa or auto"
         )
+    if attention == "flash_attention_2" and dtype == "float32":
+        raise ModelError(
+            "hardware.attention: flash_attention_2 computes in 16 bits, and hardware.dtype is float32; use sdpa or "
+            "auto, or dtype: bfloat16"
+        )
     return Placement(device, dtype, attention, hardware.quantization)
 
 

@@ -276,6 +276,8 @@ def test_flash_attention_is_chosen_where_it_runs(monkeypatch: pytest.MonkeyPatch
     gpus(monkeypatch)
     assert place(Hardware()) == Placement("cuda", "bfloat16", "flash_attention_2", "none")
     assert place(Hardware(dtype="float32")).attention == "sdpa"
+    with pytest.raises(ModelError, match=r"computes in 16 bits, and hardware\.dtype is float32"):
+        place(Hardware(dtype="float32", attention="flash_attention_2"))
     gpus(monkeypatch, flash=False)
     assert place(Hardware()).attention == "sdpa"
     gpus(monkeypatch, capability=(7, 5))
