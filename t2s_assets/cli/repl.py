@@ -51,7 +51,7 @@ class Session:
     ) -> None:
         self.model, self.source, self.table, self.load = model, source, table, load
         self.always_run, self.min_confidence = run, min_confidence
-        self.loaded = {_address(model.adapter): model}
+        self.loaded = {_weights(model.adapter): model}
         self.last: tuple[Answer, UserTable | UserDatabase, Text2SQL] | None = None
         self.suggestion = ""
         """What the next line starts with, to be edited."""
@@ -178,11 +178,12 @@ class Session:
         show.say(f"kept for {answer.question!r} in {file}")
 
     def _switch(self, name: str) -> None:
-        given, name = name, _address(find_adapter(name, Project.find()))
-        if name not in self.loaded:
-            with show.waiting(f"loading {name}"):
-                self.loaded[name] = self.load(given)
-        self.model = self.loaded[name]
+        adapter = find_adapter(name, Project.find())
+        address, weights = _address(adapter), _weights(adapter)
+        if weights not in self.loaded:
+            with show.waiting(f"loading {address}"):
+                self.loaded[weights] = self.load(name)
+        self.model = self.loaded[weights]
         if self.model.answers_over_many and self.table is None:
             self.table = self.source.asked(None, many=True)
             show.print_left_out(self.table)
@@ -190,12 +191,20 @@ class Session:
             self.table = self.source.table() if len(self.source.names) == 1 else None
             if self.table is None:
                 show.say("this model answers about one table; choose it with \\table NAME")
-        show.say(f"{name} answers")
+        show.say(f"{address} answers")
+
+
+def _weights(adapter: Adapter) -> tuple[Path, str]:
+    """What tells an adapter from others, and from itself as it is once it was trained again."""
+    return adapter.folder.resolve(), adapter.version
 
 
 def _address(adapter: Adapter) -> str:
-    folder = adapter.folder
-    return f"{folder.parent.parent.name}/{folder.name}" if folder.parent.name == "adapter" else str(folder)
+    """DATASET/EXPERIMENT of an adapter in storage, else its folder: a copy of storage has folders of the same names."""
+    folder = adapter.folder.resolve()
+    dataset, experiment = folder.parent.parent.name, folder.name
+    in_storage = Project.find().path(dataset, "adapter", experiment).resolve() == folder
+    return f"{dataset}/{experiment}" if in_storage else str(adapter.folder)
 
 
 def lines(session: Session, history: Path) -> Iterator[str]:

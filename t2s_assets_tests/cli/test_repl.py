@@ -195,6 +195,21 @@ def test_a_session_switches_between_models(t2s: T2S, serving: ProjectFiles, peak
     assert first == third != second
 
 
+def test_a_session_tells_a_copy_of_storage_from_storage(
+    t2s: T2S, serving: ProjectFiles, peaks: Path, tmp_path: Path
+) -> None:
+    """Another adapter under the same names, as another machine's storage has it."""
+    copy = tmp_path / "peaks" / "adapter" / "tiny"
+    shutil.copytree(serving.project.path("peaks", "adapter", "short"), copy)
+    question = "which peak is the highest of all?"
+    typed = [question, f"\\model {copy}", question, "\\models", "\\model peaks/tiny", question]
+    ended = t2s("repl", "-m", "peaks/tiny", "--db", peaks, stdin="\n".join(typed) + "\n")
+    first, second, third = [line for line in ended.out.splitlines() if line.startswith(("SELECT", "--"))]
+    assert first == third != second
+    assert f"{copy} answers" in ended.err and "peaks/tiny answers" in ended.err
+    assert "  peaks/tiny" in ended.out and "* peaks/tiny" not in ended.out
+
+
 def test_a_champion_that_is_loaded_is_not_loaded_again(
     serving: ProjectFiles, capfd: pytest.CaptureFixture[str]
 ) -> None:
