@@ -39,11 +39,14 @@ class Project:
 
     @classmethod
     def find(cls) -> Project:
-        """`T2S_CONFIGS` and `T2S_STORAGE` where set, else `configs/` and `storage/` of this checkout."""
+        """`T2S_CONFIGS` and `T2S_STORAGE` where set, else `configs/` and `storage/` of this checkout.
+
+        A ~ is expanded: in a `.env`, which Dagster reads, no shell does it.
+        """
         root = Path(__file__).resolve().parents[2]
         return cls(
-            configs=Path(os.environ.get("T2S_CONFIGS") or root / "configs").absolute(),
-            storage=Path(os.environ.get("T2S_STORAGE") or root / "storage").absolute(),
+            configs=Path(os.environ.get("T2S_CONFIGS") or root / "configs").expanduser().absolute(),
+            storage=Path(os.environ.get("T2S_STORAGE") or root / "storage").expanduser().absolute(),
         )
 
     def path(self, dataset: str, asset: str, experiment: str | None = None) -> Path:

@@ -53,6 +53,9 @@ def test_folders_come_from_the_environment_or_the_checkout(tmp_path: Path, monke
     monkeypatch.setenv("T2S_CONFIGS", str(tmp_path / "a"))
     monkeypatch.setenv("T2S_STORAGE", str(tmp_path / "b"))
     assert Project.find() == Project(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("T2S_STORAGE", "~/b")
+    assert Project.find().storage == tmp_path / "b"
     monkeypatch.delenv("T2S_CONFIGS")
     monkeypatch.delenv("T2S_STORAGE")
     assert (Project.find().configs / "mini" / "dataset.yaml").is_file()
