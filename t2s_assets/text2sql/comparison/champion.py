@@ -21,6 +21,7 @@ from t2s_assets.text2sql.storage import (
     read_json,
     read_manifest,
     replacing_folder,
+    restore_interrupted,
     write_json,
     write_manifest,
 )
@@ -130,8 +131,9 @@ def _decodes_otherwise(project: Project, dataset: str, name: str, predictions: d
 
 
 def serving_experiment(project: Project, dataset: str) -> str | None:
-    """The champion as last chosen, or None."""
+    """The champion as last chosen, or None; one that a killed process moved away counts, and is put back."""
     path = project.path(dataset, "champion") / CHAMPION
+    restore_interrupted(path.parent)
     return read_json(path, made_by=f"t2s champion {dataset}")["experiment"] if path.exists() else None
 
 

@@ -64,6 +64,17 @@ def test_it_stays_against_one_that_is_better_by_chance(project_files: ProjectFil
     assert comparison == {"won": 5, "lost": 0, "n": 25, "p": 0.0625, "champion": "old", "challenger": "new"}
 
 
+def test_it_stays_where_a_process_was_killed_while_it_put_the_next_one_in_its_place(
+    project_files: ProjectFiles, scored: Scored
+) -> None:
+    scored("old", "w" * 5 + "r" * 20)
+    choose(project_files)
+    scored("new", "r" * 25)
+    folder = project_files.project.path("towns", "champion")
+    folder.rename(folder.with_name(".champion.0123abcd.old"))
+    assert choose(project_files)["experiment"] == "old"
+
+
 def test_it_goes_when_one_is_better_by_more_than_chance(project_files: ProjectFiles, scored: Scored) -> None:
     scored("old", "w" * 6 + "r" * 20)
     choose(project_files)
