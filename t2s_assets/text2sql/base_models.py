@@ -158,7 +158,10 @@ def _known_hash(files: list[Path], project: Project) -> str:
     known = _known(index)
     if name not in known:
         known[name] = content_hash([file_hash(f) for f in files])
-        write_json(index, known)
+        try:
+            write_json(index, known)
+        except OSError as e:  # who only asks a model needs no storage that can be written
+            _LOG.warning("the hash of %s is not kept in %s, so the next start is slower: %s", files[0].parent, index, e)
     return known[name]
 
 

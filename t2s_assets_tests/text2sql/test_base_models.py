@@ -71,6 +71,17 @@ def test_an_index_that_cannot_be_read_is_made_anew(tiny_base: Path, project: Pro
     assert index.read_bytes() == whole
 
 
+def test_storage_that_cannot_be_written_costs_the_hash_and_not_the_answer(
+    tiny_base: Path, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container that only answers, whose storage is mounted read-only."""
+    identity = fetch(folder(tiny_base), project).identity
+    shutil.rmtree(project.cache())
+    project.cache().write_text("a file, so that nothing can be written below")
+    assert fetch(folder(tiny_base), project).identity == identity
+    assert f"the hash of {tiny_base} is not kept in {project.cache('weights.json')}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [("config.json", "it has no config.json"), ("model.safetensors", "holds no weights")],
