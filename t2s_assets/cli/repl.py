@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t2s_assets.cli import show
 from t2s_assets.text2sql import feedback
@@ -18,6 +19,9 @@ from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.tables.sources import Source, UserDatabase, UserTable
 from t2s_assets.text2sql.tables.wording import in_words
 from t2s_assets.text2sql.trained import find_adapter, trained
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
 
 HELP = """\
 Type a question about the current table. Besides:
@@ -217,10 +221,8 @@ def lines(session: Session, history: Path) -> Iterator[str]:
             yield line
         return
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.history import FileHistory
 
-    history.parent.mkdir(parents=True, exist_ok=True)
-    terminal: PromptSession[str] = PromptSession(history=FileHistory(str(history)))
+    terminal: PromptSession[str] = PromptSession(history=_kept_in(history))
     show.say("\\help lists the commands; Ctrl-D leaves")
     while True:
         try:
@@ -230,3 +232,16 @@ def lines(session: Session, history: Path) -> Iterator[str]:
             continue
         except EOFError:
             return
+
+
+def _kept_in(file: Path) -> History:
+    """A history of lines in a file, or of this session alone where that is read-only or somebody else's."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("ab").close()
+    except OSError as e:
+        show.say(f"what you type is not kept for the next session: {file}: {e.strerror}")
+        return InMemoryHistory()
+    return FileHistory(str(file))

@@ -12,13 +12,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 import duckdb
 import pytest
 
 from t2s_assets.cli import show
-from t2s_assets.cli.repl import Session
+from t2s_assets.cli.repl import Session, lines
 from t2s_assets.text2sql import feedback
 from t2s_assets.text2sql.comparison.champion import CHAMPION
 from t2s_assets.text2sql.dataset_config import OwnDataset, read_dataset
@@ -266,6 +267,24 @@ def test_ctrl_c_stops_an_answer_and_not_the_session(serving: ProjectFiles, capfd
     out, err = capfd.readouterr()
     assert err.count("stopped") == 1
     assert out == expected + "\n"
+
+
+def test_lines_that_cannot_be_kept_are_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The history is in storage, which may be read-only, or of several people."""
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+    from prompt_toolkit.output import DummyOutput
+
+    history = tmp_path / "cache" / "repl_history"
+    history.parent.touch()
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    session: Any = SimpleNamespace(prompt=lambda: "> ", suggestion="")
+    with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+        typed.send_text("how many?\r\\tables\r\x04")
+        assert list(lines(session, history)) == ["how many?", "\\tables"]
+    assert f"is not kept for the next session: {history}: " in capsys.readouterr().err
 
 
 def test_sql_keeps_its_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
