@@ -242,7 +242,9 @@ class TrainingRun:
         model = sharding.load_model(self.base, self.placement, training)
         check_model(model)  # one that could not be asked afterwards
         guards.check_context(model.config, max(max(part["length"]) for part in (train_set, eval_set)))
-        there = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if "Linear" in type(m).__name__}
+        head = model.get_output_embeddings()  # of which TRL reads the weights alone
+        linears = [name for name, m in model.named_modules() if "Linear" in type(m).__name__ and m is not head]
+        there = {name.rsplit(".", 1)[-1] for name in linears}
         if missing := sorted(set(lora.targets) - there):
             raise ModelError(f"lora.targets: {missing} are no linear layers of this base; there are {sorted(there)}")
         embeddings = model.get_input_embeddings().weight.shape[0]

@@ -15,6 +15,7 @@ from t2s_assets.text2sql.errors import ConfigError, DataError, ModelError, Promp
 from t2s_assets.text2sql.prompt_datasets import make_prompts
 from t2s_assets.text2sql.storage import Project, file_hash, read_json
 from t2s_assets.text2sql.trained import find_adapter
+from t2s_assets.text2sql.training import plan
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import TOWNS, add_experiment, add_towns, prepare
 from t2s_assets_tests.training_runs import Make, break_off, checkpoints, train
@@ -469,6 +470,18 @@ def test_a_refusal_is_one_error_and_no_traceback(
     assert "query_key_value" not in said.out + said.err  # the command line says it, once
     assert "Traceback" not in said.out + said.err
     assert not towns.project.path("towns", "adapter", name).exists()
+
+
+def test_the_output_layer_takes_no_adapter(
+    towns: ProjectFiles, experiment: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a base whose layers are not counted either; for the others it is refused from shapes."""
+    name = experiment(lora={"targets": ["q_proj", "lm_head"]})
+    for patched in (False, True):
+        with monkeypatch.context() as patch, pytest.raises(ModelError, match=r"^lora\.targets: \['lm_head'\] are no"):
+            if patched:
+                patch.setattr(plan, "shape_in", lambda folder: None)
+            train(towns, name)
 
 
 def test_packing_is_refused_where_nothing_keeps_the_examples_apart(towns: ProjectFiles, tiny_base: Path) -> None:
