@@ -1,9 +1,9 @@
 """A grammar of DuckDB's SELECT over the tables of one question, for datasets whose SQL is more than the sketch.
 
 It covers joins, aliases, grouping, ordering, sub-queries, CTEs, set operations, CASE, windows and the functions
-below, spelled as sqlglot writes DuckDB SQL: one space, keywords in capitals (`sql_text.read_sql` brings other
-spellings there). Types are followed roughly, so that SUM takes numbers and LIKE takes text, and aggregates stand
-only where they may.
+below, spelled as sqlglot writes DuckDB SQL: one space, keywords in capitals (`dialects.reading.read_sql` brings other
+spellings there). Types are followed roughly, so that SUM takes numbers and LIKE takes text, and aggregates stand only
+where they may.
 
 A table's name comes from the schema, or is a name after a WITH. A bare column's name comes from the schema; names
 that the query itself gives (`AS total`) are allowed where one may be in scope: in GROUP BY, HAVING, QUALIFY and
