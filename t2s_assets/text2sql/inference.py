@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from t2s_assets.text2sql import base_models
 from t2s_assets.text2sql.adapters import Adapter
 from t2s_assets.text2sql.answers import Answer, Latency
 from t2s_assets.text2sql.config import DecodingConfig
 from t2s_assets.text2sql.decoding.types import Completion, Request
-from t2s_assets.text2sql.errors import ExecutionError, ModelError, PromptError, T2SError
+from t2s_assets.text2sql.errors import ModelError, PromptError, T2SError
 from t2s_assets.text2sql.evaluation.confidence import load_confidence, reason_to_abstain
 from t2s_assets.text2sql.evaluation.examination import request_for
 from t2s_assets.text2sql.evaluation.generations import options
@@ -47,6 +47,9 @@ _LIMITS = Limits(seconds=10.0)
 
 _TOGETHER = 100_000_000
 """Bytes of copied tables whose queries wait to be run together."""
+
+
+_Result = TypeVar("_Result")
 
 
 class Text2SQL:
@@ -158,59 +161,83 @@ class Text2SQL:
             except T2SError as e:
                 results[position] = e
         completions = self._completions(requests)
-        looked = self._settled(asked, abouts, requests, completions)
+        read = self._settle(asked, abouts, requests, completions)
         for position, completion in completions.items():
-            if isinstance(completion, T2SError):
-                results[position] = completion
-                continue
-            request, about, table = requests[position], abouts[position], asked[position][1]
-            generated = completion.text.strip()
-            stored = _as_stored(generated, about, run)
-            sql, problem = about.checked(stored.sql) if completion.finished else (generated, None)
-            if completion.stuck:
-                problem = "no SQL over these tables continues what was written so far; ask in other words"
-            elif not completion.finished:
-                limit = self.adapter.experiment.decoding.max_new_tokens
-                problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
-            probability = abstained = withheld = None
-            at_most = False
-            if self.calibration is not None:
-                named = [table.name] if isinstance(table, UserTable) else []
-                strange = not stored.found and off_topic(request.question, request.schemas, *named)
-                probability = self.calibration.probability(completion.logprob)
-                at_most = self.calibration.at_most(completion.logprob)
-                abstained = reason_to_abstain(self.calibration, completion.logprob, strange, min_confidence)
-            if abstained is not None:
-                withheld = sql if problem is None else None
-                sql, problem = "", abstained
-            results[position] = Answer(
-                question=request.question,
-                table=table.name,
-                sql=sql,
-                generated=generated,
-                valid=problem is None,
-                problem=problem,
-                probability=probability,
-                probability_at_most=at_most,
-                abstained=abstained,
-                withheld_sql=withheld,
-                text_in_any_case=stored.any_case,
-                uses_table_content=position in looked or self.adapter.format.uses_table_content or stored.respelt,
-                confidence=math.exp(min(0.0, completion.logprob)),
-                tokens=completion.n_tokens,
-                forward_passes=completion.forward_passes,
-                latency=Latency(
-                    1000 * completion.prefill_seconds,
-                    1000 * completion.decode_seconds,
-                    1000 * (time.perf_counter() - started),
-                ),
-                # `run` takes its own of what it runs.
-                notes=()
-                if abstained is not None or (run and not problem)
-                else about.notes_for(generated, ran=False, question=request.question),
+            results[position] = (
+                completion
+                if isinstance(completion, T2SError)
+                else self._answer(
+                    requests[position],
+                    abouts[position],
+                    asked[position][1],
+                    completion,
+                    read=position in read,
+                    run=run,
+                    min_confidence=min_confidence,
+                    started=started,
+                )
             )
         answers = [r for r in results if r is not None]
         return self._run(answers, [table for _, table in asked], copies) if run else answers
+
+    def _answer(
+        self,
+        request: Request,
+        about: Asked,
+        table: UserTable | UserDatabase,
+        completion: Completion,
+        *,
+        read: bool,
+        run: bool,
+        min_confidence: float,
+        started: float,
+    ) -> Answer:
+        """What a completion says over the user's tables; `read`: whether their rows were read to make it."""
+        generated = completion.text.strip()
+        stored = _as_stored(generated, about, run)
+        sql, problem = about.checked(stored.sql) if completion.finished else (generated, None)
+        if completion.stuck:
+            problem = "no SQL over these tables continues what was written so far; ask in other words"
+        elif not completion.finished:
+            limit = self.adapter.experiment.decoding.max_new_tokens
+            problem = f"cut off at decoding.max_new_tokens = {limit} before the SQL ended"
+        probability = abstained = withheld = None
+        at_most = False
+        if self.calibration is not None:
+            named = [table.name] if isinstance(table, UserTable) else []
+            strange = not stored.found and off_topic(request.question, request.schemas, *named)
+            probability = self.calibration.probability(completion.logprob)
+            at_most = self.calibration.at_most(completion.logprob)
+            abstained = reason_to_abstain(self.calibration, completion.logprob, strange, min_confidence)
+        if abstained is not None:
+            withheld = sql if problem is None else None
+            sql, problem = "", abstained
+        return Answer(
+            question=request.question,
+            table=table.name,
+            sql=sql,
+            generated=generated,
+            valid=problem is None,
+            problem=problem,
+            probability=probability,
+            probability_at_most=at_most,
+            abstained=abstained,
+            withheld_sql=withheld,
+            text_in_any_case=stored.any_case,
+            uses_table_content=read or self.adapter.format.uses_table_content or stored.respelt,
+            confidence=math.exp(min(0.0, completion.logprob)),
+            tokens=completion.n_tokens,
+            forward_passes=completion.forward_passes,
+            latency=Latency(
+                1000 * completion.prefill_seconds,
+                1000 * completion.decode_seconds,
+                1000 * (time.perf_counter() - started),
+            ),
+            # `run` takes its own of what it runs.
+            notes=()
+            if abstained is not None or (run and not problem)
+            else about.notes_for(generated, ran=False, question=request.question),
+        )
 
     def run(
         self, answers: Sequence[Answer | T2SError], tables: Sequence[UserTable | UserDatabase]
@@ -260,19 +287,19 @@ class Text2SQL:
         return outcome, rows_copied(t.rows(typed=typed) for t in tables)
 
     def _outcomes(self, jobs: dict[int, Job]) -> dict[int, Outcome]:
-        """All in one go; where a table does not load into the executor, each on its own."""
-        if not jobs:
-            return {}
+        """What the jobs give; one whose table does not load into the executor gives that as its error."""
+
+        def run(positions: list[int]) -> dict[int, Outcome]:
+            return dict(zip(positions, self._started().run([jobs[p] for p in positions])))
+
+        return {
+            p: Outcome("error", message=str(o)) if isinstance(o, T2SError) else o
+            for p, o in _together_or_alone(run, list(jobs)).items()
+        }
+
+    def _started(self) -> SqlExecutor:
         self._executor = self._executor or SqlExecutor(limits=_LIMITS)
-        try:
-            return dict(zip(jobs, self._executor.run(list(jobs.values()))))
-        except ExecutionError as e:
-            if len(jobs) == 1:
-                return {position: Outcome("error", message=str(e)) for position in jobs}
-        found: dict[int, Outcome] = {}
-        for position, job in jobs.items():
-            found |= self._outcomes({position: job})
-        return found
+        return self._executor
 
     def _request(self, question: str, about: Asked) -> Request:
         format = self.adapter.format
@@ -298,7 +325,7 @@ class Text2SQL:
             )
         return request_for(prompt, clean_question(question), about.schemas, format.gold)
 
-    def _settled(
+    def _settle(
         self,
         asked: Sequence[tuple[str, UserTable | UserDatabase]],
         abouts: dict[int, Asked],
@@ -308,39 +335,41 @@ class Text2SQL:
         """Make the completions what is answered in the end (`guidance.settled`); those whose tables' rows were read.
 
         A question whose table cannot be read, or does not load into the executor, gets that error in place of an
-        answer: all in one go, or each on its own where one fails.
+        answer.
         """
         decoding = self.adapter.experiment.decoding
         done = {p: c for p, c in completions.items() if isinstance(c, Completion)}
-        reads = uses_table_content(decoding)
-        read = {p for p in done if reads and asked[p][1].has_rows}
-        self._executor = self._executor or SqlExecutor(limits=_LIMITS)
-        try:
-            contents = [Content.of(abouts[p].database) if p in read else None for p in done]
-            given = [requests[p] for p in done], list(done.values()), contents
-            completions.update(zip(done, settled(self._decoder, *given, decoding, self._executor)))
-            return read
-        except T2SError as e:
-            if len(done) == 1:
-                completions.update(dict.fromkeys(done, e))
-                return set()
-        for position, completion in done.items():
-            alone: dict[int, Completion | T2SError] = {position: completion}
-            read -= {position} - self._settled(asked, abouts, requests, alone)
-            completions.update(alone)
-        return read
+        read = {p for p in done if uses_table_content(decoding) and asked[p][1].has_rows}
+
+        def settle(positions: list[int]) -> dict[int, Completion]:
+            contents = [Content.of(abouts[p].database) if p in read else None for p in positions]
+            given = [requests[p] for p in positions], [done[p] for p in positions], contents
+            return dict(zip(positions, settled(self._decoder, *given, decoding, self._started())))
+
+        completions |= _together_or_alone(settle, list(done))
+        return {p for p in read if isinstance(completions[p], Completion)}
 
     def _completions(self, requests: dict[int, Request]) -> dict[int, Completion | T2SError]:
-        """All in one batch; where one request spoils it (a grammar that is too large), each on its own."""
-        try:
-            return dict(zip(requests, self._decoder.generate(list(requests.values()))))
-        except T2SError as e:
-            if len(requests) == 1:
-                return dict.fromkeys(requests, e)
-        found: dict[int, Completion | T2SError] = {}
-        for position, request in requests.items():
-            found |= self._completions({position: request})
-        return found
+        """What the model writes; a request with a grammar that is too large gives that error."""
+
+        def generate(positions: list[int]) -> dict[int, Completion]:
+            return dict(zip(positions, self._decoder.generate([requests[p] for p in positions])))
+
+        return _together_or_alone(generate, list(requests))
+
+
+def _together_or_alone(
+    work: Callable[[list[int]], dict[int, _Result]], positions: list[int]
+) -> dict[int, _Result | T2SError]:
+    """`work` on all positions in one go; where one of them spoils it, on each alone, and that one has its error."""
+    if not positions:
+        return {}
+    try:
+        return {**work(positions)}
+    except T2SError as e:
+        if len(positions) == 1:
+            return {positions[0]: e}
+    return {p: result for position in positions for p, result in _together_or_alone(work, [position]).items()}
 
 
 def _as_stored(generated: str, about: Asked, run: bool) -> StoredText:
