@@ -25,14 +25,11 @@ from t2s_assets.text2sql.tables.file_reading import CONFIG, literal_path, reason
 from t2s_assets.text2sql.tables.read_limits import Reading
 from t2s_assets.text2sql.tables.text_columns import TextColumn, count_of, matches, text_columns
 from t2s_assets.text2sql.tables.user_tables import MAX_TEXT, Content, UserTable, Wanted, row_cap, shortened
-from t2s_assets.text2sql.text_encoding import encoding_of
+from t2s_assets.text2sql.text_encoding import encoding_of, guessed
 
 _OPTIONS = "header = true, all_varchar = true, null_padding = true"
 # Bytes of all cells, numbers' as text too. A file with more is copied up to the lower cap, that of tables among others.
 _MOST = 400_000_000
-_OTHERWISE = "cp1252"
-"""What CSV is that is not UTF-8 and says nothing: what spreadsheets write on Windows, Latin-1 for the most part."""
-
 _DELIMITERS = (";", "\t", "|", ",")
 _SEPARATOR = re.compile(rb'"?sep=(.)"?', re.IGNORECASE)
 """A first line in which Excel is told the delimiter."""
@@ -44,7 +41,7 @@ _ONE_COMMA = r"\s*[-+−]?[1-9]\d{0,2},\d{3}\s*"
 
 
 def csv_table(path: Path, *, alone: bool = True) -> UserTable:
-    """A CSV in UTF-8, in UTF-16 with its mark, or in Windows-1252.
+    """A CSV in UTF-8, in UTF-16 with its mark, or in the encoding that its letters tell, and then a remark says so.
 
     One that is not `alone` may be in memory together with others, and has fewer of its rows there.
 
@@ -58,17 +55,26 @@ def csv_table(path: Path, *, alone: bool = True) -> UserTable:
             encoding = encoding_of(f.read(2))
     except (OSError, EOFError, zlib.error) as e:
         raise DataError(f"{path} cannot be unpacked ({e})") from e
+    remark = ""
     if encoding == "utf-8-sig":
         try:
             return _in_utf8(path, path, alone)
         except UnicodeError:
-            encoding = _OTHERWISE
+            with _unzipped(path) as f:
+                encoding = guessed(f)
+            remark = (
+                f"{path.name} is not in UTF-8 and was read as {_named(encoding)}; where letters are wrong, convert it "
+                "to UTF-8"
+            )
     with TemporaryDirectory(prefix="t2s-csv-") as folder:
         file = Path(folder) / "utf8.csv"
         _convert(path, encoding, file)
         table = _in_utf8(path, file, alone)
-    remark = f"{path.name} is not in UTF-8 and was read as Windows-1252; where letters are wrong, convert it to UTF-8"
-    return replace(table, remark=remark if encoding == _OTHERWISE else "")
+    return replace(table, remark=remark)
+
+
+def _named(codec: str) -> str:
+    return f"Windows-{codec[2:]}" if codec.startswith("cp125") else codec.upper()
 
 
 def _unzipped(path: Path) -> IO[bytes]:
@@ -92,8 +98,8 @@ def _convert(path: Path, encoding: str, into: Path) -> None:
         raise DataError(f"{path} cannot be converted to UTF-8 ({e})") from e
     except UnicodeError as e:
         raise DataError(
-            f"{path} is neither UTF-8, UTF-16 with its mark nor Windows-1252 ({e}); convert it to UTF-8, for instance "
-            "by: iconv -f ENCODING -t UTF-8"
+            f"{path} is not in UTF-8, nor in {_named(encoding)}, which it looks like ({e}); convert it to UTF-8, for "
+            "instance by: iconv -f ENCODING -t UTF-8"
         ) from e
 
 

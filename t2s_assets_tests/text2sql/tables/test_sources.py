@@ -513,7 +513,7 @@ def test_json_lines_are_copied_up_to_the_cap_with_the_types_of_all_rows(
         (
             "thai.csv",
             b"a,b\n\xe9\x81,1\n",
-            "neither UTF-8, UTF-16 .* nor Windows-1252 .*; convert it to UTF-8, .*iconv",
+            "not in UTF-8, nor in Windows-1252, which it looks like .*; convert it to UTF-8, .*iconv",
         ),
         ("unmarked.csv", "a,b\né,1\n".encode("utf-16-le"), "holds a NUL.*; convert it to UTF-8"),
         ("broken.csv.gz", b"a,b\n1,2\n", "cannot be unpacked"),
@@ -546,6 +546,21 @@ def test_csv_in_other_encodings(tmp_path: Path, encoding: str, suffix: str) -> N
     notes = asked_about(table, "sketch").notes_for('SELECT "größe" FROM t', ran=False)
     guessed = f"a.{suffix} is not in UTF-8 and was read as Windows-1252; where letters are wrong, convert it to UTF-8"
     assert notes == ((guessed,) if encoding == "cp1252" else ())
+
+
+@pytest.mark.parametrize(
+    ("codec", "named", "header", "cell"),
+    [
+        ("gb18030", "GB18030", ("姓名", "城市"), "上海"),
+        ("cp932", "CP932", ("名前", "都市"), "さくら"),
+        ("cp1251", "Windows-1251", ("имя", "город"), "Казань"),
+    ],
+)
+def test_csv_of_another_script(tmp_path: Path, codec: str, named: str, header: tuple[str, str], cell: str) -> None:
+    (tmp_path / "a.csv").write_bytes(f"{','.join(header)}\n{cell},3\n".encode(codec))
+    table = open_source(db=tmp_path / "a.csv").table()
+    assert (table.header, rows_of(table)) == (header, [(cell, 3)])
+    assert table.remark.startswith(f"a.csv is not in UTF-8 and was read as {named};")
 
 
 @pytest.mark.parametrize("name", ["people.jsonl", "people.ndjson", "people.jsonl.gz"])
@@ -595,7 +610,7 @@ def test_one_bad_file_of_a_folder_leaves_the_others(tmp_path: Path) -> None:
     assert [line.partition(" ")[0] for line in database.left_out] == [
         str(tmp_path / n) for n in ("bad.csv", "worse.parquet")
     ]
-    with pytest.raises(DataError, match=r"bad\.csv is neither UTF-8"):
+    with pytest.raises(DataError, match=r"bad\.csv is not in UTF-8"):
         source.table("bad")
     (tmp_path / "People.parquet").write_bytes(b"PAR1xx")
     with pytest.raises(DataError, match=r"two tables share a name among .*People\.parquet.*people\.csv"):
