@@ -101,7 +101,10 @@ def checked_tokens(sql: str) -> list[tuple[str, str]]:
 
 
 def folded(kind: str, text: str) -> str:
-    return ascii_folded(text[1:-1].replace('""', '"') if kind == "quoted" else text)
+    """What a token says, as DuckDB compares names: without its quotes."""
+    if kind in ("quoted", "string"):
+        text = text[1:-1].replace(text[0] * 2, text[0])
+    return ascii_folded(text)
 
 
 def _tokens(sql: str) -> Iterator[tuple[str, str]]:

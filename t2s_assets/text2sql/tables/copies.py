@@ -97,13 +97,14 @@ def _columns(table: UserTable, names: frozenset[str] | None) -> frozenset[int]:
 
 def _names(sql: str, tree: exp.Expression) -> frozenset[str] | None:
     """All names in a checked query, folded; None where it may read columns without their names."""
-    tokens = [(kind, folded_token(kind, text)) for kind, text in checked_tokens(sql)]
-    names = [text for kind, text in tokens if kind in ("word", "quoted")]
+    tokens = checked_tokens(sql)
     if any(not isinstance(s.parent, exp.Count) or any(s.args.values()) for s in tree.find_all(exp.Star)):
         return None
     if any(a.columns and not isinstance(a.parent.this, _QUERIES) for a in tree.find_all(exp.TableAlias)):
         return None
-    # A table's name stands where it is given, and before a dot; elsewhere it is a row.
+    # A table's name stands where it is given, as a string too (FROM t AS 'r'), and before a dot; elsewhere it is a row.
     given = Counter(folded(node.name) for node in tree.find_all(exp.Table, exp.TableAlias))
-    alone = Counter(name for (kind, name), (_, after) in itertools.pairwise([*tokens, ("", "")]) if after != ".")
-    return None if "natural" in names or any(alone[name] > given[name] for name in given) else frozenset(names)
+    pairs = itertools.pairwise([*tokens, ("mark", ";")])
+    alone = Counter(folded_token(*token) for token, after in pairs if after != ("mark", "."))
+    names = frozenset(folded_token(kind, text) for kind, text in tokens if kind in ("word", "quoted"))
+    return None if "natural" in names or any(alone[name] > given[name] for name in given) else names

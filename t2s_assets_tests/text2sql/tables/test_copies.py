@@ -140,6 +140,8 @@ EVERY = [
     "SELECT sales FROM sales LIMIT 1",
     "SELECT count(s) FROM sales AS s",
     "SELECT count(DISTINCT \"SALES\") FROM sales WHERE id < 5",
+    "SELECT count(DISTINCT \"it's\") FROM sales AS 'It''s' WHERE id < 5",
+    "SELECT sales FROM 'sales' LIMIT 1",
     "SELECT x FROM sales AS s(x) LIMIT 1",
     "SELECT x FROM (sales) AS s(x) LIMIT 1",
     "SELECT count(*) FROM sales NATURAL JOIN visits",
