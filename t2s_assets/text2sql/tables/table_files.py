@@ -289,7 +289,8 @@ def _stored(path: Path, table: str, column: str, reading: Reading) -> set[str]:
 def _sqlite_rows(path: Path, name: str, columns: list[Kept], wanted: Wanted) -> Content:
     columns = wanted.of(columns)
     cells = ", ".join(identifier(c.name) for c in columns)
-    sql = f"SELECT {cells} FROM {identifier(name)} LIMIT {wanted.rows(len(columns)) + 1}"
+    # An index that holds all of the columns would give them in its own order, and so other first rows than the table's.
+    sql = f"SELECT {cells} FROM {identifier(name)} NOT INDEXED LIMIT {wanted.rows(len(columns)) + 1}"
     with _sqlite_query(path, sql, Reading(f"{path}: table {name!r}")) as rows:
         return from_rows(rows, [c.copied(wanted.typed) for c in columns], wanted)
 

@@ -79,3 +79,18 @@ def test_a_table_of_sqlite_is_copied_as_others_are(tmp_path: Path, monkeypatch: 
     cut = open_source(db=path).table()
     assert (cut.alone.content.data.num_rows, cut.alone.content.truncated) == (5, True)
     assert cut.part([0, 1], among=2).typed_content.data.num_rows == 2
+
+
+def test_an_index_of_sqlite_changes_nothing_about_which_rows_are_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    with closing(sqlite3.connect(path)) as lite:
+        lite.executescript(
+            "CREATE TABLE runs (day TEXT UNIQUE, metres INTEGER); CREATE VIEW late AS SELECT * FROM runs"
+        )
+        lite.executemany("INSERT INTO runs VALUES (?, 5)", [("2024",), ("2023",), ("2022",)])
+        lite.commit()
+    source = open_source(db=path)
+    for part in ([0], [0, 1]):
+        days = source.table("runs").part(part, among=1).typed_content.data.column(0).to_pylist()
+        assert days == ["2024", "2023", "2022"]
+    assert source.table("late").content.data.num_rows == 3
