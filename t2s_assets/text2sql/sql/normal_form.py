@@ -25,9 +25,11 @@ from dataclasses import astuple, dataclass, fields, replace
 from decimal import Decimal
 
 from sqlglot import exp
+from sqlglot.errors import OptimizeError
 from sqlglot.optimizer.annotate_types import annotate_types
 from sqlglot.optimizer.qualify import qualify
-from sqlglot.optimizer.scope import traverse_scope
+from sqlglot.optimizer.resolver import Resolver
+from sqlglot.optimizer.scope import Scope, traverse_scope
 from sqlglot.schema import MappingSchema
 
 from t2s_assets.text2sql.errors import T2SError
@@ -107,7 +109,46 @@ def _qualified(sql: str, schemas: Sequence[TableSchema]) -> exp.Query:
     trees = parsed(sql)
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise NormalFormError("one SELECT statement is wanted")
-    return qualify(trees[0], schema=mapping(tuple(schemas)), dialect="duckdb", quote_identifiers=False)
+    tables = mapping(tuple(schemas))
+    tree = qualify(trees[0], schema=tables, dialect="duckdb", quote_identifiers=False)
+    for scope in traverse_scope(tree):
+        _write_out_keys(scope, tables)
+    return tree
+
+
+def _write_out_keys(scope: Scope, schema: MappingSchema) -> None:
+    """Names of selected columns in ORDER BY and DISTINCT ON, which sqlglot leaves, become what they stand for: alone,
+    a name is first one of what is selected; in an expression, of a table's columns."""
+    query = scope.expression
+    if not isinstance(query, exp.Select):
+        return
+    selected = {e.alias_or_name.lower(): e.unalias() for e in reversed(query.expressions)}
+    keys = [e for clause in ("order", "distinct") if (found := query.args.get(clause)) for e in _keys(found)]
+    for key in keys:
+        for column in list(key.find_all(exp.Column)):
+            meant = selected.get(column.name.lower())
+            if column.table or meant is None:
+                continue
+            table = None if column is key.unnest() else _table_of(column, scope, schema)
+            if table is not None:
+                column.set("table", table)
+            else:
+                column.replace(meant.copy())
+
+
+def _keys(clause: exp.Expression) -> list[exp.Expression]:
+    """The expressions of an ORDER BY or DISTINCT ON."""
+    if isinstance(clause, exp.Distinct):
+        return list(clause.args["on"].expressions) if clause.args.get("on") else []
+    return [e.this for e in clause.expressions]
+
+
+def _table_of(column: exp.Column, scope: Scope, schema: MappingSchema) -> exp.Identifier | None:
+    """The table that has a column; None too where several have, which DuckDB takes of those that USING joins alone."""
+    try:
+        return Resolver(scope, schema).get_table(column)
+    except OptimizeError:
+        return None
 
 
 def _drop_casts(tree: exp.Query, schema: MappingSchema) -> None:
@@ -205,12 +246,11 @@ class _Writer:
         return NormalForm(select=self.key(node, known, outer))
 
     def _derived(self, query: exp.Expression, ctes: _Names, outer: _Names) -> _Source:
-        outputs = tuple(name.lower() for name in query.named_selects) if isinstance(query, exp.Query) else ()
-        return _Source(f"({self.query(query, ctes, outer).digest})", outputs)
+        return _Source(f"({self.query(query, ctes, outer).digest})", _outputs(query))
 
     def _wrapped(self, node: exp.Subquery, ctes: _Names, outer: _Names) -> NormalForm:
         inner = self.query(node.this, ctes, outer)
-        order, limit = self._order(node, ctes, outer, _positions(node.this)), self._limit(node, ctes, outer)
+        order, limit = self._order(node, ctes, _with_columns_of(node.this, outer)), self._limit(node, ctes, outer)
         if not (order or limit):
             return inner
         if inner.order or inner.limit:
@@ -225,7 +265,7 @@ class _Writer:
         by_name = " BY NAME" if node.args.get("by_name") else ""
         return NormalForm(
             operands=f"{kind}{by_name}: {sides}",
-            order=self._order(node, ctes, outer, _positions(node)),
+            order=self._order(node, ctes, _with_columns_of(node, outer)),
             limit=self._limit(node, ctes, outer),
         )
 
@@ -265,7 +305,6 @@ class _Writer:
             tables = f"{sorted(labels)} ON {_sorted(links)}"
         else:
             tables = self._outer_joins(joins, labels, ctes, names)
-        projections = {e.alias_or_name.lower(): self.key(e.unalias(), ctes, names) for e in reversed(node.expressions)}
         select = [self.key(e.unalias(), ctes, names) for e in node.expressions]
         for clause in ("distinct", "windows", "laterals", "sample"):
             if value := node.args.get(clause):
@@ -278,7 +317,7 @@ class _Writer:
             where=_sorted(where),
             group=self._group(node, ctes, names),
             having=_sorted(having),
-            order=self._order(node, ctes, names, projections),
+            order=self._order(node, ctes, names),
             limit=self._limit(node, ctes, names),
         )
 
@@ -318,15 +357,12 @@ class _Writer:
         keys = sorted({self.key(e, ctes, names) for e in plain})
         return repr((keys, [(k, self._part(v, ctes, names)) for k, v in sorted(rest.items())]))
 
-    def _order(self, node: exp.Expression, ctes: _Names, names: _Names, projections: Mapping[str, str]) -> str:
+    def _order(self, node: exp.Expression, ctes: _Names, names: _Names) -> str:
         order = node.args.get("order")
-        keys = []
-        for e in order.expressions if order is not None else ():
-            column = e.this
-            plain = isinstance(column, exp.Column) and not column.table
-            text = projections.get(column.name.lower()) if plain else None
-            text = text or self.key(column, ctes, names)
-            keys.append((text, bool(e.args.get("desc")), bool(e.args.get("nulls_first"))))
+        keys = [
+            (self.key(e.this, ctes, names), bool(e.args.get("desc")), bool(e.args.get("nulls_first")))
+            for e in (order.expressions if order is not None else ())
+        ]
         return repr(keys) if keys else ""
 
     def _limit(self, node: exp.Expression, ctes: _Names, names: _Names) -> str:
@@ -465,10 +501,14 @@ def _is_link(node: exp.Expression) -> bool:
     return isinstance(left, exp.Column) and isinstance(right, exp.Column) and left.table != right.table
 
 
-def _positions(query: exp.Expression) -> dict[str, str]:
-    """What an ORDER BY over a whole query may name: the places of its columns by name."""
-    names = query.named_selects if isinstance(query, exp.Query) else []
-    return {name.lower(): f"#{i}" for i, name in reversed(list(enumerate(names)))}
+def _with_columns_of(query: exp.Expression, outer: _Names) -> _Names:
+    """What an ORDER BY over a whole query may name: its columns, which have no table, by their places."""
+    return {**outer, "": _Source("#", _outputs(query))}
+
+
+def _outputs(query: exp.Expression) -> tuple[str, ...]:
+    """The names of a query's columns in order."""
+    return tuple(name.lower() for name in query.named_selects) if isinstance(query, exp.Query) else ()
 
 
 def _sorted(conditions: Iterable[tuple[bool, str]]) -> str:

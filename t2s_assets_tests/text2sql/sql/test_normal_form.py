@@ -31,6 +31,24 @@ SAME = [
         "SELECT city, count(*) AS n FROM races GROUP BY city ORDER BY n DESC",
         "SELECT city, count(1) FROM races GROUP BY 1 ORDER BY 2 DESC",
     ),
+    (
+        "SELECT city, count(*) AS n FROM races GROUP BY city ORDER BY -n, (city)",
+        "SELECT city AS c, count(*) FROM races GROUP BY city ORDER BY -count(*), c",
+    ),
+    ("SELECT -id AS id FROM races ORDER BY id + 1", "SELECT -id AS n FROM races ORDER BY races.id + 1"),
+    ("SELECT -id AS id FROM races ORDER BY id", "SELECT -id AS n FROM races ORDER BY n"),
+    (
+        "SELECT DISTINCT ON (c) city AS c, name FROM races ORDER BY lower(c)",
+        "SELECT DISTINCT ON (races.city) city, name FROM races ORDER BY lower(races.city)",
+    ),
+    (
+        "SELECT city AS c FROM races UNION SELECT club FROM runs ORDER BY lower(c)",
+        "SELECT city FROM races UNION SELECT club FROM runs ORDER BY lower(city)",
+    ),
+    (
+        "SELECT a.id FROM races a JOIN races b USING (id) ORDER BY -id",
+        "SELECT a.id FROM races a JOIN races b ON a.id = b.id ORDER BY -a.id",
+    ),
     ("SELECT a.name FROM races a, races b WHERE a.id < b.id", "SELECT b.name FROM races a, races b WHERE b.id < a.id"),
     (
         "SELECT name FROM races WHERE starts BETWEEN DATE '2024-01-01' AND '2024-12-31'",
@@ -101,6 +119,21 @@ DIFFERENT = [
         ["FROM", "GROUP BY", "HAVING"],
     ),
     ("SELECT name FROM races ORDER BY id", "SELECT name FROM races ORDER BY id DESC", ["ORDER BY"]),
+    (
+        "SELECT name AS x, city FROM races ORDER BY lower(x)",
+        "SELECT name, city AS x FROM races ORDER BY lower(x)",
+        ["ORDER BY"],
+    ),
+    (
+        "SELECT DISTINCT ON (x) name AS x, city FROM races",
+        "SELECT DISTINCT ON (x) name, city AS x FROM races",
+        ["SELECT"],
+    ),
+    (
+        "(SELECT name AS x, city FROM races) ORDER BY lower(x)",
+        "(SELECT name, city AS x FROM races) ORDER BY lower(x)",
+        ["ORDER BY"],
+    ),
     ("SELECT name, city FROM races", "SELECT city, name FROM races", ["SELECT"]),
     ("SELECT name FROM races", "SELECT DISTINCT name FROM races", ["SELECT"]),
     (
