@@ -4,8 +4,8 @@ sqlglot resolves names (every column gets its table, `*` and USING are written o
 and ORDER BY become what they stand for); what is then left open is put in one order:
 
 - tables that are inner-joined are a set, and their ON conditions stand with those of WHERE;
-- conditions under AND and OR are sets, the sides of `=`, `<>`, `+`, `*` and UNION have no order, `a > b` is `b < a`,
-  BETWEEN is two comparisons, COUNT(1) is COUNT(*);
+- conditions under AND and OR are sets, the sides of `=`, `<>`, `+`, `*` and UNION have no order (UNION BY NAME and a
+  sum of several intervals have one), `a > b` is `b < a`, BETWEEN is two comparisons, COUNT(1) is COUNT(*);
 - aliases of tables and columns, quotes, parentheses and the case of names do not count; a CTE is the derived table
   that it stands for;
 - numbers compare as numbers, to the last digit, and NULLIF(2, 0) is 2; strings compare to the letter;
@@ -259,12 +259,14 @@ class _Writer:
 
     def _operation(self, node: exp.SetOperation, ctes: _Names, outer: _Names) -> NormalForm:
         sides = [self.query(side, ctes, outer).digest for side in (node.left, node.right)]
-        if not isinstance(node, exp.Except):
-            sides.sort()
         kind = f"{type(node).__name__} {'DISTINCT' if node.args.get('distinct') else 'ALL'}"
-        by_name = " BY NAME" if node.args.get("by_name") else ""
+        if node.args.get("by_name"):
+            # Names say which columns meet, and the first side's come first.
+            kind += f" BY NAME {[_outputs(side) for side in (node.left, node.right)]}"
+        elif not isinstance(node, exp.Except):
+            sides.sort()
         return NormalForm(
-            operands=f"{kind}{by_name}: {sides}",
+            operands=f"{kind}: {sides}",
             order=self._order(node, ctes, _with_columns_of(node, outer)),
             limit=self._limit(node, ctes, outer),
         )
@@ -386,7 +388,7 @@ class _Writer:
         if (literal := self._literal(node)) is not None:
             return literal
         kind = type(node)
-        if isinstance(node, _FLATTENED):
+        if isinstance(node, _FLATTENED) and not _adds_intervals(node):
             operands = [self.key(e, ctes, names) for e in _parts(node, kind)]
             unique = set(operands) if isinstance(node, (exp.And, exp.Or)) else operands
             return f"{kind.__name__}{sorted(unique)}"
@@ -488,6 +490,11 @@ def _parts(node: exp.Expression, kind: type[exp.Expression]) -> list[exp.Express
         else:
             found.append(node)
     return found
+
+
+def _adds_intervals(node: exp.Expression) -> bool:
+    """Whether several intervals are added, whose order counts: a month after 30 January, and then a day, is 1 March."""
+    return isinstance(node, exp.Add) and sum(isinstance(e, exp.Interval) for e in _parts(node, exp.Add)) > 1
 
 
 def _is_inner(join: exp.Join) -> bool:

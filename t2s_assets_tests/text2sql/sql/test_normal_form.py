@@ -75,6 +75,11 @@ SAME = [
     ),
     ("SELECT name FROM races WHERE fee > 1.50 AND id = 1e3", "SELECT name FROM races WHERE fee > 1.5 AND id = 1000"),
     ("SELECT -0.0", "SELECT 0"),
+    ("SELECT starts + INTERVAL 1 DAY FROM races", "SELECT INTERVAL '1' DAY + starts FROM races"),
+    (
+        "SELECT city FROM races UNION BY NAME SELECT club AS city FROM runs",
+        "SELECT CITY FROM races UNION BY NAME SELECT r.club AS City FROM runs AS r",
+    ),
     ("SELECT fee / NULLIF(2.0, 0), id / NULLIF((-2), 0.0) FROM races", "SELECT fee / 2, id / -2 FROM races"),
     ("SELECT name FROM races LIMIT 50%", "SELECT name FROM races LIMIT 50.0 PERCENT"),
 ]
@@ -145,6 +150,21 @@ DIFFERENT = [
         "SELECT city FROM races UNION SELECT club FROM runs",
         "SELECT city FROM races UNION ALL SELECT club FROM runs",
         ["set operation"],
+    ),
+    (
+        "SELECT city AS x FROM races UNION ALL BY NAME SELECT club AS x FROM runs",
+        "SELECT city AS x FROM races UNION ALL BY NAME SELECT club AS y FROM runs",
+        ["set operation"],
+    ),
+    (
+        "SELECT name, city FROM races UNION ALL BY NAME SELECT city, name FROM races",
+        "SELECT city, name FROM races UNION ALL BY NAME SELECT name, city FROM races",
+        ["set operation"],
+    ),
+    (
+        "SELECT starts + INTERVAL 1 MONTH + INTERVAL 1 DAY FROM races",
+        "SELECT starts + INTERVAL 1 DAY + INTERVAL 1 MONTH FROM races",
+        ["SELECT"],
     ),
     (
         "SELECT name FROM races LEFT JOIN runs ON id = race_id",
