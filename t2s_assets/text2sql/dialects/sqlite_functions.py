@@ -29,6 +29,9 @@ def write_functions(tree: exp.Query) -> None:
         if isinstance(node, exp.Glob):
             node.replace(_like_of_glob(node))
             continue
+        if isinstance(node, exp.Round) and isinstance(node.args.get("decimals"), exp.Neg):
+            node.set("decimals", None)  # fewer than none are none, where DuckDB rounds to tens
+            continue
         name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
         if name in _REFUSED:
             raise DialectError(f"{name}() {_REFUSED[name]}")

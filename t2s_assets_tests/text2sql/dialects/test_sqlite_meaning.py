@@ -112,6 +112,7 @@ def test_no_query_drawn_at_random_returns_another_result(engines: Engines, seed:
             "SELECT title, MAX(credits) FROM course",
             'SELECT ARG_MAX("title", "credits"), MAX("credits") FROM course',
         ),
+        ("SELECT ROUND(AVG(grade) * 100, -2) FROM takes", 'SELECT ROUND(AVG("grade") * 100) FROM takes'),
         ("SELECT dept_name, COUNT(*) FROM student WHERE dept_id = 1", None),
         ("SELECT DATE(born) FROM student", "SELECT STRFTIME(TRY_CAST(\"born\" AS TIMESTAMP), '%Y-%m-%d') FROM student"),
         ("SELECT name FROM student WHERE zip > 9", 'SELECT "name" FROM student WHERE "zip" > \'9\''),
