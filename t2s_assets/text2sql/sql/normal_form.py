@@ -222,6 +222,8 @@ _COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeE
 _POINTS = (exp.DataType.Type.DATE, exp.DataType.Type.TIMESTAMP, exp.DataType.Type.TIMESTAMPNTZ)
 _SORTED = (exp.EQ, exp.NEQ, exp.NullSafeEQ, exp.NullSafeNEQ)
 _FLATTENED = (exp.And, exp.Or, exp.Add, exp.Mul)
+# The clauses that a query in parentheses may have behind them as well.
+_LAST = ("order", "limit", "offset")
 _FLIPPED: dict[type[exp.Expression], str] = {exp.GT: "LT", exp.GTE: "LTE"}
 
 
@@ -249,6 +251,11 @@ class _Writer:
         return _Source(f"({self.query(query, ctes, outer).digest})", _outputs(query))
 
     def _wrapped(self, node: exp.Subquery, ctes: _Names, outer: _Names) -> NormalForm:
+        if isinstance(node.this, exp.Select) and not any(node.this.args.get(name) for name in _LAST):
+            whole = node.this.copy()
+            for name in _LAST:
+                whole.set(name, node.args.get(name))
+            return self.query(whole, ctes, outer)
         inner = self.query(node.this, ctes, outer)
         order, limit = self._order(node, ctes, _with_columns_of(node.this, outer)), self._limit(node, ctes, outer)
         if not (order or limit):

@@ -82,6 +82,19 @@ SAME = [
     ),
     ("SELECT fee / NULLIF(2.0, 0), id / NULLIF((-2), 0.0) FROM races", "SELECT fee / 2, id / -2 FROM races"),
     ("SELECT name FROM races LIMIT 50%", "SELECT name FROM races LIMIT 50.0 PERCENT"),
+    ("SELECT name FROM races WHERE id >= fee", "SELECT name FROM races WHERE fee <= id"),
+    ("SELECT city, name FROM races GROUP BY city, name", "SELECT city, name FROM races GROUP BY name, city"),
+    ("WITH x AS (SELECT city AS Town FROM races) SELECT Town FROM x", "SELECT y FROM (SELECT city AS y FROM races)"),
+    ("(SELECT name, fee FROM races) ORDER BY fee LIMIT 2", "SELECT name, fee FROM races ORDER BY 2 LIMIT 2"),
+    ("(SELECT name FROM races) LIMIT 2 OFFSET 1", "SELECT name FROM races LIMIT 2 OFFSET 1"),
+    (
+        "(SELECT city FROM races UNION SELECT club FROM runs) ORDER BY city LIMIT 2",
+        "SELECT city FROM races UNION SELECT club FROM runs ORDER BY city LIMIT 2",
+    ),
+    (
+        "SELECT a.id FROM races a, races b, races c, races d WHERE a.fee < b.fee AND b.fee < c.fee AND c.fee < d.fee",
+        "SELECT d.id FROM races a, races b, races c, races d WHERE d.fee < c.fee AND c.fee < b.fee AND b.fee < a.fee",
+    ),
 ]
 
 DIFFERENT = [
@@ -181,6 +194,9 @@ DIFFERENT = [
         "SELECT name FROM races r WHERE fee = (SELECT max(fee) FROM races i WHERE i.city = i.city)",
         ["WHERE"],
     ),
+    ("SELECT fee + fee + id FROM races", "SELECT fee + id FROM races", ["SELECT"]),
+    ("SELECT 1 FROM races LEFT JOIN runs ON true", 'SELECT 1 FROM "table" LEFT JOIN runs ON true', ["FROM"]),
+    ("(SELECT name FROM races LIMIT 3) LIMIT 2", "SELECT name FROM races LIMIT 2", ["SELECT", "FROM"]),
     ("SELECT name FROM races", "SELECT nam FROM races", ["unparsable"]),
     ("SELECT name FROM races", "DROP TABLE races", ["unparsable"]),
     ("SELECT name FROM races", "SELECT name FROM races; SELECT name FROM races", ["unparsable"]),
