@@ -32,6 +32,14 @@ def test_text_is_compared_in_lower_case() -> None:
     assert ordered(("Lund",)) != ordered(("Lund ",))
 
 
+def test_text_is_compared_to_the_letter_where_it_is_not_folded() -> None:
+    for cell, other in (("Lund", "LUND"), (["a", ["Lund"]], ["a", ["LUND"]])):
+        assert ordered((cell,)) == ordered((other,))
+        letter, other_letter = (result_fingerprints(outcome((c,)), fold=False) for c in (cell, other))
+        assert letter[0] != other_letter[0]
+        assert letter[1] != other_letter[1]
+
+
 @pytest.mark.parametrize("number", [5, 5.0, Decimal("5"), Decimal("5.00")])
 def test_numbers_of_all_types_are_numbers(number: Any) -> None:
     assert ordered((number,)) == ordered((5,))
@@ -125,6 +133,7 @@ def test_names_of_columns_and_time_taken_do_not_count() -> None:
         (1e300, "1e+300"),
         (2**70, "1180591620717411303424"),
         (Decimal(2**70), "1180591620717411303424"),
+        (2.0**53, "9.00719925474e+15"),
         (2.0**70, "1.18059162072e+21"),
         (Decimal("1234567890123.5"), "1.23456789012e+12"),
         (Decimal("Infinity"), "inf"),

@@ -50,13 +50,11 @@ def deal(questions: Sequence[Dealt], settings: SplitSettings) -> tuple[dict[str,
     for grain, keys in by_grain.items():
         units = together(keys)
         names = {unit: min(questions[i].id for i in members) for unit, members in units.items()}
-        splits = _deal_units({names[u]: len(members) for u, members in units.items()}, settings)
-        counts = Counter({names[u]: 0 for u in units})
-        for unit, members in units.items():
-            counts[names[unit]] += len(members)
+        sizes = {names[u]: len(members) for u, members in units.items()}
+        splits = _deal_units(sizes, settings)
         totals = Counter[str]()
-        for name, count in counts.items():
-            totals[splits[name]] += count
+        for name, size in sizes.items():
+            totals[splits[name]] += size
         if grain == "question" or _fair(totals, len(questions), settings):
             return {questions[i].id: splits[names[u]] for u, members in units.items() for i in members}, grain
     raise AssertionError("the finest grain is always taken")

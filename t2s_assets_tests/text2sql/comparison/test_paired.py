@@ -56,10 +56,13 @@ def test_a_difference_wants_the_same_questions_and_one_at_least() -> None:
 
 
 def test_pairs_are_what_both_answered() -> None:
-    pairs = Pairs.of({"b": True, "a": False, "c": True, "x": True}, {"c": False, "a": True, "b": True, "y": True})
-    assert pairs.ids == ("a", "b", "c")
+    pairs = Pairs.of(
+        {"b": True, "a": False, "c": True, "d": False, "x": True},
+        {"c": False, "a": True, "d": False, "b": True, "y": True},
+    )
+    assert pairs.ids == ("a", "b", "c", "d")
     assert (pairs.won, pairs.lost) == (["a"], ["c"])
-    assert pairs.test() == {"won": 1, "lost": 1, "n": 3, "p": 1.0}
+    assert pairs.test() == {"won": 1, "lost": 1, "n": 4, "p": 1.0}
     assert pairs.difference()["value"] == 0.0
 
 

@@ -64,7 +64,8 @@ def test_the_seed_and_nothing_else_decides() -> None:
 )
 def test_no_gold_and_no_wording_is_in_two_splits(rows: list[tuple[str, str, int, int]]) -> None:
     questions = [Dealt(str(i), d, (t,), f"SELECT {g}", f"Q{w}") for i, (d, t, g, w) in enumerate(rows)]
-    splits, _ = deal(questions, SHARES)
+    splits, grain = deal(questions, SHARES)
+    assert grain in GRAINS
     assert set(splits) == {q.id for q in questions}
     for key in (lambda q: (q.database, q.gold), lambda q: (q.database, q.text.casefold())):
         seen: dict[tuple[str, str], str] = {}
