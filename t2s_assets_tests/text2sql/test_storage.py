@@ -78,7 +78,7 @@ def test_unknown_names_list_the_known_ones(project_files: ProjectFiles, tmp_path
 
 
 def test_a_folder_takes_its_place_whole(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "asset"
+    folder = tmp_path / "deep" / "er" / "asset"
     for content in ("one", "two"):
         with replacing_folder(folder) as fresh:
             (fresh / content).write_text(content)

@@ -171,7 +171,7 @@ def test_all_on_the_data_of_before_are_compared_and_a_line_says_so(project_files
 def test_settings_that_are_others_are_named_with_their_values(project_files: ProjectFiles, scored: Scored) -> None:
     scored("a", "rr", lora={"rank": 16, "alpha": 8}, description="one")
     decoding = {"execution_guided": True, "grammar": "schema"}  # the default, said
-    scored("b", "rr", lora={"rank": 32, "alpha": 8}, description="another", decoding=decoding)
+    scored("b", "rr", lora={"rank": 32, "alpha": 8}, description="another", like="a", decoding=decoding)
     settings = compared(project_files, "a", "b")["comparisons"][0]["settings"]
     assert settings == [
         {"field": "lora.rank", "reference": 16, "other": 32},

@@ -47,8 +47,23 @@ def test_strangers_are_refused_below_the_threshold_only(fit: Confidence) -> None
     assert reason_to_abstain(fit, -0.1, True, 0.0) is None
 
 
-def test_few_strangers_in_validation_do_not_refuse_sure_answers() -> None:
-    fit = fit_confidence([Verdict(-0.1, True, False)] * FEWEST, "v1", DecodingConfig())
+def test_steps_and_threshold_are_those_worked_out_by_hand() -> None:
+    """Two steps that descend, and two that are level, are one; a single right answer is less sure than 30 of 40."""
+    right_of = {-3.0: (10, 20), -2.0: (5, 20), -1.0: (15, 20), -0.8: (15, 20), -0.1: (1, 1)}
+    verdicts = [Verdict(at, i < right, i == n - 2) for at, (right, n) in right_of.items() for i in range(n)]
+    random.Random(1).shuffle(verdicts)
+    fit = fit_confidence(verdicts, "v1", DecodingConfig())
+    assert fit is not None
+    assert (fit.n, fit.logprobs) == (81, (-3.0, -2.0, -1.0, -0.8, -0.1))
+    assert fit.probabilities == pytest.approx((16 / 42, 16 / 42, 31 / 42, 31 / 42, 31 / 42))
+    # Off topic is one at each of the four lowest; 2 % of 81 is one answer, that at -3.
+    assert fit.unrelated_below == -2.0
+
+
+@pytest.mark.parametrize("strangers", [0, 1])
+def test_few_strangers_in_validation_do_not_refuse_sure_answers(strangers: int) -> None:
+    verdicts = [Verdict(-0.1, True, False)] * (FEWEST - strangers) + [Verdict(-2.0, True, True)] * strangers
+    fit = fit_confidence(verdicts, "v1", DecodingConfig())
     assert fit is not None
     assert reason_to_abstain(fit, -0.5, True, 0.0) is None
     assert reason_to_abstain(fit, -1.0, True, 0.0) is not None

@@ -83,6 +83,9 @@ def test_the_whole_of_it() -> None:
     assert found is not None
     assert found["n"] == 40
     assert found["aurc_random"] == 0.25
+    assert found["mean_confidence"] == pytest.approx(sum(math.exp(r["logprob"]) for r in rows) / 40)
+    assert found["ece"] == expected_calibration_error(found["reliability"]) > 0
+    assert sum(part["n"] for part in found["reliability"]) == 40
     # Every wrong answer has a lower log-probability than every right one.
     assert found["aurc"] == pytest.approx(found["aurc_optimal"])
     assert found["aurc_excess"] == pytest.approx(0)

@@ -86,6 +86,7 @@ SAME = [
     ("SELECT city, name FROM races GROUP BY city, name", "SELECT city, name FROM races GROUP BY name, city"),
     ("WITH x AS (SELECT city AS Town FROM races) SELECT Town FROM x", "SELECT y FROM (SELECT city AS y FROM races)"),
     ("(SELECT name, fee FROM races) ORDER BY fee LIMIT 2", "SELECT name, fee FROM races ORDER BY 2 LIMIT 2"),
+    ("(SELECT name FROM races LIMIT 2)", "SELECT name FROM races LIMIT 2"),
     ("(SELECT name FROM races) LIMIT 2 OFFSET 1", "SELECT name FROM races LIMIT 2 OFFSET 1"),
     (
         "(SELECT city FROM races UNION SELECT club FROM runs) ORDER BY city LIMIT 2",
