@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from t2s_assets.text2sql.evaluation.perturbation import MAX_ROWS, Case, conditions, perturbed, suite_verdicts
+from t2s_assets.text2sql.evaluation import perturbation
+from t2s_assets.text2sql.evaluation.perturbation import MAX_QUERIES, MAX_ROWS, Case, conditions, perturbed, suite_verdicts
 from t2s_assets.text2sql.execution import Database, Job, Relation, SqlExecutor
 from t2s_assets.text2sql.query import Query, to_sql
 from t2s_assets.text2sql.results import result_fingerprints
@@ -108,6 +109,15 @@ def test_a_large_table_gives_small_copies() -> None:
     relation = Relation("t", (("a", "BIGINT"),), pa.table({"a": list(range(5000))}))
     (copy,) = perturbed(Database.of(relation), [], copies=1, seed=5)
     assert copy.relations[0].data.num_rows == MAX_ROWS
+
+
+def test_many_golds_shape_no_more_than_some_rows() -> None:
+    database = Database.of(Relation.from_rows("t", [("a", "BIGINT")], []))
+    golds = [f"SELECT a FROM t WHERE a = {1000 * n} AND b = 2" for n in range(30)]  # no column b here
+    copies = [{a for (a,) in rows_of(c)} for c in perturbed(database, golds, copies=3, seed=1)]
+    near = [{n for n in range(30) if a & {1000 * n - 1, 1000 * n, 1000 * n + 1}} for a in copies]
+    assert [len(n) for n in near] == [MAX_QUERIES] * 3
+    assert near[0] != near[1]
 
 
 def test_a_table_without_rows_gets_some(verdict: Suite) -> None:
@@ -230,8 +240,8 @@ def test_a_gold_that_does_not_run_says_nothing(verdict: Suite) -> None:
     assert not verdict(GOLD, "SELECT missing FROM t")
 
 
-def test_a_verdict_does_not_depend_on_its_neighbours(verdict: Suite) -> None:
-    """Random sketches against random others on one table: together and one by one."""
+def test_a_verdict_does_not_depend_on_its_neighbours(verdict: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random sketches against random others on one table: together, in parts, and one by one."""
     draw = random.Random(2)
     schema = TableSchema("t", tuple(Column(n, "real" if t == "DOUBLE" else "text") for n, t in COLUMNS))
 
@@ -250,3 +260,5 @@ def test_a_verdict_does_not_depend_on_its_neighbours(verdict: Suite) -> None:
     assert not all(together)
     alone = [suite_verdicts(verdict.executor, [case], shape, copies=3, seed=1)[0] for case in cases[:6]]
     assert alone == together[:6]
+    monkeypatch.setattr(perturbation, "_CASES_AT_A_TIME", 5)
+    assert suite_verdicts(verdict.executor, cases, shape, copies=3, seed=1) == together
