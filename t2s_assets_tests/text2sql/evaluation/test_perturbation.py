@@ -12,7 +12,14 @@ import pyarrow as pa
 import pytest
 
 from t2s_assets.text2sql.evaluation import perturbation
-from t2s_assets.text2sql.evaluation.perturbation import MAX_QUERIES, MAX_ROWS, Case, conditions, perturbed, suite_verdicts
+from t2s_assets.text2sql.evaluation.perturbation import (
+    MAX_QUERIES,
+    MAX_ROWS,
+    Case,
+    conditions,
+    perturbed,
+    suite_verdicts,
+)
 from t2s_assets.text2sql.execution import Database, Job, Relation, SqlExecutor
 from t2s_assets.text2sql.query import Query, to_sql
 from t2s_assets.text2sql.results import result_fingerprints

@@ -67,6 +67,11 @@ VERDICTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"em": False, "ex": False, "valid": True, "errors": ["aggregate"], "predicted_aggregate": "MIN"},
     ),
     "all rows in their order": ("test-6", 'SELECT "Town" FROM t', {"em": True, "ex": True, "ex_strict": True}),
+    "more rows than are shown": (
+        "test-6",
+        'SELECT a."Town" FROM t a, t b',
+        {"em": False, "ex": False, "ex_strict": False, "valid": True},
+    ),
     "all rows in another order": (
         "test-6",
         'SELECT "Town" FROM t ORDER BY "Town"',
@@ -101,6 +106,8 @@ def test_what_ran_shows_its_rows_and_what_did_not_why(scored: dict[str, dict[str
     assert scored["the gold itself"]["result"] == scored["the gold itself"]["gold_result"] == '[["Duero"]]'
     assert scored["no such column"]["result"].startswith(scored["no such column"]["status"] + ": ")
     assert "Mayor" in scored["no such column"]["result"]
+    shown, _, more = scored["more rows than are shown"]["result"].partition("]] and ")
+    assert (shown.count("["), more) == (1 + 5, "4 rows more")
 
 
 def test_the_completions_of_training_score_as_gold(towns: ProjectFiles) -> None:
@@ -135,3 +142,23 @@ def test_an_answer_that_is_right_by_luck_fails_the_test_suite(towns: ProjectFile
         "right by luck": (True, False),
         "a wrong column": (False, False),
     }
+
+
+def test_verdicts_of_the_test_suite_are_each_question_s_own(towns: ProjectFiles) -> None:
+    """Of three in one go: one that means the gold, and two that copies are to tell apart."""
+    project = towns.project
+    said = ("all rows in their order", "right by luck", "runs but says more than the sketch")
+    answers = {
+        VERDICTS[name][0]: {"text": VERDICTS[name][1], "logprob": -1.0, "n_tokens": 9, "forward_passes": 4}
+        | {"finished": True}
+        for name in said
+    }
+    questions = [q for q in load_questions(project, "towns", ["test"]) if q.id in answers]
+    tables = load_tables(project, "towns", ["test"])
+    with Scorer(project, "towns", ["test"], tables, [].append) as scorer:
+        for asked in (questions, questions[::-1]):
+            rows = scorer.score(asked, answers)
+            suite = scorer.with_suite(asked, rows, EvaluationConfig(test_suite_copies=5))
+            assert {r["id"]: r["test_suite"] for r in suite} == {"test-1": False, "test-3": True, "test-6": True}
+        none = scorer.with_suite(asked, rows, EvaluationConfig(test_suite_copies=0))
+        assert [r["test_suite"] for r in none] == [None] * 3
