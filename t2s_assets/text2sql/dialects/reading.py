@@ -18,6 +18,7 @@ from t2s_assets.text2sql.execution.guard import visible_ctes
 from t2s_assets.text2sql.query import names_given, table_identifier
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sql.names import folded
+from t2s_assets.text2sql.sql.parsing import statements
 from t2s_assets.text2sql.sql.sqlglot_errors import sqlglot_errors
 
 CATEGORIES = (
@@ -68,7 +69,7 @@ def read_sql(sql: str, dialect: str, schemas: Sequence[TableSchema], holds: Hold
 
 def _parsed(sql: str, dialect: str) -> exp.Query:
     with sqlglot_errors(SqlTextError, f"does not parse as {dialect}: "):
-        trees = [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
+        trees = statements(sqlglot.parse(sql, read=dialect))
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         kinds = ", ".join(tree.key.upper() for tree in trees) or "nothing"
         raise SqlTextError(f"one SELECT is wanted; got {kinds}")

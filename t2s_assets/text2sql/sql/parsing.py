@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlglot import exp
@@ -22,7 +23,12 @@ def parsed(sql: str) -> list[exp.Expression]:
     """
     dialect = DuckDB()
     trees = _Parser(dialect=dialect).parse(dialect.tokenize(sql), sql)
-    return [tree for tree in trees if tree is not None]
+    return statements(trees)
+
+
+def statements(trees: Iterable[exp.Expression | None]) -> list[exp.Expression]:
+    """Those of a text's trees that state something: not what is empty, or a comment alone, behind a semicolon."""
+    return [tree for tree in trees if tree is not None and not isinstance(tree, exp.Semicolon)]
 
 
 class _Parser(DuckDB.Parser):

@@ -41,6 +41,7 @@ SCHEMAS = [
             'SELECT `name` FROM `races` WHERE name = "x" LIMIT 2, 3',
             'SELECT "Name" FROM races WHERE "Name" = \'x\' LIMIT 3 OFFSET 2',
         ),
+        ("sqlite", "SELECT id FROM races; -- all of them", 'SELECT "id" FROM races'),
         ("tsql", "SELECT TOP 3 [name] FROM races", 'SELECT "Name" FROM races LIMIT 3'),
         (
             "duckdb",

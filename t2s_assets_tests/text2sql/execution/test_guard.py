@@ -84,6 +84,22 @@ def test_the_error_names_the_rule_and_what_broke_it() -> None:
     assert "only the given tables" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELECT 1;", "passes"),
+        ("SELECT 1 ;\n; -- done", "passes"),
+        ("SELECT 1; /* one */ ;", "passes"),
+        (";", "statement"),
+        ("; -- nothing", "statement"),
+        (";SELECT 1", "statement"),
+        ("SELECT 1; SELECT 2", "statement"),
+    ],
+)
+def test_a_query_may_end_in_semicolons_and_holds_none(sql: str, said: str) -> None:
+    assert verdict(sql) == said
+
+
 def test_tables_are_found_ignoring_case_and_unchecked_without_a_schema() -> None:
     assert verdict('SELECT 1 FROM "TABLE"') == "passes"
     assert check_sql("SELECT a FROM anything", None).sql() == "SELECT a FROM anything"
