@@ -231,6 +231,8 @@ def test_cost_of_passes_steps_and_minutes(tmp_path: Path) -> None:
     assert (passes.passes, passes.minutes) == (3, 6)
     steps = training_cost(TrainingConfig(max_steps=50, batch_size=4), 100, 6_000, rate=100)
     assert (steps.passes, steps.minutes) == (2, 2)
+    ranks = TrainingConfig(max_steps=50, batch_size=4, gradient_accumulation=2, processes=3)
+    assert training_cost(ranks, 100, 6_000, rate=100, nodes=2).passes == 2 * 2 * 3 * 2
     budget = training_cost(TrainingConfig(budget_minutes=2), 100, 6_000, rate=100)
     assert (budget.passes, budget.minutes) == (2, 2)
     unknown = training_cost(TrainingConfig(epochs=3), 100, 6_000, rate=None, adapter=tmp_path)

@@ -12,11 +12,11 @@ import pytest
 
 from t2s_assets.text2sql import training
 from t2s_assets.text2sql.base_models import Placement
-from t2s_assets.text2sql.config import Experiment
+from t2s_assets.text2sql.config import Experiment, TrainingConfig
 from t2s_assets.text2sql.errors import ConfigError, ModelError, StorageError
 from t2s_assets.text2sql.storage import Project
 from t2s_assets.text2sql.training import plan
-from t2s_assets.text2sql.training.cost import Shape
+from t2s_assets.text2sql.training.cost import Memory, Shape
 from t2s_assets_tests.projects import ProjectFiles
 from t2s_assets_tests.trainable import add_experiment, add_towns, prepare
 
@@ -227,3 +227,33 @@ def test_adapter_and_checkpoints_of_any_family_are_counted_before_training(
         assert "checkpoints need" in counted(StorageError)
     add_towns(files, tiny_base, targets={"adapter_mb": 0.001})
     assert "makes an adapter of" in counted(ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "ranks", "an_epoch", "seen"),
+    [
+        (1, 1, 3, {0: 0, 1: 4, 2: 8, 3: 10, 4: 14, 7: 24}),
+        (2, 1, 2, {1: 8, 2: 10, 3: 18, 4: 20}),
+        (1, 2, 2, {1: 8, 2: 10, 3: 18}),
+        (3, 2, 1, {1: 10, 5: 50}),
+    ],
+)
+def test_the_last_step_of_an_epoch_sees_the_rows_that_are_left(
+    accumulation: int, ranks: int, an_epoch: int, seen: dict[int, int]
+) -> None:
+    """Ten rows in batches of four."""
+    rows = plan.Rows([5] * 10, examples=20)
+    settings = TrainingConfig(epochs=1, batch_size=4, gradient_accumulation=accumulation)
+    assert rows.steps_an_epoch(settings, ranks) == an_epoch
+    assert {steps: rows.seen(steps, settings, ranks) for steps in seen} == seen
+    assert (rows.examples_each, rows.tokens_each) == (2, 5)
+
+
+def test_a_plan_tells_memory_in_gigabytes() -> None:
+    parts = Memory(runtime=1e9, weights=2.5e9, adapter=0.0, activations=3.3e9, logits=0.6e9, unused=0.2e9)
+    where = Placement("cuda", "bfloat16", "sdpa", "nf4")
+    made = plan.Plan(where, parts, available_gb=80.0, adapter_mb=12.34)
+    assert made.described() == (
+        "plan: cuda, bfloat16, 4-bit NF4 base; memory 7.6 GB of 80.0 GB available (weights 2.5, activations 3.3, "
+        "logits 0.6); adapter 12.3 MB"
+    )
