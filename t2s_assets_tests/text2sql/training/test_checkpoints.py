@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from t2s_assets.text2sql.errors import T2SError
-from t2s_assets.text2sql.training.checkpoints import SEAL, damage, last_whole, only_trainer, seal, write_failure
+from t2s_assets.text2sql.training.checkpoints import SEAL, damage, last_whole, older, only_trainer, seal, write_failure
 
 
 def checkpoint(folder: Path, step: int, *, best: int | None = None) -> Path:
@@ -53,6 +54,17 @@ def test_a_damaged_one_is_told_removed_and_the_one_before_taken(tmp_path: Path, 
     assert not newest.exists()
 
 
+def test_what_is_in_folders_of_a_checkpoint_is_sealed_and_sealed_again(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path, 1)
+    (made / "ranks").mkdir()
+    (made / "ranks" / "0.pt").write_bytes(b"momentum")
+    for _ in range(2):
+        seal(made)
+        assert damage(made) is None
+    (made / "ranks" / "0.pt").write_bytes(b"momentuM")
+    assert damage(made) == "ranks/0.pt is not what was written"
+
+
 def test_without_its_best_one_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
     """Or the run would end with another adapter than it says."""
     first, best = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
@@ -64,6 +76,20 @@ def test_without_its_best_one_a_checkpoint_is_passed_over(tmp_path: Path) -> Non
     assert lines[0] == "checkpoint-3 is passed over: its best checkpoint, checkpoint-2, is not whole"
     alone = checkpoint(tmp_path, 4, best=4)
     assert last_whole(tmp_path) == alone
+
+
+def test_checkpoints_are_older_than_what_was_written_after_the_last_of_them(tmp_path: Path) -> None:
+    work, manifest = tmp_path / "work", tmp_path / "manifest.json"
+    work.mkdir()
+    manifest.touch()
+    assert not older(work, manifest), "nothing is there"
+    for name, written in (("first", 100), ("last", 300)):
+        (work / name).touch()
+        os.utime(work / name, (written, written))
+    for written, expected in ((200, False), (300, True), (400, True)):
+        os.utime(manifest, (written, written))
+        assert older(work, manifest) is expected
+    assert not older(work, tmp_path / "none.json")
 
 
 def test_one_trainer_at_a_time(tmp_path: Path) -> None:
