@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,39 @@ def test_nothing_but_nulls_is_not_usable() -> None:
     assert not usable(Outcome("ok", ("a",), rows=((None,),)))
     assert not usable(Outcome("ok", ("a",)))
     assert usable(Outcome("ok", ("a",), rows=((0,),)))
+
+
+class DrawingEach:
+    """Stands for a decoder: of each prompt, draw n gives the n-th of its answers."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Completion]]) -> None:
+        self.answers = answers
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        return [self.answers[r.prompt][(r.draw or 0) - 1] for r in requests]
+
+
+def test_of_a_batch_each_question_has_its_own_draws_and_their_cost() -> None:
+    def year(number: int) -> str:
+        return f'SELECT "Year" FROM t WHERE "Year" > {number}'
+
+    cut = replace(written(year(3), -0.1), finished=False)
+    slow = replace(written(year(4), -9.0), prefill_seconds=0.5, decode_seconds=2.0, forward_passes=7)
+    answers = {name: [written(year(at), -2.0)] * (SAMPLES - 2) + [cut, slow] for at, name in enumerate("abcd")}
+    greedy = [EMPTY, GOOD, EMPTY, EMPTY]
+    requests = [Request(prompt, "q", SCHEMA) for prompt in "abcd"]
+    contents = [CONTENT, CONTENT, None, CONTENT]
+    written_ = [written(text, -0.1) for text in greedy]
+    with SqlExecutor() as executor:
+        config = DecodingConfig(execution_guided=True)
+        found = improved(DrawingEach(answers), requests, written_, contents, config, executor)
+    assert [c.text for c in found] == [year(0), GOOD, EMPTY, year(3)]
+    assert (found[1], found[2]) == (written_[1], written_[2])
+    for at in (0, 3):
+        # The draws are decoded together: their passes add up, and the slowest decides how long they take.
+        assert found[at].forward_passes == 2 + 2 * (SAMPLES - 1) + 7
+        assert (found[at].prefill_seconds, found[at].decode_seconds) == (0.1, pytest.approx(0.1 + 2.5))
+        assert found[at].logprob == -2.0
 
 
 PEOPLE = TableSchema("people", (Column("name", "text", "VARCHAR"), Column("born", "text", "DATE")))
