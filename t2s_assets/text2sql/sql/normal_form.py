@@ -122,7 +122,7 @@ def _write_out_keys(scope: Scope, schema: MappingSchema) -> None:
     query = scope.expression
     if not isinstance(query, exp.Select):
         return
-    selected = {e.alias_or_name.lower(): e.unalias() for e in reversed(query.expressions)}
+    selected = _selected(query)
     keys = [e for clause in ("order", "distinct") if (found := query.args.get(clause)) for e in _keys(found)]
     for key in keys:
         for column in list(key.find_all(exp.Column)):
@@ -134,6 +134,24 @@ def _write_out_keys(scope: Scope, schema: MappingSchema) -> None:
                 column.set("table", table)
             else:
                 column.replace(meant.copy())
+
+
+def _selected(query: exp.Select) -> dict[str, exp.Expression]:
+    """What is selected, by its names."""
+    return {e.alias_or_name.lower(): e.unalias() for e in reversed(query.expressions)}
+
+
+def _in_one(node: exp.Subquery) -> exp.Select:
+    """A SELECT in parentheses with what stands behind these in it. An ORDER BY there knows what is selected alone."""
+    whole = node.this.copy()
+    for name in _LAST:
+        if (clause := node.args.get(name)) is not None:
+            whole.set(name, clause.copy())
+    selected = _selected(node.this)
+    for column in list(whole.args["order"].find_all(exp.Column)) if whole.args.get("order") else ():
+        if not column.table and (meant := selected.get(column.name.lower())) is not None:
+            column.replace(meant.copy())
+    return whole
 
 
 def _keys(clause: exp.Expression) -> list[exp.Expression]:
@@ -252,10 +270,7 @@ class _Writer:
 
     def _wrapped(self, node: exp.Subquery, ctes: _Names, outer: _Names) -> NormalForm:
         if isinstance(node.this, exp.Select) and not any(node.this.args.get(name) for name in _LAST):
-            whole = node.this.copy()
-            for name in _LAST:
-                whole.set(name, node.args.get(name))
-            return self.query(whole, ctes, outer)
+            return self.query(_in_one(node), ctes, outer)
         inner = self.query(node.this, ctes, outer)
         order, limit = self._order(node, ctes, _with_columns_of(node.this, outer)), self._limit(node, ctes, outer)
         if not (order or limit):
