@@ -13,7 +13,7 @@ import pytest
 from t2s_assets.cli.repl import Session
 from t2s_assets.text2sql import base_models, evaluation
 from t2s_assets.text2sql.errors import ModelError
-from t2s_assets.text2sql.evaluation import predictions
+from t2s_assets.text2sql.evaluation import entry, predictions
 from t2s_assets.text2sql.inference import Text2SQL
 from t2s_assets_tests.cli.conftest import FRUIT, T2S, found
 from t2s_assets_tests.projects import ProjectFiles
@@ -75,7 +75,7 @@ def test_a_rank_of_an_evaluation(
     found(shop, monkeypatch)
     monkeypatch.setattr("sys.argv", ["evaluation", "shop/tiny"])
     monkeypatch.setattr(predictions, "make_predictions", interrupted)
-    assert evaluation.main() == 130
+    assert entry.main() == 130
     assert "error" not in capfd.readouterr().out
 
 

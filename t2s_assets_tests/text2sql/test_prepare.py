@@ -300,11 +300,12 @@ def test_a_killed_make_leaves_the_asset_as_it_was(project_files: ProjectFiles) -
     make_all(project)
     before = contents(project.path("shop", "sql"))
     code = (
-        "from t2s_assets.text2sql import gold_sketch, prepare\n"
+        "from t2s_assets.text2sql import prepare\n"
+        "from t2s_assets.text2sql.gold import sketch\n"
         "from t2s_assets.text2sql.storage import Project\n"
         "import time\n"
         "def stop(*args): print('writing', flush=True); time.sleep(60)\n"
-        "gold_sketch.write_manifest = stop\n"
+        "sketch.write_manifest = stop\n"
         "if __name__ == '__main__': prepare.make_sql(Project.find(), 'shop', lambda line: None)\n"
     )
     script = project_files.root / "killed.py"

@@ -14,6 +14,7 @@ import pytest
 
 from t2s_assets.text2sql import evaluation
 from t2s_assets.text2sql.errors import DataError, T2SError
+from t2s_assets.text2sql.evaluation import entry
 from t2s_assets.text2sql.processes import launching
 from t2s_assets_tests.processes import kill_all, processes_with, wait_for
 from t2s_assets_tests.projects import ProjectFiles
@@ -87,7 +88,7 @@ def test_an_evaluation_in_this_process_takes_the_lock(shop: ProjectFiles) -> Non
 def test_a_rank_ends_with_its_launcher(shop: ProjectFiles) -> None:
     """Here while it waits for another's end: it would go on waiting."""
     with subprocess.Popen(["sleep", "600"]) as launcher, another_evaluation() as pid:
-        line = [sys.executable, "-m", evaluation.MODULE, "shop/tiny"]
+        line = [sys.executable, "-m", entry.MODULE, "shop/tiny"]
         environment = {**os.environ, "T2S_LAUNCHER": str(launcher.pid)}
         with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as rank:
             assert rank.stdout is not None
@@ -105,7 +106,7 @@ def test_all_ranks_end_with_their_launcher(shop: ProjectFiles, tmp_path: Path) -
     line = [sys.executable, "-m", "t2s_assets.cli", "evaluate", "shop/tiny"]
 
     def all_wait() -> bool:
-        ranks_and_torchrun = [c for c in processes_with(mark).values() if c.endswith(f"{evaluation.MODULE} shop/tiny")]
+        ranks_and_torchrun = [c for c in processes_with(mark).values() if c.endswith(f"{entry.MODULE} shop/tiny")]
         return len(ranks_and_torchrun) == 3 and "waiting up to" in said.read_text()
 
     with another_evaluation(), said.open("w") as out:
@@ -189,8 +190,7 @@ def test_a_scheduler_ends_an_evaluations_ranks(answerable: ProjectFiles, tiny_ba
 ONE_OF_TWO = """
 import os, signal, time
 import torch.distributed as dist
-from t2s_assets.text2sql import evaluation
-from t2s_assets.text2sql.evaluation import predictions
+from t2s_assets.text2sql.evaluation import entry, predictions
 
 rank, real = os.environ["RANK"], predictions.{name}
 
@@ -200,7 +200,7 @@ def ends(*args, **kwargs):
     return real(*args, **kwargs)
 
 predictions.{name} = ends
-raise SystemExit(evaluation.main())
+raise SystemExit(entry.main())
 """
 
 
@@ -237,7 +237,7 @@ def test_a_rank_that_ends_alone_is_told_of_in_lines(
     script = tmp_path / "ends.py"
     script.write_text(ONE_OF_TWO.format(name=name, rank=rank, ends=ends))
     line = evaluation.command("towns", "tiny", config)
-    at = line.index(evaluation.MODULE)
+    at = line.index(entry.MODULE)
     line[at - 1 : at + 1] = [str(script)]
     with pytest.raises(T2SError, match="failed with status 1; its messages are above"):
         launching.run(config, line, evaluation.environment(answerable.project, config), what="it")
