@@ -21,10 +21,12 @@ TRL's defaults are bfloat16 by autocast over weights of the base's type, and gra
 `--tuned-baseline` gives it what its user would set first: the number format that ours runs in, and no checkpointing.
 
 What is printed: examples/s and real (unpadded) tokens/s over whole steps, the peak of resident memory, loss curve,
-gradient norms, and the share of the matrix-multiplication rate that a plain float32 (or bfloat16) product of this
-model's sizes reaches on this machine: the mean of right before and right after the side in question. The share is model
-FLOPs utilisation: all matrix products that the training needs (`Shape.flops`), those with frozen weights alone beside
-it. Gradient norms near zero: nothing was learnt, whatever the speed. Timings mean something on an idle machine.
+gradient norms, and the share of the matrix-multiplication limit: the rate that plain products of this model's sizes
+reach on this machine in the number format that ours trains in. It is measured between all steps of either side, for a
+part of their time that is not counted as theirs, since neighbours on the host change it from second to second, that of
+AMX threefold. The share is model FLOPs utilisation: all matrix products that the training needs (`Shape.flops`; those
+with frozen weights alone beside it) over what the limit would have done in the steps' time. Gradient norms near zero:
+nothing was learnt, whatever the speed. Timings mean something on an idle machine.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from t2s_assets.text2sql import base_models, parity, records, training
-from t2s_assets.text2sql.config import Experiment, LoraSettings
+from t2s_assets.text2sql.config import Experiment
 from t2s_assets.text2sql.plain_text import encode
 from t2s_assets.text2sql.prepare import sample
 from t2s_assets.text2sql.prompt_datasets import load_prompts
@@ -60,20 +62,65 @@ def rows_of(project: Project, address: str, config: Experiment, split: str, coun
     return list(sample(fits, count, seed=seed, key=lambda r: r["id"]))
 
 
-def matmul_rate(shape: cost.Shape, dtype: str, tokens: int, *, seconds: float = 2.0) -> float:
-    """FLOP/s of products of `tokens` rows with this model's MLP and attention weights: the best of many."""
-    import torch
+class MatmulLimit:
+    """FLOP/s of products of `tokens` rows with this model's MLP and attention weights, as torch multiplies them."""
 
-    kind, best = getattr(torch, dtype), 0.0
-    pairs = [(torch.randn(tokens, i).to(kind), torch.randn(i, o).to(kind)) for i, o in set(shape.linears.values())]
-    flops = sum(2.0 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in pairs)
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        for a, b in pairs:
+    def __init__(self, shape: cost.Shape, dtype: str, tokens: int) -> None:
+        import torch
+
+        kind = getattr(torch, dtype)
+        sizes = sorted(set(shape.linears.values()))
+        self._pairs = [(torch.randn(tokens, i).to(kind), torch.randn(i, o).to(kind)) for i, o in sizes]
+        self._flops = sum(2.0 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in self._pairs)
+
+    def rate(self, seconds: float) -> float:
+        """Their mean over at least `seconds`, warm."""
+        self._round()
+        rounds, started = 0, time.perf_counter()
+        while rounds == 0 or time.perf_counter() - started < seconds:
+            self._round()
+            rounds += 1
+        return rounds * self._flops / (time.perf_counter() - started)
+
+    def _round(self) -> None:
+        for a, b in self._pairs:
             a @ b
-        best = max(best, flops / (time.perf_counter() - started))
-    return best
+
+
+class Stopwatch:
+    """The seconds of a training's steps, and the limit's rate in front of each and behind the last.
+
+    A rate takes a tenth of the seconds of the step before it, and 0.2 at least.
+    """
+
+    def __init__(self, limit: MatmulLimit) -> None:
+        self._limit = limit
+        self.seconds: list[float] = []
+        self.rates: list[float] = []
+
+    def callback(self) -> Any:
+        """What tells a Trainer's steps apart."""
+        from transformers import TrainerCallback
+
+        class Steps(TrainerCallback):
+            def on_train_begin(self, *_: Any, **__: Any) -> None:
+                watch._begin()
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                watch.seconds.append(time.perf_counter() - watch._began)
+                watch._begin()
+
+        watch = self
+        return Steps()
+
+    def _begin(self) -> None:
+        self.rates.append(self._limit.rate(max(0.2, 0.1 * (self.seconds[-1] if self.seconds else 0.0))))
+        self._began = time.perf_counter()
+
+    def possible_flops(self) -> float:
+        """What the limit would have done in the steps' time."""
+        around = zip(self.seconds, self.rates, self.rates[1:])
+        return sum(seconds * (before + after) / 2 for seconds, before, after in around)
 
 
 def baseline(project: Project, options: argparse.Namespace, config: Experiment) -> dict[str, Any]:
@@ -182,20 +229,28 @@ def _measured(
 ) -> dict[str, Any]:
     import torch
 
-    started = time.perf_counter()
+    placement, base = base_models.place_training(config), base_models.fetch(config.base_model, project)
+    shape = shape_in(base.folder)
+    if shape is None:
+        sys.exit("the base is none of Llama, Mistral or Qwen2, so the share of the matmul limit cannot be told")
+    watch = Stopwatch(MatmulLimit(shape, placement.dtype, cost.PASS_TOKENS))
+    trainer.add_callback(watch.callback())
     trainer.train()
-    seconds = time.perf_counter() - started
+    seconds, possible = sum(watch.seconds), watch.possible_flops()
     peak = records.peak_memory_gb(trainer.args.device.type)
     history = [h for h in trainer.state.log_history if "loss" in h]
     validation = rows_of(project, options.experiment, config, "validation", options.validation, options.seed)
     lengths = [r["prompt_tokens"] + r["completion_tokens"] for r in train]
+    labelled = sum(r["completion_tokens"] for r in train)
     return {
         "examples": len(train),
         "seconds": seconds,
         "examples_per_s": len(train) / seconds,
         "tokens_per_s": sum(lengths) / seconds,
-        "lengths": lengths,
-        "labelled": sum(r["completion_tokens"] for r in train),
+        "matmul_share": shape.flops(lengths, labelled, config.lora) / possible,
+        "matmul_share_frozen": shape.frozen_flops(sum(lengths), labelled) / possible,
+        "matmul_gflops": possible / seconds / 1e9,
+        "matmul_gflops_range": [round(rate / 1e9) for rate in (min(watch.rates), max(watch.rates))],
         "steps": trainer.state.global_step,
         "format": _format(trainer),
         "peak_rss_gb": peak,
@@ -229,18 +284,16 @@ def run_side(project: Project, side: str, options: argparse.Namespace) -> dict[s
         return json.loads(out.read_text())
 
 
-def show(side: str, m: dict[str, Any], limit: float, shape: cost.Shape, lora: LoraSettings) -> tuple[float, float]:
-    """Print one side; its share of the matmul limit, and that of the products with frozen weights alone."""
-    possible = m["seconds"] * limit
-    share = shape.flops(m["lengths"], m["labelled"], lora) / possible
-    frozen = shape.frozen_flops(sum(m["lengths"]), m["labelled"]) / possible
+def show(side: str, m: dict[str, Any]) -> None:
+    """Print one side."""
+    low, high = m["matmul_gflops_range"]
     print(
         f"{side:9} {m['examples_per_s']:.2f} examples/s, {m['tokens_per_s']:.0f} tokens/s, {m['steps']} steps, peak "
-        f"{m['peak_rss_gb']:.2f} GB, validation loss {m['val_loss']:.4f}, {share:.1%} of {limit / 1e9:.0f} GFLOP/s "
-        f"({frozen:.1%} with frozen weights), {m['threads']} threads, {m['format']}"
+        f"{m['peak_rss_gb']:.2f} GB, validation loss {m['val_loss']:.4f}, {m['matmul_share']:.1%} of "
+        f"{m['matmul_gflops']:.0f} GFLOP/s ({low}-{high}; {m['matmul_share_frozen']:.1%} with frozen weights), "
+        f"{m['threads']} threads, {m['format']}"
     )
     print(f"          loss {m['losses']}\n          gradient norm {m['grad_norms']}", flush=True)
-    return share, frozen
 
 
 def main() -> None:
@@ -272,17 +325,11 @@ def main() -> None:
         command = [sys.executable, "-c", "from t2s_assets.cli import main; main()", "prepare", options.experiment]
         subprocess.run(command, check=True)
     placement = base_models.place_training(config)
-    shape = shape_in(base_models.fetch(config.base_model, project).folder)
-    if shape is None:
-        sys.exit("the base is none of Llama, Mistral or Qwen2, so the share of the matmul limit cannot be told")
-    rates = [matmul_rate(shape, placement.dtype, cost.PASS_TOKENS)]
     print(f"{options.experiment} on {placement.device}, {placement.dtype}")
-    found, share, limit = {}, {}, 0.0
+    found = {}
     for side in SIDES:
         found[side] = run_side(project, side, options)
-        rates.append(matmul_rate(shape, placement.dtype, cost.PASS_TOKENS))
-        limit = sum(rates[-2:]) / 2
-        share[side] = show(side, found[side], limit, shape, config.lora)
+        show(side, found[side])
     mine, theirs = found["ours"], found["baseline"]
     speedup = mine["examples_per_s"] / theirs["examples_per_s"]
     print(f"speed-up {speedup:.2f}, validation loss {mine['val_loss'] / theirs['val_loss'] - 1:+.1%}")
@@ -292,10 +339,10 @@ def main() -> None:
             "speedup": speedup,
             "val_loss": mine["val_loss"],
             "baseline_val_loss": theirs["val_loss"],
-            "matmul_share": share["ours"][0],
-            "matmul_share_frozen": share["ours"][1],
+            "matmul_share": mine["matmul_share"],
+            "matmul_share_frozen": mine["matmul_share_frozen"],
             "peak_rss_gb": mine["peak_rss_gb"],
-            "matmul_gflops": limit / 1e9,
+            "matmul_gflops": mine["matmul_gflops"],
             "ours": mine,
             "baseline": theirs,
             "versions": records.versions(),

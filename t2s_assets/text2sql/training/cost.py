@@ -38,6 +38,8 @@ PASS_TOKENS = 768
 gradient. What a pass keeps for its backward half grows with its tokens, and larger ones are no faster there."""
 FLAT_PAD_TO = 32
 """Lengths of the flat sequences that `fused` takes are multiples of this: no row is padded to it, only the sequence."""
+ROW_ENTRIES = 32
+"""Rows of the matrices of `joint_linears` have room for multiples of as many entries."""
 LOGITS_ROWS = 256
 """Rows of logits that a pass of `fused` makes at a time: with 49,152 tokens in bfloat16, 25 MB."""
 LANE_TOKENS = 128
@@ -217,12 +219,27 @@ def layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: i
 def fused_layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, width: int) -> float:
     """What `fused` keeps of one decoder layer for each token of a row of `width` tokens.
 
-    Query, key and value, attention's weights and output, what both norms give, gate and up and their product, and the
-    LoRA bottlenecks; in float32 the residual stream in front of each norm, and a number for each norm.
+    Query, key and value and attention's weights; side by side with their LoRA bottlenecks attention's output, what both
+    norms give, and the product of gate and up, and with that of their gradients gate and up; in float32 the residual
+    stream in front of each norm, and a number for each norm.
     """
-    q, kv = shape.heads * shape.head_size, shape.key_heads * shape.head_size
-    kept = 2 * shape.hidden + 2 * q + 2 * kv + 3 * shape.intermediate + shape.heads * width
-    return _size(placement) * (kept + lora.rank * len(set(lora.targets))) + 8.0 * (shape.hidden + 1)
+    q, kv, h, i = shape.heads * shape.head_size, shape.key_heads * shape.head_size, shape.hidden, shape.intermediate
+    gate_up = ("gate_proj", "up_proj")
+    kept = q + 2 * kv + shape.heads * width
+    kept += with_bottleneck(h, lora, "q_proj", "k_proj", "v_proj") + with_bottleneck(q, lora, "o_proj")
+    kept += with_bottleneck(h, lora, *gate_up) + with_bottleneck(2 * i, lora, *gate_up)
+    kept += with_bottleneck(i, lora, "down_proj")
+    return _size(placement) * kept + 8.0 * (h + 1)
+
+
+def with_bottleneck(entries: int, lora: LoraSettings, *layers: str) -> int:
+    """Entries of a row that holds `entries`, an input or output of joint `layers`, and room for their bottleneck."""
+    return room(entries + lora.rank * len(set(layers) & set(lora.targets)))
+
+
+def room(entries: int) -> int:
+    """The length of a row with at least `entries`."""
+    return -(-entries // ROW_ENTRIES) * ROW_ENTRIES
 
 
 def why_not_fused(lora: LoraSettings, training: TrainingConfig, placement: Placement) -> str | None:
@@ -333,8 +350,7 @@ def memory(
     weights = weight_bytes(shape, placement)
     if fused:
         # Joint layers are copies; what they are made from stays, in pages of the file or of the heap.
-        joined = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-        weights += _size(placement) * shape.layers * sum(math.prod(shape.linears[name]) for name in joined)
+        weights += _size(placement) * shape.layers * sum(i * o for i, o in shape.linears.values())
     if placement.quantization == "nf4":
         weights += _size(placement) * max(i * o for i, o in shape.linears.values())  # the one being multiplied
     unused = (_UNUSED_FUSED if fused else _UNUSED[placement.device]) * (activations + logits)

@@ -120,9 +120,10 @@ class Fused:
         total = output_loss(normed, self.head, targets, take, gradient)
         # The gradient of the residual stream, to which each layer adds, and that rounded: behind the last attention
         # of the tokens that go on, then of all.
-        dx, rounded = torch.zeros_like(last), keep(last.shape)
+        wide = max(joint.wide_output for layer in self.layers for joint in (layer.out, layer.down))
+        dx, rounded = torch.zeros_like(last), keep((len(last), wide))
         self.norm.back(gradient, last, inverse, dx, rounded)
-        whole = keep((len(ids), last.shape[1]))
+        whole = keep((len(ids), wide))
         for number in reversed(range(len(self.layers))):
             lane.scratch[0].begin()
             own = lane.gradients[4 * number : 4 * number + 4]
@@ -165,8 +166,8 @@ class _Norm:
 class _Kept(NamedTuple):
     """What a layer keeps for its backward half: its input `x`, the residual stream `middle` in front of the MLP, what
     both norms give (`normed`, `again`) and the inverses that they multiplied by, what attention keeps and gives
-    (`attended`, `seen`), gate and up (`both`) and their product, the LoRA bottlenecks, and the tokens that go on behind
-    attention where these are not all."""
+    (`attended`, `seen`), gate and up (`both`) and their product, and the tokens that go on behind attention where these
+    are not all. What joint layers read is as wide as they want it, and so is `both`, whose gradient takes its place."""
 
     x: Tensor
     inverse: Sequence[Tensor]
@@ -177,7 +178,6 @@ class _Kept(NamedTuple):
     again: Tensor
     both: Tensor
     gated: Tensor
-    narrow: list[Tensor | None]
     only: Tensor | None
 
 
@@ -208,32 +208,32 @@ class _Layer:
         on, where given.
         """
         tokens, hidden = x.shape
-        inverse, normed = torch.empty(2, tokens), keep(x.shape)
+        inverse, normed = torch.empty(2, tokens), keep((tokens, self.qkv.wide_input))
         if added is None:
             self.before_attention.forward(x, normed, inverse[0])
         else:
             total = keep.exact(x.shape)
             self.before_attention.of_sum(x, added, total, normed, inverse[0])
             x = total
-        qkv = take((tokens, len(self.qkv.weight)))
-        narrow = [self.qkv.forward(normed, qkv, keep)]
-        seen = keep((tokens, self.out.weight.shape[1]))
+        qkv = take((tokens, self.qkv.outputs))
+        self.qkv.forward(normed, qkv)
+        seen = keep((tokens, self.out.wide_input))
         attended = layout.attend(qkv, seen, keep, take)
         before = x
         if only is not None:
             x, seen, tokens = x[only], seen[only], len(only)
             inverse = [inverse[0], torch.empty(tokens)]
         mixed = take((tokens, hidden))
-        narrow.append(self.out.forward(seen, mixed, keep))
-        middle, again = keep.exact(x.shape), keep(x.shape)
+        self.out.forward(seen, mixed)
+        middle, again = keep.exact(x.shape), keep((tokens, self.gate_up.wide_input))
         self.before_mlp.of_sum(x, mixed, middle, again, inverse[1])
-        both = keep((tokens, len(self.gate_up.weight)))
-        narrow.append(self.gate_up.forward(again, both, keep))
-        gated = keep((tokens, len(self.gate_up.weight) // 2))
-        kernels.swiglu(array(both), array(gated))
+        both = keep((tokens, self.gate_up.wide_output))
+        self.gate_up.forward(again, both[:, : self.gate_up.outputs])
+        gated = keep((tokens, self.down.wide_input))
+        kernels.swiglu(array(both), self.down.inputs, array(gated))
         out = take((tokens, hidden))
-        narrow.append(self.down.forward(gated, out, keep))
-        return middle, out, _Kept(before, inverse, normed, attended, seen, middle, again, both, gated, narrow, only)
+        self.down.forward(gated, out)
+        return middle, out, _Kept(before, inverse, normed, attended, seen, middle, again, both, gated, only)
 
     def backward(
         self,
@@ -249,24 +249,26 @@ class _Layer:
     ) -> Tensor:
         """The gradient (T, hidden) of the layer's input, for `dx`, that of what follows, which it overwrites.
 
-        `rounded` is `dx` as products take it, and is overwritten too; `whole` (T, hidden), which may be the same
-        memory, gets that of the result. In the `first` layer nobody asks for a result, and it is not that.
+        `rounded` (T, as wide as joint layers want it) is `dx` as products take it, and is overwritten too; `whole`, as
+        wide, which may be the same memory, gets that of the result. In the `first` layer nobody asks for a result, and
+        it is not that.
         """
-        dgated = take(kept.gated.shape)
-        self.down.backward(rounded, kept.gated, kept.narrow[3], dgated, gradients[3], take)
+        tokens, hidden = kept.middle.shape
+        dgated = take((tokens, self.down.inputs))
+        self.down.backward(rounded, kept.gated, dgated, gradients[3], take)
         kernels.swiglu_back(array(dgated), array(kept.both))
-        dagain = take(kept.again.shape)
-        self.gate_up.backward(kept.both, kept.again, kept.narrow[2], dagain, gradients[2], take)
+        dagain = take((tokens, hidden))
+        self.gate_up.backward(kept.both, kept.again, dagain, gradients[2], take)
         self.before_mlp.back(dagain, kept.middle, kept.inverse[1], dx, rounded)
-        dseen = take(kept.seen.shape)
-        self.out.backward(rounded, kept.seen, kept.narrow[1], dseen, gradients[1], take)
+        dseen = take((tokens, self.out.inputs))
+        self.out.backward(rounded, kept.seen, dseen, gradients[1], take)
         if kept.only is not None:
             dx = torch.zeros_like(kept.x).index_copy_(0, kept.only, dx)
             dseen = dseen.new_zeros(len(kept.x), dseen.shape[1]).index_copy_(0, kept.only, dseen)
-        dqkv = take((len(kept.x), len(self.qkv.weight)))
+        dqkv = take((len(kept.x), self.qkv.wide_output))
         layout.back(dseen, kept.attended, dqkv, take)
-        dnormed = None if first else take(kept.normed.shape)
-        self.qkv.backward(dqkv, kept.normed, kept.narrow[0], dnormed, gradients[0], take)
+        dnormed = None if first else take(kept.x.shape)
+        self.qkv.backward(dqkv, kept.normed, dnormed, gradients[0], take)
         if dnormed is not None:
             self.before_attention.back(dnormed, kept.x, kept.inverse[0], dx, whole)
         return dx

@@ -4,109 +4,134 @@ Query, key and value are one product, gate and up another, and so are their LoRA
 stand in a block-diagonal matrix, whose zeros cost less than the passes over memory that they save. The base's weights
 are frozen and get no gradient. Used by `fused`.
 
-LoRA's part is computed first, and the base's product adds to it before it is rounded. The other way round, as PEFT has
-it, bfloat16 rounds the base's output to its 8 bits, and what a young adapter adds is mostly less than half the last of
-them: the sum rounds back to the output without it, and training learns as if it had taken smaller steps.
+LoRA's part is a part of the base's product: an input x and its bottleneck x A' stand side by side in memory, and so do
+the base's weights and B, so that one product is x W' + (x A') B'. Two products would write the output and read it
+again. And as PEFT has it, bfloat16 rounds the base's output to its 8 bits before LoRA's part is added, and what a young
+adapter adds is mostly less than half the last of them: the sum rounds back to the output without it, and training
+learns as if it had taken smaller steps. The gradient of x is one product in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from t2s_assets.text2sql.training.cost import ROW_ENTRIES, room
+
 Take = Callable[[tuple[int, ...]], Tensor]
 """Gives an uninitialised tensor of a shape, of the type that products take."""
+
+
+def _clear(x: Tensor, first: int, used: int) -> None:
+    """Zeros behind the entries of rows that a product reads, `first` or `used`, in memory that nobody wrote to.
+
+    oneDNN's kernels for AMX multiply by ROW_ENTRIES entries at once. Where a row goes on, they read what stands behind
+    the last of a product, and multiply it by zero: a NaN that stands there would be the result.
+    """
+    start = first if first % ROW_ENTRIES else used
+    if start < x.shape[1]:
+        x[:, start:].zero_()
 
 
 @dataclass
 class Joint:
     """Linear layers of one input: x W' + b, and scale (x A') B' of those that are adapted.
 
-    `weight` (outputs of all, inputs) and `bias` (outputs of all,) are frozen. For each adapted layer, in their order:
-    `a` (rank, inputs), `b` (its outputs, rank), and `places`, its first output and the first after it. `scales`
-    (ranks of all, 1) holds each layer's scale once for each of its ranks, float32.
+    `matrix` (`outputs` + `ranks`, at least `inputs` + `ranks`) has the frozen weights of all, to the right of them B's
+    and below them A's with their scales, which `renew` puts there; `bias` (`outputs`,) is frozen. For each adapted
+    layer, in their order: `a` (rank, inputs), `b` (its outputs, rank), and `places`, its first output and the first
+    after it. `scales` (ranks of all, 1) holds each layer's scale once for each of its ranks, float32.
     """
 
-    weight: Tensor
+    matrix: Tensor
+    inputs: int
+    outputs: int
     bias: Tensor | None
     a: tuple[Parameter, ...]
     b: tuple[Parameter, ...]
     places: tuple[tuple[int, int], ...]
     scales: Tensor
-    # LoRA's matrices as products take them, (ranks, inputs) with the scales and (ranks, outputs): `renew` makes them.
-    down: Tensor = field(init=False)
-    up: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.down = self.weight.new_empty(len(self.scales), self.weight.shape[1])
-        self.up = self.weight.new_zeros(len(self.scales), len(self.weight))
+        self.ranks = len(self.scales)
+        # Entries of a row that holds an input, or an output's gradient, with room for its bottleneck.
+        self.wide_input, self.wide_output = room(self.inputs + self.ranks), room(self.outputs + self.ranks)
+        self.down = self.matrix[self.outputs :, : self.inputs]
+        self.up = self.matrix[: self.outputs, self.inputs : self.inputs + self.ranks]
         self.renew()
 
     @classmethod
     def of(cls, modules: Sequence[Any]) -> Joint:
         """The linear layers `modules`, with PEFT's LoRA around them or without.
 
-        Where they are several, their weights become parts of the joint one, so that no product reads another copy.
+        Their weights become parts of the joint matrix, so that no product reads another copy.
         """
         bases = [getattr(module, "base_layer", module) for module in modules]
-        weight = bases[0].weight.data if len(bases) == 1 else torch.cat([base.weight.data for base in bases])
         biases = [base.bias for base in bases]
         bias, a, b, places, scales, end = None, [], [], [], [], 0
         if any(each is not None for each in biases):
-            bias = torch.cat([weight.new_zeros(len(m.weight)) if m.bias is None else m.bias.data for m in bases])
+            zeros = [m.weight.new_zeros(len(m.weight)) if m.bias is None else m.bias.data for m in bases]
+            bias = torch.cat(zeros)
         for module, base in zip(modules, bases):
             start, end = end, end + len(base.weight)
-            base.weight.data = weight[start:end]
             if hasattr(module, "lora_A"):
                 (name,) = module.active_adapters
                 a.append(module.lora_A[name].weight)
                 b.append(module.lora_B[name].weight)
                 places.append((start, end))
                 scales += [module.scaling[name]] * len(a[-1])
-        return cls(weight, bias, tuple(a), tuple(b), tuple(places), torch.tensor(scales)[:, None])
+        inputs = bases[0].weight.shape[1]
+        matrix = bases[0].weight.data.new_zeros(end + len(scales), room(inputs + len(scales)))
+        end = 0
+        for base in bases:
+            start, end = end, end + len(base.weight)
+            base.weight.data = matrix[start:end, :inputs].copy_(base.weight.data)
+        return cls(matrix, inputs, end, bias, tuple(a), tuple(b), tuple(places), torch.tensor(scales)[:, None])
 
     def renew(self) -> None:
         """Take over what an optimizer made of A and B."""
         if self.a:
             with torch.no_grad():
                 self.down.copy_(torch.cat(self.a).mul_(self.scales))
-                for block, b in zip(self._blocks(self.up), self.b):
+                for block, b in zip(self._blocks(self.up.t()), self.b):
                     block.copy_(b.t())
 
-    def forward(self, x: Tensor, out: Tensor, keep: Take) -> Tensor | None:
-        """Into `out` (tokens, outputs of all) what the layers make of `x` (tokens, inputs).
+    def forward(self, x: Tensor, out: Tensor) -> None:
+        """Into `out` (tokens, outputs) what the layers make of the first `inputs` entries of x (tokens, wide_input).
 
-        Returns what `backward` needs besides x, in memory that `keep` gives.
+        Behind them x gets the bottlenecks, for `backward`.
         """
-        narrow = None
-        if self.a:
-            narrow = torch.mm(x, self.down.t(), out=keep((len(x), len(self.down))))
-            torch.mm(narrow, self.up, out=out).addmm_(x, self.weight.t())
-        else:
-            torch.mm(x, self.weight.t(), out=out)
+        used = self.inputs + self.ranks
+        _clear(x, self.inputs, used)
+        if self.ranks:
+            torch.mm(x[:, : self.inputs], self.down.t(), out=x[:, self.inputs : used])
+        torch.mm(x[:, :used], self.matrix[: self.outputs, :used].t(), out=out)
         if self.bias is not None:
             out.add_(self.bias)
-        return narrow
 
-    def backward(
-        self, dy: Tensor, x: Tensor, narrow: Tensor | None, dx: Tensor | None, gradients: Gradients, take: Take
-    ) -> None:
-        """Into `dx` the gradient of x, unless None, and into `gradients` those of LoRA's matrices."""
-        if narrow is None:
-            if dx is not None:
-                torch.mm(dy, self.weight, out=dx)
-            return
-        dnarrow = torch.mm(dy, self.up.t(), out=take(narrow.shape))
-        gradients.add(
-            torch.mm(dnarrow.t(), x, out=take(self.down.shape)), torch.mm(narrow.t(), dy, out=take(self.up.shape))
-        )
+    def backward(self, dy: Tensor, x: Tensor, dx: Tensor | None, gradients: Gradients, take: Take) -> None:
+        """Into `dx` (tokens, inputs) the gradient of x, unless None, and into `gradients` those of LoRA's matrices.
+
+        x as `forward` left it; the gradient of the output is in the first `outputs` entries of dy (tokens,
+        wide_output), behind which the bottlenecks' gradients are put.
+        """
+        used = self.outputs + self.ranks
+        _clear(dy, self.outputs, used)
+        if self.ranks:
+            given, narrow = dy[:, : self.outputs], x[:, self.inputs : self.inputs + self.ranks]
+            dnarrow = torch.mm(given, self.up, out=dy[:, self.outputs : used])
+            # Their columns as rows: products take twice as long where they have to turn the narrow one themselves.
+            across = take((self.ranks, len(x)))
+            down = torch.mm(across.copy_(dnarrow.t()), x[:, : self.inputs], out=take((self.ranks, self.inputs)))
+            up = torch.mm(across.copy_(narrow.t()), given, out=take((self.ranks, self.outputs)))
+            gradients.add(down, up)
         if dx is not None:
-            torch.mm(dnarrow, self.down, out=dx).addmm_(dy, self.weight)
+            torch.mm(dy[:, :used], self.matrix[:, : self.inputs], out=dx)
 
     def _blocks(self, matrix: Tensor) -> list[Tensor]:
         """Of a matrix (ranks of all, outputs of all) each adapted layer's own block."""
@@ -128,7 +153,8 @@ class Gradients:
     """Sums, in float32, of the gradients of a joint's `down` and `up` over passes."""
 
     def __init__(self, joint: Joint) -> None:
-        self.down, self.up = torch.empty(joint.down.shape), torch.empty(joint.up.shape)
+        self.down = torch.empty(joint.ranks, joint.inputs)
+        self.up = torch.empty(joint.ranks, joint.outputs)
         self.clear()
 
     def clear(self) -> None:

@@ -162,11 +162,10 @@ def rms_norm_back(dy: Any, x: Any, weight: Any, inverse: Any, dx: Any, rounded: 
 
 
 @_kernel
-def swiglu(both: Any, out: Any) -> None:
-    """SwiGLU (Shazeer 2020), silu(gate) * up, of gate and up side by side (n, 2 * size)."""
-    rows, size = out.shape
-    for i in range(rows):
-        gate, up, into = both[i][:size], both[i][size:], out[i]
+def swiglu(both: Any, size: Any, out: Any) -> None:
+    """SwiGLU (Shazeer 2020), silu(gate) * up, of gate and up side by side, the first 2 * size entries of each row."""
+    for i in range(len(out)):
+        gate, up, into = both[i][:size], both[i][size : 2 * size], out[i]
         for j in range(size):
             value = _up(gate[j])
             _put(into, j, value / (float32(1) + _exp(-value)) * _up(up[j]))
@@ -174,10 +173,10 @@ def swiglu(both: Any, out: Any) -> None:
 
 @_kernel
 def swiglu_back(dy: Any, both: Any) -> None:
-    """In place of gate and up (n, 2 * size) their gradients, where those of `swiglu`'s output are `dy`."""
+    """In place of gate and up their gradients, where those of `swiglu`'s output are `dy` (n, size)."""
     rows, size = dy.shape
     for i in range(rows):
-        given, gate, up = dy[i], both[i][:size], both[i][size:]
+        given, gate, up = dy[i], both[i][:size], both[i][size : 2 * size]
         for j in range(size):
             value, dvalue, other = _up(gate[j]), _up(given[j]), _up(up[j])
             share = float32(1) / (float32(1) + _exp(-value))
@@ -280,21 +279,22 @@ def take_heads(entries: Any, sources: Any, cos: Any, sin: Any, heads: Any, scale
 def give_heads_back(
     gradients: Any, starts: Any, places: Any, cos: Any, sin: Any, heads: Any, scale: Any, out: Any
 ) -> None:
-    """To `out` (tokens * heads of each, size) the gradients of `take_heads`' entries.
+    """To `out` (tokens, heads of each * size or more) the gradients of `take_heads`' entries.
 
     Entry i was taken to the rows `places[starts[i] : starts[i + 1]]`, whose gradients add up.
     """
-    each = len(out) // len(cos)
-    size = out.shape[1]
+    entries, size = len(starts) - 1, gradients.shape[1]
+    each = entries // len(cos)
     half = size // 2
     sums = np.empty(size, np.float32)
-    for i in range(len(out)):
+    for i in range(entries):
         sums[:] = 0
         for place in places[starts[i] : starts[i + 1]]:
             row = gradients[place]
             for j in range(size):
                 sums[j] += _up(row[j])
-        token, head, into = i // each, i % each, out[i]
+        token, head = i // each, i % each
+        into = out[token][head * size : (head + 1) * size]
         if head >= heads[1]:
             for j in range(size):
                 _put(into, j, sums[j])
@@ -315,3 +315,15 @@ def take_rows(x: Any, sources: Any, out: Any) -> None:
             out[i] = x[sources[i]]
         else:
             out[i] = 0
+
+
+@_kernel
+def put_heads(x: Any, sources: Any, out: Any) -> None:
+    """Rows `sources` of x (n, size), as many for each token, side by side into `out` (tokens, all their sizes or
+    more)."""
+    tokens, size = len(out), x.shape[1]
+    each = len(sources) // tokens
+    for token in range(tokens):
+        row = out[token]
+        for head in range(each):
+            row[head * size : (head + 1) * size] = x[sources[token * each + head]]

@@ -93,7 +93,7 @@ class Layout:
         self.parts: list[_Part] = []
         self.total = self.answers = 0
         # Where each token's output stands among all groups' queries, and which of their entries are real.
-        self.output = torch.empty(tokens * heads.queries, dtype=torch.long)
+        output = torch.empty(tokens * heads.queries, dtype=torch.long)
         taken, real = [], []
         for group in rows.groups:
             (count, width), length = group.queries.shape, group.keys.shape[1]
@@ -105,7 +105,7 @@ class Layout:
             entries = torch.cat([queries, keys, keys + heads.keys])
             real.append(torch.cat([present, *[seen[:, None].expand(count, heads.keys, length).flatten()] * 2]))
             taken.append(torch.where(real[-1], entries, 0))
-            self.output[asked[present]] = self.answers + torch.arange(len(asked))[present]
+            output[asked[present]] = self.answers + torch.arange(len(asked))[present]
             self.parts.append(
                 _Part(
                     entries=array(taken[-1]),
@@ -119,10 +119,11 @@ class Layout:
             )
             self.total += len(entries)
             self.answers += len(asked)
+        self.output = array(output)
         self.starts, self.places = _where(torch.cat(taken), torch.cat(real), tokens * each)
 
     def attend(self, qkv: Tensor, out: Tensor, keep: Take, take: Take) -> list[Tensor]:
-        """Into `out` (T, heads * size) attention's output for queries, keys and values side by side.
+        """Into `out` (T, heads * size or more) attention's output for queries, keys and values side by side.
 
         Returns what `back` needs, in memory that `keep` gives; `take` gives what is needed until this returns.
         """
@@ -137,11 +138,12 @@ class Layout:
             kernels.softmax(array(weights), part.looks_at)
             torch.bmm(weights, value, out=context[part.first : part.first + part.count].view_as(query))
             kept += [taken, weights]
-        torch.index_select(context, 0, self.output, out=out.view(-1, size))
+        kernels.put_heads(array(context), self.output, array(out))
         return kept
 
     def back(self, dy: Tensor, kept: list[Tensor], dqkv: Tensor, take: Take) -> None:
-        """Into `dqkv` the gradient of `attend`'s queries, keys and values, where its output's is `dy`."""
+        """Into `dqkv` (T, heads of each * size or more) the gradient of `attend`'s queries, keys and values, where its
+        output's is `dy` (T, heads * size)."""
         size = self.heads.size
         gradients, given = take((self.total, size)), array(dy.view(-1, size))
         for part, taken, weights in zip(self.parts, kept[::2], kept[1::2]):
@@ -155,7 +157,7 @@ class Layout:
             torch.bmm(dscores, key, out=dquery)
             torch.bmm(dscores.transpose(1, 2), query, out=dkey)
             torch.bmm(weights.transpose(1, 2), do, out=dvalue)
-        kernels.give_heads_back(array(gradients), self.starts, self.places, *self.turning, array(dqkv.view(-1, size)))
+        kernels.give_heads_back(array(gradients), self.starts, self.places, *self.turning, array(dqkv))
 
 
 def _where(taken: Tensor, real: Tensor, entries: int) -> tuple[Indices, Indices]:

@@ -52,11 +52,13 @@ def test_swiglu(dtype: torch.dtype, near: float, scale: float) -> None:
     gate, up = exact.chunk(2, dim=1)
     gated = F.silu(gate) * up
     gated.backward(dy.float())
-    out = torch.empty_like(dy)
-    kernels.swiglu(array(both), array(out))
-    assert_near(out, gated.detach(), near)
-    kernels.swiglu_back(array(dy), array(both))
-    assert_near(both, exact.grad, near * 2)
+    # Rows may go on: what stands there is others'.
+    out, wide = torch.full((5, 40), torch.nan, dtype=dtype), F.pad(both, (0, 3), value=torch.nan)
+    kernels.swiglu(array(wide), 37, array(out))
+    assert_near(out[:, :37], gated.detach(), near)
+    kernels.swiglu_back(array(dy), array(wide))
+    assert_near(wide[:, :74], exact.grad, near * 2)
+    assert out[:, 37:].isnan().all() and wide[:, 74:].isnan().all()
 
 
 def test_softmax_of_the_keys_a_query_looks_at(dtype: torch.dtype, near: float) -> None:
@@ -108,9 +110,17 @@ def test_heads_are_turned_and_come_back(dtype: torch.dtype, near: float) -> None
     places = sources.argsort(stable=True)
     starts = torch.zeros(len(entries) + 1, dtype=torch.long)
     starts[1:] = sources.bincount(minlength=len(entries)).cumsum(0)
-    back = torch.empty_like(entries)
+    back = torch.full((tokens, heads * size + 2), torch.nan, dtype=dtype)
     kernels.give_heads_back(array(dy), array(starts), array(places), *turning, array(back))
-    assert_near(back, exact.grad, near * 2)
+    assert_near(back[:, : heads * size].reshape(entries.shape), exact.grad, near * 2)
+    assert back[:, heads * size :].isnan().all()
+
+
+def test_heads_stand_side_by_side(dtype: torch.dtype, near: float) -> None:
+    x, out = drawn(7, 3, dtype=dtype), torch.full((2, 8), torch.nan, dtype=dtype)
+    kernels.put_heads(array(x), np.array([6, 0, 2, 5]), array(out))
+    assert torch.equal(out[:, :6], x[[6, 0, 2, 5]].view(2, 6))
+    assert out[:, 6:].isnan().all()
 
 
 def test_rows_that_are_not_there_are_zero(dtype: torch.dtype, near: float) -> None:
@@ -131,7 +141,7 @@ def test_what_is_not_a_number_stays_so(dtype: torch.dtype, near: float, negative
     kernels.rms_norm(array(x), array(torch.ones(64, dtype=dtype)), 1e-5, array(out), array(inverse))
     assert out[0].isnan().all() and not out[1].isnan().any()
     gated = torch.empty(2, 32, dtype=dtype)
-    kernels.swiglu(array(x), array(gated))
+    kernels.swiglu(array(x), gated.shape[1], array(gated))
     assert gated.isnan().nonzero().tolist() == [[0, 8]]
     scores = x.clone().view(1, 2, 64)
     kernels.softmax(array(scores), np.array([[64, 64]]))
