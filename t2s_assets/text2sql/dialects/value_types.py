@@ -21,7 +21,7 @@ from sqlglot.optimizer.qualify import qualify
 
 from t2s_assets.text2sql.errors import T2SError
 from t2s_assets.text2sql.schema import TableSchema
-from t2s_assets.text2sql.sql.normal_form import mapping
+from t2s_assets.text2sql.sql.resolving import mapping
 
 Kind = Literal["whole", "real", "text", "boolean", "temporal", "unknown"]
 

@@ -31,6 +31,7 @@ from t2s_assets.text2sql.gold.text_questions import OwnDatabase, TableFile, Text
 from t2s_assets.text2sql.results import is_degenerate
 from t2s_assets.text2sql.schema import Column, TableSchema
 from t2s_assets.text2sql.sql import normal_form
+from t2s_assets.text2sql.sql.resolving import NormalFormError
 from t2s_assets.text2sql.storage import (
     Project,
     content_hash,
@@ -380,7 +381,7 @@ def _whole(outcome: Outcome) -> Outcome:
 def _no_normal_form(question: TextQuestion, about: OwnDatabase) -> str:
     try:
         normal_form.normal_form(question.sql, about.schemas)
-    except normal_form.NormalFormError as e:
+    except NormalFormError as e:
         return str(e)
     return ""
 

@@ -16,6 +16,7 @@ from t2s_assets.text2sql.gold.protocol import Compared, Verdict
 from t2s_assets.text2sql.results import result_fingerprints
 from t2s_assets.text2sql.schema import TableSchema
 from t2s_assets.text2sql.sql import normal_form
+from t2s_assets.text2sql.sql.resolving import NormalFormError, columns_of
 from t2s_assets.text2sql.tables.user_tables import python_values
 
 _SAMPLED_ROWS = 1_000
@@ -88,8 +89,8 @@ class TextQuestion:
     def columns(self, about: OwnDatabase) -> set[tuple[str, str]]:
         """The columns of base tables that its gold names, empty where it has no normal form."""
         try:
-            return normal_form.columns_of(self.sql, about.schemas)
-        except normal_form.NormalFormError:
+            return columns_of(self.sql, about.schemas)
+        except NormalFormError:
             return set()
 
     def completion(self, about: OwnDatabase) -> str:
@@ -111,11 +112,11 @@ class TextQuestion:
             return Verdict(written, "", aggregate, True, [])
         try:
             normal_form.normal_form(self.sql, about.schemas)
-        except normal_form.NormalFormError:
+        except NormalFormError:
             return Verdict(written, "", aggregate, False, ["no normal form"])
         try:
             normal_form.normal_form(written, about.schemas)
-        except normal_form.NormalFormError as e:
+        except NormalFormError as e:
             return Verdict(None, str(e), None, False, ["unparsable"])
         errors = normal_form.differences(written, self.sql, about.schemas)
         return Verdict(written, "", aggregate, not errors, errors)

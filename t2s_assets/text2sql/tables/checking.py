@@ -10,7 +10,8 @@ from sqlglot.errors import SqlglotError
 from t2s_assets.text2sql.execution import RefusedSQL, check_sql
 from t2s_assets.text2sql.query import AGGREGATES, SketchError, from_sql, names_given, parse_number
 from t2s_assets.text2sql.schema import TABLE
-from t2s_assets.text2sql.sql.normal_form import NormalFormError, normal_form
+from t2s_assets.text2sql.sql.normal_form import normal_form
+from t2s_assets.text2sql.sql.resolving import NormalFormError
 from t2s_assets.text2sql.tables.own_names import with_own_names
 from t2s_assets.text2sql.tables.user_tables import UserTable
 from t2s_assets.text2sql.tables.written_values import WRITTEN, spells

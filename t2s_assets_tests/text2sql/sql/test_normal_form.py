@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from t2s_assets.text2sql.schema import Column, TableSchema
-from t2s_assets.text2sql.sql.normal_form import NormalFormError, columns_of, differences, normal_form
+from t2s_assets.text2sql.sql.normal_form import differences, normal_form
+from t2s_assets.text2sql.sql.resolving import NormalFormError, columns_of
 from t2s_assets_tests.text2sql.execution.conftest import RACES, RUNS, TABLE, benign
 
 
