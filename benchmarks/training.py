@@ -62,6 +62,14 @@ def rows_of(project: Project, address: str, config: Experiment, split: str, coun
     return list(sample(fits, count, seed=seed, key=lambda r: r["id"]))
 
 
+def shape_of(project: Project, config: Experiment) -> cost.Shape:
+    """The shape of the experiment's base, whose products are counted."""
+    shape = shape_in(base_models.fetch(config.base_model, project).folder)
+    if shape is None:
+        sys.exit("the base is none of Llama, Mistral or Qwen2, so the share of the matmul limit cannot be told")
+    return shape
+
+
 class MatmulLimit:
     """FLOP/s of products of `tokens` rows with this model's MLP and attention weights, as torch multiplies them."""
 
@@ -182,7 +190,7 @@ def baseline(project: Project, options: argparse.Namespace, config: Experiment) 
             return trainer.lr_scheduler
 
         trainer.create_scheduler = same_schedule
-    return _measured(trainer, train, config, options, tokenizer, project)
+    return _measured(trainer, train, config, options, tokenizer, project, placement)
 
 
 def ours(project: Project, options: argparse.Namespace, config: Experiment) -> dict[str, Any]:
@@ -221,18 +229,21 @@ def ours(project: Project, options: argparse.Namespace, config: Experiment) -> d
         warmup=t.warmup_ratio,
         **step_arguments(model, tokenizer, config.lora, alone, placement, threads=threads, log=print),
     )
-    return _measured(trainer, train, config, options, tokenizer, project)
+    return _measured(trainer, train, config, options, tokenizer, project, placement)
 
 
 def _measured(
-    trainer: Any, train: list[Any], config: Experiment, options: argparse.Namespace, tokenizer: Any, project: Project
+    trainer: Any,
+    train: list[Any],
+    config: Experiment,
+    options: argparse.Namespace,
+    tokenizer: Any,
+    project: Project,
+    placement: base_models.Placement,
 ) -> dict[str, Any]:
     import torch
 
-    placement, base = base_models.place_training(config), base_models.fetch(config.base_model, project)
-    shape = shape_in(base.folder)
-    if shape is None:
-        sys.exit("the base is none of Llama, Mistral or Qwen2, so the share of the matmul limit cannot be told")
+    shape = shape_of(project, config)
     watch = Stopwatch(MatmulLimit(shape, placement.dtype, cost.PASS_TOKENS))
     trainer.add_callback(watch.callback())
     trainer.train()
@@ -324,6 +335,7 @@ def main() -> None:
     if not (project.path(*options.experiment.replace("/", "/prompts/").split("/")) / MANIFEST).exists():
         command = [sys.executable, "-c", "from t2s_assets.cli import main; main()", "prepare", options.experiment]
         subprocess.run(command, check=True)
+    shape_of(project, config)  # before hours of a baseline, whose share could not be told
     placement = base_models.place_training(config)
     print(f"{options.experiment} on {placement.device}, {placement.dtype}")
     found = {}

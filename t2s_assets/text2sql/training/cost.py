@@ -226,13 +226,13 @@ def fused_layer_bytes(shape: Shape, lora: LoraSettings, placement: Placement, wi
     q, kv, h, i = shape.heads * shape.head_size, shape.key_heads * shape.head_size, shape.hidden, shape.intermediate
     gate_up = ("gate_proj", "up_proj")
     kept = q + 2 * kv + shape.heads * width
-    kept += with_bottleneck(h, lora, "q_proj", "k_proj", "v_proj") + with_bottleneck(q, lora, "o_proj")
-    kept += with_bottleneck(h, lora, *gate_up) + with_bottleneck(2 * i, lora, *gate_up)
-    kept += with_bottleneck(i, lora, "down_proj")
+    kept += _with_bottleneck(h, lora, "q_proj", "k_proj", "v_proj") + _with_bottleneck(q, lora, "o_proj")
+    kept += _with_bottleneck(h, lora, *gate_up) + _with_bottleneck(2 * i, lora, *gate_up)
+    kept += _with_bottleneck(i, lora, "down_proj")
     return _size(placement) * kept + 8.0 * (h + 1)
 
 
-def with_bottleneck(entries: int, lora: LoraSettings, *layers: str) -> int:
+def _with_bottleneck(entries: int, lora: LoraSettings, *layers: str) -> int:
     """Entries of a row that holds `entries`, an input or output of joint `layers`, and room for their bottleneck."""
     return room(entries + lora.rank * len(set(layers) & set(lora.targets)))
 

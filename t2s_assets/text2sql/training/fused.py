@@ -85,6 +85,8 @@ class Fused:
         self.layers = [_Layer(layer) for layer in decoder.layers]
         self.norm = _Norm(decoder.norm)
         self.joints = [joint for layer in self.layers for joint in layer.joints]
+        # As wide as any layer wants the gradient of the residual stream.
+        self.wide = max(joint.wide_output for layer in self.layers for joint in (layer.out, layer.down))
 
     def loss(self, part: Mapping[str, Any], lane: Lane, *, backward: bool) -> Tensor:
         """The sum of the losses of a pass that `flat_batches` makes; with `backward`, `lane` gets its gradients."""
@@ -120,10 +122,9 @@ class Fused:
         total = output_loss(normed, self.head, targets, take, gradient)
         # The gradient of the residual stream, to which each layer adds, and that rounded: behind the last attention
         # of the tokens that go on, then of all.
-        wide = max(joint.wide_output for layer in self.layers for joint in (layer.out, layer.down))
-        dx, rounded = torch.zeros_like(last), keep((len(last), wide))
+        dx, rounded = torch.zeros_like(last), keep((len(last), self.wide))
         self.norm.back(gradient, last, inverse, dx, rounded)
-        whole = keep((len(ids), wide))
+        whole = keep((len(ids), self.wide))
         for number in reversed(range(len(self.layers))):
             lane.scratch[0].begin()
             own = lane.gradients[4 * number : 4 * number + 4]

@@ -87,10 +87,8 @@ class Joint:
                 scales += [module.scaling[name]] * len(a[-1])
         inputs = bases[0].weight.shape[1]
         matrix = bases[0].weight.data.new_zeros(end + len(scales), room(inputs + len(scales)))
-        end = 0
-        for base in bases:
-            start, end = end, end + len(base.weight)
-            base.weight.data = matrix[start:end, :inputs].copy_(base.weight.data)
+        for base, part in zip(bases, matrix[:end, :inputs].split([len(base.weight) for base in bases])):
+            base.weight.data = part.copy_(base.weight.data)
         return cls(matrix, inputs, end, bias, tuple(a), tuple(b), tuple(places), torch.tensor(scales)[:, None])
 
     def renew(self) -> None:
